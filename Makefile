@@ -1,0 +1,63 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# They need Python >= 3.11 and make; they create .venv and install pinned dependencies once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check bench test-engines truth format lock clean
+help:
+	@echo "make demo          simulated GPU + engine, proxy and a sweep: table and curve in runs/demo"
+	@echo "make test          all tests but the slow engines"
+	@echo "make check         format, lint, types, import contracts"
+	@echo "make bench         benchmarks, as ratios beside peers"
+	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.6 GB)"
+	@echo "make truth         the accuracy table against engines of known truth -> docs/accuracy.md"
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	@echo "creating $(VENV) and installing pinned dependencies (once, about half a minute) ..."
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt -e . 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/python -c 'import proxy, loadgen'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing pinned test tools (once, about a minute) ..."
+	@$(PIP) install -c constraints.txt -e '.[dev,zeus]' 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/python -c 'import pytest, mypy, hypothesis, zeus'
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/jouleproxy demo --once --out runs/demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -m "not engines and not bench"
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
+
+truth: $(VENV)/.dev
+	@$(BIN)/python -m tests.truth
+
+test-engines: $(VENV)/.dev
+	@$(BIN)/python -m tests.engines.install
+	@$(BIN)/python -m pytest -q -m engines tests/engines
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only --quiet .
+
+lock:
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip --quiet install -e '.[dev,zeus]'
+	@build/lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
+	@rm -rf build/lock && echo "constraints.txt made from pyproject.toml"
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

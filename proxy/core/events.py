@@ -1,0 +1,101 @@
+"""Events: everything the core ever sees, and the lines of a timeline file.
+
+All ``t_ns`` are nanoseconds of one monotonic clock. Events are fed in order of ``t_ns``; equal stamps
+keep the order of feeding. The fields are those of the timeline format, version 1.
+"""
+
+from typing import Final
+
+import msgspec
+
+from proxy.schema import Units
+
+TIMELINE_VERSION: Final = 1
+
+
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings."""
+
+    id: str
+    name: str | None = None
+    uuid: str | None = None
+    backend: str | None = None
+    source: str | None = None
+    gain_error: float | None = None
+
+
+class Header(msgspec.Struct, frozen=True, tag="header", omit_defaults=True):
+    """First line of a timeline: its version and the devices."""
+
+    version: int
+    devices: tuple[Device, ...] = ()
+    unix_ns: int | None = None
+    t_ns: int | None = None
+
+
+class Sample(msgspec.Struct, frozen=True, tag="sample", omit_defaults=True):
+    """One reading of one device: a cumulative counter (mJ) or an instantaneous power (mW)."""
+
+    t_ns: int
+    device: str
+    energy_mj: float | None = None
+    power_mw: float | None = None
+    source: str | None = None
+
+
+class Arrive(msgspec.Struct, frozen=True, tag="arrive"):
+    """The request was sent to its backend, which computes on ``devices``."""
+
+    t_ns: int
+    request: str
+    route: str = "chat"
+    model: str | None = None
+    stream: bool = False
+    devices: tuple[str, ...] = ()
+    tenant: str | None = None
+    backend: str | None = None
+
+
+class Output(msgspec.Struct, frozen=True, tag="output"):
+    """One streamed chunk left the engine; ``tokens`` new tokens in it (None: not known)."""
+
+    t_ns: int
+    request: str
+    tokens: int | None = None
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """The answer ended, or the client left (``cancelled``). Token counts are None where unknown."""
+
+    t_ns: int
+    request: str
+    status: int | None = None
+    cancelled: bool = False
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    units: Units | None = None
+
+
+class Step(msgspec.Struct, frozen=True, tag="step"):
+    """Engine evidence: one scheduler step over [start_ns, t_ns)."""
+
+    t_ns: int
+    backend: str | None
+    devices: tuple[str, ...]
+    start_ns: int
+    prefill: dict[str, int] = {}
+    decode: tuple[str, ...] = ()
+
+
+class Span(msgspec.Struct, frozen=True, tag="span"):
+    """Engine evidence: the phases of one request, on the timeline's clock."""
+
+    t_ns: int
+    request: str
+    queued_ns: int | None = None
+    first_token_ns: int | None = None
+    end_ns: int | None = None
+
+
+Event = Header | Sample | Arrive | Output | End | Step | Span

@@ -1,0 +1,37 @@
+"""Units: the only place that knows a factor of a thousand.
+
+Energy is joules, power watts, time integer nanoseconds of a monotonic clock or seconds. Names carry
+their unit (``_joules``, ``_watts``, ``_ns``, ``_seconds``).
+"""
+
+from typing import Final, NewType
+
+Joules = NewType("Joules", float)
+Watts = NewType("Watts", float)
+Nanoseconds = NewType("Nanoseconds", int)
+
+NS_PER_SECOND: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+MS_PER_SECOND: Final = 1_000
+MJ_PER_JOULE: Final = 1_000
+MW_PER_WATT: Final = 1_000
+
+
+def joules_from_mj(millijoules: float) -> float:
+    """Joules of a counter reading in millijoules."""
+    return millijoules / MJ_PER_JOULE
+
+
+def watts_from_mw(milliwatts: float) -> float:
+    """Watts of a power reading in milliwatts."""
+    return milliwatts / MW_PER_WATT
+
+
+def seconds_from_ns(nanoseconds: int) -> float:
+    """Seconds of an interval in nanoseconds."""
+    return nanoseconds / NS_PER_SECOND
+
+
+def ns_from_seconds(seconds: float) -> int:
+    """Whole nanoseconds of an interval in seconds, rounded to nearest."""
+    return round(seconds * NS_PER_SECOND)

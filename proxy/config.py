@@ -1,0 +1,89 @@
+"""The configuration: frozen, validated, every wait and limit by name.
+
+Precedence: flag, environment (``JOULEPROXY_*``), file (TOML), default. An unknown key is an error. The
+file's tables are the fields below: ``[relay]``, ``[meter]``, ``[[backends]]``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+EnergyInResponse = Literal["off", "on", "wait"]
+Policy = Literal["steps", "tokens", "overlap"]
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used; ``str`` is one line: the key, what was given, what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One upstream server: its URL, and the devices it computes on (ids; empty: all found)."""
+
+    url: str
+    name: str = ""  # default: host:port of the URL
+    devices: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # empty: whatever its /v1/models says, else any
+    ca_file: str | None = None
+    verify_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    """The data plane. Seconds and bytes; every wait has a name."""
+
+    listen: Address = Address("127.0.0.1", 9000)
+    workers: int = 1
+    energy_in_response: EnergyInResponse = "off"
+    energy_wait_seconds: float = 2.0
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    connect_timeout_seconds: float = 5.0
+    head_timeout_seconds: float = 10.0  # client: time to send its request head
+    body_timeout_seconds: float = 60.0  # client: longest silence while sending its body
+    first_byte_timeout_seconds: float = 600.0  # backend: request sent to first response byte
+    stall_timeout_seconds: float = 300.0  # backend: longest silence within an answer
+    write_timeout_seconds: float = 120.0  # client: longest time without reading
+    client_idle_timeout_seconds: float = 75.0
+    upstream_idle_timeout_seconds: float = 30.0
+    drain_timeout_seconds: float = 30.0
+    max_head_bytes: int = 65_536
+    max_body_bytes: int = 1_073_741_824
+    high_water_bytes: int = 262_144
+    event_buffer_messages: int = 65_536
+    tenant_header: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig:
+    """The measuring side: source, policy, exporters, admin port."""
+
+    admin: Address = Address("127.0.0.1", 9001)
+    admin_token: str | None = None
+    source: str = "auto"  # auto | nvml | zeus | prometheus:URL | replay:FILE | none
+    devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
+    policy: Policy = "steps"
+    sample_hz: float = 20.0
+    settle_seconds: float = 30.0  # how long a window may wait for its requests' usage
+    reorder_seconds: float = 0.25  # how long events are held so that they can be put in order
+    record: str | None = None
+    ledger: str | None = None
+    otlp: str | None = None
+    keep_records: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything ``jouleproxy serve`` needs."""
+
+    backends: tuple[Backend, ...]
+    relay: RelayConfig = field(default_factory=RelayConfig)
+    meter: MeterConfig = field(default_factory=MeterConfig)
+    log_level: str = "info"

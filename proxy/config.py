@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 EnergyInResponse = Literal["off", "on", "wait"]
-Policy = Literal["steps", "tokens", "overlap"]
+Policy = Literal["overlap"]
 
 
 class ConfigError(ValueError):
@@ -69,7 +69,7 @@ class MeterConfig:
     admin_token: str | None = None
     source: str = "auto"  # auto | nvml | zeus | prometheus:URL | replay:FILE | none
     devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
-    policy: Policy = "steps"
+    policy: Policy = "overlap"
     sample_hz: float = 20.0
     settle_seconds: float = 30.0  # how long a window may wait for its requests' usage
     reorder_seconds: float = 0.25  # how long events are held so that they can be put in order

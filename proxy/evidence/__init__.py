@@ -1,0 +1,1 @@
+"""Evidence: what engines say of themselves, beside what the proxy sees."""

@@ -1,0 +1,1 @@
+"""Exporters: each shows finished records to one outside system."""

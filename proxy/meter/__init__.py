@@ -1,0 +1,1 @@
+"""The meter process: events and samples in, records out; serving never waits for it."""

@@ -1,0 +1,1 @@
+"""The relay: bytes through, events out."""

@@ -1,0 +1,1 @@
+"""A simulated engine on a simulated GPU, whose true joules are known."""

@@ -142,11 +142,6 @@ class EnergySeries:
         """Running mean distance of edges: the counter's update period as seen."""
         return self._period_ns
 
-    def edge_before(self, t_ns: int) -> int | None:
-        """The newest edge at or before ``t_ns``."""
-        index = bisect.bisect_right(self._edge_t, t_ns)
-        return self._edge_t[index - 1] if index else None
-
     def windows(self, start_ns: int, end_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Edges within [start_ns, end_ns], both ends included, and the cumulative joules at each.
 

@@ -57,8 +57,7 @@ class Work:
     def _over_spans(self, values: Floats) -> Floats:
         cumulative = np.concatenate([[0.0], np.cumsum(values)])
         of_span = cumulative[self.span_last] - cumulative[self.span_first]
-        out: Floats = np.bincount(self.span_request, of_span, minlength=self.requests)
-        return out
+        return np.bincount(self.span_request, of_span, minlength=self.requests).astype(float)
 
 
 def in_windows(work: Work, edges: Ints) -> tuple[Floats, Floats]:

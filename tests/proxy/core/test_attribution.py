@@ -1,0 +1,193 @@
+import pytest
+
+from proxy.core.attribution import Attributor, Share
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span
+from proxy.units import NS_PER_SECOND
+
+S = NS_PER_SECOND
+GPU = ("gpu0",)
+
+
+def steady(watts: float, seconds: float, device: str = "gpu0", hz: int = 10) -> list[Event]:
+    """A counter at constant power from 0 to ``seconds``."""
+    count = round(seconds * hz) + 1
+    return [Sample(i * S // hz, device, energy_mj=7.0 + i * watts * 1e3 / hz) for i in range(count)]
+
+
+def run(*events: Event, devices: tuple[str, ...] = GPU) -> tuple[Attributor, dict[str, Share]]:
+    attributor = Attributor(devices=[Device(d) for d in devices])
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+    attributor.flush()
+    shares = attributor.drain()
+    assert len({s.request for s in shares}) == len(shares), "one final share a request"
+    return attributor, {s.request: s for s in shares}
+
+
+def law(attributor: Attributor, shares: dict[str, Share]) -> None:
+    for account in attributor.accounts():
+        to_requests = sum(s.devices.get(account.device, 0.0) for s in shares.values())
+        assert to_requests == pytest.approx(account.requests_joules, rel=1e-9, abs=1e-9)
+        parts = to_requests + account.idle_joules + account.unattributed_joules
+        assert parts == pytest.approx(account.measured_joules, rel=1e-9, abs=1e-9)
+
+
+def test_a_request_alone_gets_what_was_measured_in_its_life() -> None:
+    attributor, shares = run(*steady(300, 5), Arrive(S, "a", devices=GPU), End(3 * S, "a"))
+    share = shares["a"]
+    assert share.joules == pytest.approx(600.0)
+    assert share.joules_low is not None
+    assert share.joules_high is not None
+    assert share.joules_low <= 600.0 <= share.joules_high
+    assert (share.final, share.unknown, share.policy) == (True, None, "overlap")
+    assert attributor.accounts()[0].idle_joules == pytest.approx(900.0)
+    law(attributor, shares)
+
+
+def test_overlapping_requests_split_each_instant_equally() -> None:
+    attributor, shares = run(
+        *steady(300, 5),
+        Arrive(S, "a", devices=GPU),
+        Arrive(2 * S, "b", devices=GPU),
+        Arrive(2 * S, "c", devices=GPU),
+        End(3 * S, "a"),
+        End(4 * S, "b", cancelled=True),
+        End(4 * S, "c", status=500),
+    )
+    assert shares["a"].joules == pytest.approx(300 + 100)
+    assert shares["b"].joules == pytest.approx(100 + 150)
+    assert shares["c"].joules == pytest.approx(100 + 150)
+    low = shares["b"].joules_low
+    assert low == 0.0, "never alone: nothing is surely its own"
+    law(attributor, shares)
+
+
+def test_a_request_on_two_devices_has_a_share_of_each() -> None:
+    both = ("gpu0", "gpu1")
+    attributor, shares = run(
+        *steady(100, 4),
+        *steady(200, 4, "gpu1", hz=8),
+        Arrive(S, "a", devices=both),
+        Arrive(S, "b", devices=("gpu1",)),
+        End(2 * S, "a"),
+        End(2 * S, "b"),
+        devices=both,
+    )
+    assert shares["a"].devices == pytest.approx({"gpu0": 100.0, "gpu1": 100.0})
+    assert shares["b"].devices == pytest.approx({"gpu1": 100.0})
+    law(attributor, shares)
+
+
+def test_no_samples_is_unknown_not_zero() -> None:
+    _, shares = run(Arrive(S, "a", devices=GPU), End(2 * S, "a"))
+    assert shares["a"].joules is None
+    assert shares["a"].unknown == "no_samples"
+
+
+def test_a_request_on_no_device_is_unknown() -> None:
+    _, shares = run(*steady(1, 2), Arrive(S, "a"), End(2 * S, "a"))
+    assert shares["a"].unknown == "no_device"
+
+
+def test_a_reset_within_its_life_makes_a_request_incomplete() -> None:
+    samples: list[Event] = [Sample(i * S, "gpu0", energy_mj=e) for i, e in enumerate((9e3, 10e3, 0.0, 1e3))]
+    attributor, shares = run(*samples, Arrive(S // 2, "a", devices=GPU), End(5 * S // 2, "a"))
+    share = shares["a"]
+    assert share.unknown == "counter_reset"
+    assert share.joules == pytest.approx(1.0), "what was measured of it"
+    assert share.joules_high is None
+    law(attributor, shares)
+
+
+def test_life_before_the_first_and_after_the_last_reading_is_unknown() -> None:
+    samples = [Sample(S + i * S, "gpu0", energy_mj=i * 1e3) for i in range(3)]
+    _, early = run(*samples, Arrive(0, "a", devices=GPU), End(2 * S, "a"))
+    assert early["a"].unknown == "before_first_sample"
+    _, late = run(*samples, Arrive(2 * S, "a", devices=GPU), End(9 * S, "a"))
+    assert late["a"].unknown == "after_last_sample"
+
+
+def test_a_request_that_never_ends_is_closed_by_flush() -> None:
+    attributor, shares = run(*steady(100, 3), Arrive(S, "a", devices=GPU))
+    assert shares["a"].joules == pytest.approx(200.0)
+    law(attributor, shares)
+
+
+def test_a_record_is_final_when_the_windows_that_cover_it_are_closed() -> None:
+    attributor = Attributor(devices=[Device("gpu0")])
+    for event in (
+        Sample(0, "gpu0", energy_mj=0.0),
+        Arrive(S // 10, "a", devices=GPU),
+        Output(S // 5, "a", 1),
+        Sample(S, "gpu0", energy_mj=100e3),
+        End(S + S // 2, "a"),
+    ):
+        attributor.feed(event)
+    assert attributor.drain() == []
+    before = attributor.provisional("a", S + S // 2)
+    assert before is not None
+    assert not before.final
+    assert before.joules == pytest.approx(140.0), "90 closed, half a second at the last power"
+    attributor.feed(Sample(2 * S, "gpu0", energy_mj=180e3))
+    (share,) = attributor.drain()
+    assert share.joules == pytest.approx(90.0 + 40.0)
+    assert attributor.provisional("a", 3 * S) is None
+    assert attributor.closed_ns() == 2 * S
+
+
+def test_a_silent_device_does_not_hold_records_for_ever() -> None:
+    attributor, shares = run(
+        *steady(100, 2),
+        *steady(100, 60, "gpu1", hz=1),
+        Arrive(S, "a", devices=GPU),
+        End(3 * S, "a"),
+        devices=("gpu0", "gpu1"),
+    )
+    assert shares["a"].unknown == "no_samples"
+    assert shares["a"].joules == pytest.approx(100.0)
+    law(attributor, shares)
+
+
+def test_events_out_of_order_are_refused() -> None:
+    attributor = Attributor()
+    attributor.feed(Sample(S, "gpu0", energy_mj=0.0))
+    with pytest.raises(ValueError, match="before"):
+        attributor.feed(Sample(S - 1, "gpu0", energy_mj=0.0))
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="overlap"):
+        Attributor("magic")
+
+
+def test_what_is_not_known_is_passed_over() -> None:
+    attributor, shares = run(
+        Header(1, (Device("gpu0"),)),
+        *steady(100, 2),
+        Output(S, "ghost", 1),
+        End(S, "ghost"),
+        Span(S, "ghost"),
+        Arrive(S, "a", devices=GPU),
+        End(S, "a"),
+        End(S, "a"),
+        Output(S, "a", 1),
+    )
+    assert shares["a"].joules == 0.0, "a life of no length, measured: zero is known here"
+    law(attributor, shares)
+
+
+def test_the_account_of_a_span_takes_windows_in_proportion() -> None:
+    attributor, _ = run(*steady(200, 4), Arrive(S, "a", devices=GPU), End(2 * S, "a"))
+    (account,) = attributor.window(S // 2, 3 * S // 2)
+    assert account.measured_joules == pytest.approx(200.0)
+    assert account.requests_joules == pytest.approx(100.0)
+    assert account.idle_joules == pytest.approx(100.0)
+
+
+def test_measured_but_not_closed_yet_is_said() -> None:
+    attributor = Attributor(devices=[Device("gpu0")])
+    for event in steady(100, 0.1):
+        attributor.feed(event)
+    (account,) = attributor.window(0, S // 10)
+    assert account.open_joules == pytest.approx(10.0)
+    assert account.measured_joules == 0.0

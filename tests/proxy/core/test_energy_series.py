@@ -1,0 +1,125 @@
+from itertools import pairwise
+
+import pytest
+
+from proxy.core.energy_series import EnergySeries
+from proxy.core.events import Sample
+from proxy.units import NS_PER_MS, NS_PER_SECOND
+
+
+def counter(*readings: tuple[int, float]) -> EnergySeries:
+    series = EnergySeries()
+    for t_ms, millijoules in readings:
+        series.feed(Sample(t_ms * NS_PER_MS, "gpu0", energy_mj=millijoules, source="nvml"))
+    return series
+
+
+def power(*readings: tuple[int, float]) -> EnergySeries:
+    series = EnergySeries()
+    for t_ms, watts in readings:
+        series.feed(Sample(t_ms * NS_PER_MS, "gpu0", power_mw=watts * 1e3))
+    return series
+
+
+def total(series: EnergySeries) -> float:
+    assert series.edge_ns is not None
+    return series.joules_at(series.edge_ns)
+
+
+def test_the_first_reading_is_a_baseline_not_energy() -> None:
+    series = counter((0, 5_000_000.0))
+    assert total(series) == 0.0
+    assert series.watts is None
+
+
+def test_differences_of_the_counter_are_energy() -> None:
+    series = counter((0, 1_000.0), (100, 11_000.0), (200, 41_000.0))
+    assert total(series) == pytest.approx(40.0)
+    assert series.watts == pytest.approx(300.0)
+    assert series.source == "nvml"
+    assert series.gaps == []
+
+
+def test_a_counter_that_stands_still_makes_no_edge() -> None:
+    series = counter((0, 0.0), (50, 0.0), (100, 10_000.0), (150, 10_000.0), (200, 20_000.0))
+    stamps, joules = series.windows(0, 200 * NS_PER_MS)
+    assert [t // NS_PER_MS for t in stamps.tolist()] == [0, 100, 200]
+    assert joules.tolist() == [0.0, 10.0, 20.0]
+    assert series.last_ns == 200 * NS_PER_MS
+    assert series.period_ns == pytest.approx(100 * NS_PER_MS)
+
+
+def test_a_counter_that_stands_still_for_long_is_believed() -> None:
+    assert counter((0, 7.0), (2000, 7.0)).edge_ns == 2 * NS_PER_SECOND
+
+
+def test_a_reset_is_a_gap_not_a_negative() -> None:
+    series = counter((0, 50_000.0), (100, 60_000.0), (200, 3_000.0), (300, 13_000.0))
+    assert total(series) == pytest.approx(20.0)
+    assert [(g.start_ns, g.end_ns, g.reason) for g in series.gaps] == [
+        (100 * NS_PER_MS, 200 * NS_PER_MS, "counter_reset")
+    ]
+
+
+def test_two_readings_of_one_instant_count_once() -> None:
+    assert total(counter((0, 0.0), (100, 10_000.0), (100, 12_000.0), (200, 20_000.0))) == 20.0
+
+
+def test_power_is_integrated_by_the_trapezoid() -> None:
+    assert total(power((0, 100.0), (100, 300.0), (100, 300.0), (200, 300.0))) == pytest.approx(50.0)
+
+
+def test_constant_power_is_not_lost_to_deduplication() -> None:
+    assert total(power(*((t, 100.0) for t in range(0, 2001, 50)))) == pytest.approx(200.0)
+
+
+def test_power_readings_too_far_apart_are_a_gap() -> None:
+    series = power((0, 100.0), (100, 100.0), (5100, 100.0), (5200, 100.0))
+    assert total(series) == pytest.approx(20.0)
+    assert [g.reason for g in series.gaps] == ["sampling_gap"]
+
+
+def test_a_device_keeps_the_kind_of_its_first_reading() -> None:
+    series = counter((0, 0.0), (100, 10_000.0))
+    assert not series.feed(Sample(150 * NS_PER_MS, "gpu0", power_mw=1e6))
+    assert not series.feed(Sample(160 * NS_PER_MS, "gpu0"))
+    assert total(series) == 10.0
+
+
+def test_a_silent_sensor_is_a_gap() -> None:
+    series = counter((0, 0.0), (100, 10_000.0))
+    series.lose(40 * NS_PER_SECOND, "no_samples")
+    series.lose(40 * NS_PER_SECOND, "no_samples")
+    assert [(g.end_ns, g.reason) for g in series.gaps] == [(40 * NS_PER_SECOND, "no_samples")]
+    assert total(series) == 10.0
+
+
+def test_windows_telescope_over_any_cutting() -> None:
+    series = counter((0, 0.0), (100, 10_000.0), (200, 40_000.0), (300, 50_000.0))
+    cuts = [t * NS_PER_MS for t in (0, 33, 100, 170, 300)]
+    parts = [series.windows(a, b)[1] for a, b in pairwise(cuts)]
+    assert sum(p[-1] - p[0] for p in parts) == pytest.approx(50.0, rel=1e-12)
+
+
+def test_outside_its_edges_a_series_is_flat() -> None:
+    series = counter((100, 0.0), (200, 10_000.0))
+    assert series.joules_at(0) == 0.0
+    assert series.joules_at(NS_PER_SECOND) == 10.0
+    assert series.joules_at(150 * NS_PER_MS) == 5.0
+
+
+def test_forgetting_keeps_the_newest_edge_and_the_sum() -> None:
+    series = counter((0, 0.0), (100, 10_000.0), (200, 20_000.0))
+    series.forget(150 * NS_PER_MS)
+    assert series.first_ns == 100 * NS_PER_MS
+    assert total(series) == 20.0
+    series.forget(0)
+    assert series.first_ns == 100 * NS_PER_MS
+
+
+def test_an_empty_series_knows_nothing() -> None:
+    series = EnergySeries()
+    assert series.first_ns is None
+    assert series.edge_ns is None
+    assert series.last_ns is None
+    assert series.period_ns is None

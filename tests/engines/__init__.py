@@ -1,0 +1,1 @@
+"""Real engines behind the proxy: slow, not part of ``make test``."""

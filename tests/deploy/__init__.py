@@ -1,0 +1,1 @@
+"""What is deployed fits what the program is."""

@@ -1,0 +1,103 @@
+"""Dashboards, rules and manifests name only what the program really has."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
+RULES: Final = DEPLOY / "prometheus" / "rules.yml"
+DASHBOARDS: Final = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+
+# The public contract of the admin port's /metrics: name -> its labels.
+METRICS: Final[dict[str, frozenset[str]]] = {
+    "jouleproxy_request_joules_total": frozenset({"model", "route", "backend", "tenant", "part"}),
+    "jouleproxy_device_joules_total": frozenset({"device", "account"}),
+    "jouleproxy_tokens_total": frozenset({"model", "kind"}),
+    "jouleproxy_request_joules": frozenset({"le", "model", "route"}),
+    "jouleproxy_joules_per_output_token": frozenset({"le", "model"}),
+    "jouleproxy_device_watts": frozenset({"device"}),
+    "jouleproxy_sample_age_seconds": frozenset({"device"}),
+    "jouleproxy_requests_in_flight": frozenset({"backend"}),
+    "jouleproxy_ttft_seconds": frozenset({"le", "model"}),
+    "jouleproxy_tpot_seconds": frozenset({"le", "model"}),
+    "jouleproxy_unknown_energy_requests_total": frozenset({"reason"}),
+    "jouleproxy_events_dropped_total": frozenset(),
+}
+SCRAPE_LABELS: Final = frozenset({"job", "instance"})
+HISTOGRAM_PARTS: Final = ("_bucket", "_count", "_sum")
+NAME: Final = re.compile(r"(?<![\w:$])jouleproxy_\w+")
+LABELS: Final = re.compile(r"by \(([\w, ]+)\)|\{\{ ?(?:\$labels\.)?(\w+) ?\}\}|(\w+)=~?\"")
+
+
+def _expressions() -> Iterator[tuple[str, str]]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule.get("alert", rule.get("record")), rule["expr"]
+    for dashboard in DASHBOARDS:
+        for panel in json.loads(dashboard.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield panel["title"], f"{target['expr']} {target['legendFormat']}"
+
+
+EXPRESSIONS: Final = list(_expressions())
+
+
+def _base(name: str) -> str:
+    for part in HISTOGRAM_PARTS:
+        if name.removesuffix(part) in METRICS:
+            return name.removesuffix(part)
+    return name
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS, ids=[w for w, _ in EXPRESSIONS])
+def test_metrics_and_labels_exist(where: str, expression: str) -> None:
+    names = {_base(name) for name in NAME.findall(expression)}
+    assert names <= METRICS.keys(), where
+    known = SCRAPE_LABELS.union(*(METRICS[name] for name in names))
+    used = {
+        label.strip()
+        for found in LABELS.findall(expression)
+        for label in ",".join(found).split(",")
+        if label.strip()
+    }
+    assert used <= known, where
+
+
+def test_every_metric_but_rare_ones_is_shown() -> None:
+    shown = {_base(name) for _, expression in EXPRESSIONS for name in NAME.findall(expression)}
+    assert METRICS.keys() - shown == set()
+
+
+def _manifests() -> list[Any]:
+    files = [*(DEPLOY / "kubernetes").glob("*.yaml"), *DEPLOY.glob("*.yaml")]
+    return [part for file in files for part in yaml.safe_load_all(file.read_text())]
+
+
+def test_manifests_parse() -> None:
+    kinds = {manifest.get("kind") for manifest in _manifests()}
+    assert {"DaemonSet", "Deployment", "Service"} <= kinds
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1] not in {"root", "0"}
+
+
+def test_rules_with_promtool() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH (Debian: prometheus)")
+    for command in (["check", "rules", "rules.yml"], ["test", "rules", "rules_test.yml"]):
+        done = subprocess.run(
+            [promtool, *command], cwd=RULES.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,158 @@
+"""Answers of an OpenAI-compatible server, piece by piece: when tokens came and how many.
+
+Sans-I/O: the connection feeds bytes with the stamp of the read they came in, and asks for the outcome
+at the end. Nothing of the text is kept.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+
+class Usage(msgspec.Struct):
+    """Token counts as the server reports them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+
+class _Whole(msgspec.Struct):
+    usage: Usage | None = None
+    data: list[msgspec.Raw] | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_WHOLE = msgspec.json.Decoder(_Whole)
+_EMPTY_TOOLS = (b"", b"null", b"[]")
+
+
+class Answer(Protocol):
+    """What becomes of the body of a successful answer."""
+
+    first_ns: int | None
+    outputs_ns: list[int]
+    counts: list[int]
+    usage: Usage | None
+
+    def feed(self, data: bytes, t_ns: int) -> None:
+        """Take the next bytes of the body, read at ``t_ns``."""
+
+    def outcome(self) -> str | None:
+        """None for a whole answer, else what was wrong with it."""
+
+
+@dataclass(slots=True)
+class StreamAnswer:
+    """Server-sent events; each ``data:`` line is one JSON object (as all known servers send them)."""
+
+    first_ns: int | None = None
+    outputs_ns: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    usage: Usage | None = None
+    _rest: bytes = b""
+    _ended: bool = False
+    _error: str | None = None
+
+    def feed(self, data: bytes, t_ns: int) -> None:
+        """Take bytes; every complete line in them is read at once."""
+        lines = (self._rest + data if self._rest else data).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._event(line[5:], t_ns)
+
+    def _event(self, payload: bytes, t_ns: int) -> None:
+        try:
+            chunk = _CHUNK.decode(payload)
+        except msgspec.MsgspecError as error:
+            if payload.strip() == b"[DONE]":
+                self._ended = True
+            else:
+                self._error = self._error or f"not a chunk of the API: {error}"
+            return
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if bytes(chunk.error) not in {b"", b"null"}:
+            self._error = self._error or "the server reported an error within the stream"
+        for choice in chunk.choices:
+            self._ended = self._ended or choice.finish_reason is not None
+            if _carries_token(choice):
+                self._token(t_ns)
+
+    def _token(self, t_ns: int) -> None:
+        if self.outputs_ns and self.outputs_ns[-1] == t_ns:
+            self.counts[-1] += 1
+            return
+        if self.first_ns is None:
+            self.first_ns = t_ns
+        self.outputs_ns.append(t_ns)
+        self.counts.append(1)
+
+    def outcome(self) -> str | None:
+        """A stream without a finish reason or ``[DONE]`` was cut, however cleanly it closed."""
+        if self._error:
+            return self._error
+        return None if self._ended else "the stream ended without a finish reason or [DONE]"
+
+
+def _carries_token(choice: _Choice) -> bool:
+    if choice.text:
+        return True
+    delta = choice.delta
+    if delta is None:
+        return False
+    if delta.content or delta.reasoning_content or delta.reasoning:
+        return True
+    return bytes(delta.tool_calls) not in _EMPTY_TOOLS
+
+
+@dataclass(slots=True)
+class WholeAnswer:
+    """One JSON object: no first token can be seen, so ``first_ns`` stays None."""
+
+    first_ns: int | None = None
+    outputs_ns: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    usage: Usage | None = None
+    items: int | None = None
+    _body: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes, t_ns: int) -> None:
+        """Gather the body."""
+        del t_ns
+        self._body += data
+
+    def outcome(self) -> str | None:
+        """Read the body for usage and the number of items; it is forgotten afterwards."""
+        try:
+            whole = _WHOLE.decode(bytes(self._body))
+        except msgspec.MsgspecError as error:
+            return f"not an answer of the API: {error}"
+        finally:
+            self._body.clear()
+        self.usage = whole.usage
+        self.items = None if whole.data is None else len(whole.data)
+        if bytes(whole.error) not in {b"", b"null"}:
+            return "the server reported an error with status 200"
+        return None

@@ -1,0 +1,179 @@
+"""Arrival processes: the k-th arrival time, exact by seed. Pure.
+
+Every process is a deterministic sequence of absolute times, drawn in blocks from one
+``numpy.random.Generator``; seed 0 is a seed like any other. Times are sums of gaps or closed forms,
+never "now + gap", so nothing drifts.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from proxy.units import NS_PER_SECOND
+
+_BLOCK = 1024
+Floats = npt.NDArray[np.float64]
+
+
+class Arrivals(Protocol):
+    """A sequence of arrival times."""
+
+    def at_ns(self, index: int) -> int | None:
+        """Time of arrival ``index`` since the start, nanoseconds; None after the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One arrival every 1/rate seconds, the first at zero."""
+
+    rate: float
+
+    def at_ns(self, index: int) -> int:
+        """Computed, not summed: no rounding accumulates."""
+        return round(index * NS_PER_SECOND / self.rate)
+
+
+@dataclass(slots=True)
+class Renewal:
+    """Arrivals with independent gamma gaps of mean 1/rate; ``cv`` 1 is Poisson.
+
+    Burstiness as coefficient of variation: shape = 1/cv^2, scale = cv^2/rate.
+    """
+
+    rate: float
+    cv: float
+    seed: int
+    _times: list[int] = field(default_factory=list)
+    _last: float = 0.0
+    _rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng([self.seed, 1])
+
+    def at_ns(self, index: int) -> int:
+        """The sum of the first ``index + 1`` gaps."""
+        while index >= len(self._times):
+            times = self._last + np.cumsum(self._gaps())
+            self._last = float(times[-1])
+            self._times.extend(np.rint(times * NS_PER_SECOND).astype(np.int64).tolist())
+        return self._times[index]
+
+    def _gaps(self) -> Floats:
+        if self.cv == 1:
+            return self._rng.exponential(1 / self.rate, _BLOCK)
+        shape = 1 / self.cv**2
+        return self._rng.gamma(shape, 1 / (self.rate * shape), _BLOCK)
+
+
+@dataclass(slots=True)
+class Varying:
+    """Poisson arrivals of a rate that changes: unit-rate times put through the inverse of the mean.
+
+    ``inverse(mass)`` gives the time by which ``mass`` arrivals are expected (Cinlar's inversion).
+    """
+
+    inverse: Callable[[float], float]
+    seed: int
+    _unit: Renewal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._unit = Renewal(1.0, 1.0, self.seed)
+
+    def at_ns(self, index: int) -> int | None:
+        """The inverted unit-rate time; None where the expected number never gets that high."""
+        seconds = self.inverse(self._unit.at_ns(index) / NS_PER_SECOND)
+        return None if math.isinf(seconds) else round(seconds * NS_PER_SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Arrivals at recorded times, ascending nanoseconds."""
+
+    times_ns: Sequence[int]
+
+    def at_ns(self, index: int) -> int | None:
+        """The recorded time."""
+        return self.times_ns[index] if index < len(self.times_ns) else None
+
+
+def ramp(start: float, end: float, seconds: float, seed: int) -> Varying:
+    """Poisson with a rate going linearly from ``start`` to ``end`` in ``seconds``, then staying."""
+    slope = (end - start) / seconds
+    total = (start + end) / 2 * seconds
+
+    def inverse(mass: float) -> float:
+        if mass >= total:
+            return seconds + (mass - total) / end if end else math.inf
+        if slope == 0:
+            return mass / start
+        # The root of slope/2 t^2 + start t = mass, in the form that loses no digits near t = 0.
+        return 2 * mass / (start + math.sqrt(start * start + 2 * slope * mass))
+
+    return Varying(inverse, seed)
+
+
+def sine(rate: float, depth: float, period: float, seed: int) -> Varying:
+    """Poisson with rate ``rate * (1 + depth * sin(2 pi t / period))``, 0 <= depth <= 1."""
+    turn = 2 * math.pi / period
+
+    def mass(t: float) -> float:
+        return rate * (t + depth / turn * (1 - math.cos(turn * t)))
+
+    def inverse(wanted: float) -> float:
+        low = max(0.0, wanted / rate - 2 * depth / turn)
+        high = wanted / rate
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if mass(middle) < wanted else (low, middle)
+        return high
+
+    return Varying(inverse, seed)
+
+
+def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
+    """Kind and numbers of ``poisson``, ``constant``, ``gamma:CV``, ``ramp:A..B``, ``sine:DEPTH,PERIOD``.
+
+    ``trace:FILE`` has no numbers. Raises ``ValueError`` that says what would be right.
+    """
+    kind, _, rest = text.partition(":")
+    wrong = ValueError(
+        f"--arrivals {text!r}: write poisson, constant, gamma:CV (gamma:2), ramp:A..B (ramp:1..64),"
+        " sine:DEPTH,PERIOD_SECONDS (sine:0.5,20) or trace:FILE"
+    )
+    if kind in {"poisson", "constant"} and not rest:
+        return kind, ()
+    if kind == "trace" and rest:
+        return kind, ()
+    separator = {"gamma": None, "ramp": "..", "sine": ","}.get(kind, "")
+    if separator == "":
+        raise wrong
+    try:
+        numbers = tuple(float(part) for part in (rest.split(separator) if separator else [rest]))
+    except ValueError:
+        raise wrong from None
+    good = {
+        "gamma": len(numbers) == 1 and numbers[0] > 0,
+        "ramp": len(numbers) == 2 and min(numbers) >= 0 < max(numbers),
+        "sine": len(numbers) == 2 and 0 <= numbers[0] <= 1 and numbers[-1] > 0,
+    }
+    if not good[kind] or not all(math.isfinite(number) for number in numbers):
+        raise wrong
+    return kind, numbers
+
+
+def make_arrivals(text: str, rate: float, seed: int, seconds: float | None) -> Arrivals:
+    """The process of a parsed ``--arrivals`` at ``rate`` (a ramp brings its own rates)."""
+    kind, numbers = parse_arrivals(text)
+    if kind == "constant":
+        return Constant(rate)
+    if kind == "gamma":
+        return Renewal(rate, numbers[0], seed)
+    if kind == "ramp":
+        return ramp(numbers[0], numbers[1], seconds or 60.0, seed)
+    if kind == "sine":
+        return sine(rate, numbers[0], numbers[1], seed)
+    return Renewal(rate, 1.0, seed)

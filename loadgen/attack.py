@@ -1,0 +1,281 @@
+"""The attack: obeys a pacer, one request to one record.
+
+No task per request and no queue: the pacer's deadlines ring an alarm, the alarm sends what is due, and
+what ends writes its record. Nothing in an open loop waits for an answer.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loadgen.alarm import Alarm
+from loadgen.answers import Answer, StreamAnswer, WholeAnswer
+from loadgen.client import Client, request_bytes
+from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
+from loadgen.records import Record
+from loadgen.workload import PATHS, Workload
+from proxy.schema import REQUEST_ID_HEADER
+from proxy.units import NS_PER_SECOND
+
+_HEARTBEAT_S = 0.02
+_STATUS_OK = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All of one attack: times in nanoseconds since ``start_ns`` of the monotonic clock.
+
+    ``sending_end_ns`` is when sending stopped. ``lags_ns`` are delays of the event loop's heartbeat,
+    ``cpu_share`` the generator's CPU seconds per second.
+    """
+
+    start_ns: int
+    sending_end_ns: int
+    end_ns: int
+    records: list[Record]
+    lags_ns: list[int]
+    cpu_share: float
+    interrupted: bool
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a live view may read at any time."""
+
+    sent: int = 0
+    ended: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    tokens: int = 0
+    elapsed_ns: int = 0
+
+
+class _Call:
+    """One request on its way; an ``Exchange`` of the client."""
+
+    __slots__ = ("_answer", "_attack", "_code", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns")
+
+    def __init__(self, attack: "Attack", index: int, scheduled_ns: int, answer: Answer) -> None:
+        self._attack = attack
+        self._answer = answer
+        self._code: int | None = None
+        self.index = index
+        self.id = attack.request_id(index)
+        self.scheduled_ns = scheduled_ns
+        self.dispatched_ns = time.monotonic_ns()
+        self.sent_ns: int | None = None
+
+    def started(self, t_ns: int) -> None:
+        self.sent_ns = t_ns
+
+    def status(self, code: int) -> None:
+        self._code = code
+
+    def body(self, data: bytes, t_ns: int) -> None:
+        if self._code == 200:
+            self._answer.feed(data, t_ns)
+
+    def ended(self, t_ns: int) -> None:
+        if self._code not in _STATUS_OK:
+            self._finish(t_ns, f"HTTP {self._code}")
+        else:
+            self._finish(t_ns, self._answer.outcome())
+
+    def failed(self, reason: str, t_ns: int) -> None:
+        self._finish(t_ns, reason)
+
+    def _finish(self, t_ns: int, error: str | None) -> None:
+        self._attack.finished(self, self.record(t_ns, error))
+
+    def record(self, end_ns: int | None, error: str | None) -> Record:
+        """The record as of now."""
+        answer, start = self._answer, self._attack.start_ns
+        usage = answer.usage
+        chunks = sum(answer.counts) or None
+        counted = usage.completion_tokens if usage is not None else None
+        return Record(
+            point=self._attack.point,
+            index=self.index,
+            id=self.id,
+            scheduled_ns=self.scheduled_ns,
+            dispatched_ns=self.dispatched_ns - start,
+            sent_ns=None if self.sent_ns is None else self.sent_ns - start,
+            first_ns=None if answer.first_ns is None else answer.first_ns - start,
+            end_ns=None if end_ns is None else end_ns - start,
+            outputs_ns=[t - start for t in answer.outputs_ns],
+            counts=answer.counts,
+            status=self._code,
+            error=error,
+            prompt_tokens=usage.prompt_tokens if usage is not None else None,
+            output_tokens=counted if counted is not None else chunks,
+            images=answer.items
+            if isinstance(answer, WholeAnswer) and self._attack.workload.endpoint == "images"
+            else None,
+        )
+
+
+@dataclass(slots=True)
+class Attack:
+    """One point. ``ids`` is the prefix of its request ids; ``headers`` complete lines for each request."""
+
+    client: Client
+    workload: Workload
+    pacer: Pacer
+    point: int
+    ids: str
+    headers: bytes = b""
+    drain_s: float = 30.0
+    first_index: int = 0
+    stride: int = 1
+    ended_hook: Callable[[Record], None] | None = None
+    progress: Progress = field(default_factory=Progress)
+    start_ns: int = 0
+    _records: list[Record] = field(default_factory=list)
+    _calls: dict[int, _Call] = field(default_factory=dict)
+    _lags: list[int] = field(default_factory=list)
+    _sending_end_ns: int | None = None
+    _prepared: bytes = b""
+    _alarm: Alarm = field(init=False)
+    _finished: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    _interrupted: bool = False
+    _pumping: bool = False
+
+    async def run(self, start_ns: int | None = None) -> Outcome:
+        """Send until the pacer stops, then wait at most ``drain_s`` for what is in flight.
+
+        ``start_ns`` is the absolute beginning (workers agree on one); by default 20 ms from now.
+        """
+        loop = asyncio.get_running_loop()
+        self._alarm = Alarm(loop, self._pump)
+        cpu = time.process_time_ns()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a collection of millions of records would be a pause in every stream
+        self._prepare()
+        self.start_ns = start_ns or time.monotonic_ns() + NS_PER_SECOND // 50
+        heartbeat = loop.call_later(_HEARTBEAT_S, self._beat, loop)
+        self._alarm.set(self.start_ns)
+        try:
+            await self._stopped.wait()
+            await self._drain()
+        finally:
+            gc.enable()
+            gc.unfreeze()
+            self._alarm.close()
+            heartbeat.cancel()
+        return self._outcome(time.process_time_ns() - cpu)
+
+    def interrupt(self) -> None:
+        """Send no more and wait for nothing: what is in flight is cut off."""
+        self._interrupted = True
+        self._stop()
+        self._finished.set()
+
+    def request_id(self, index: int) -> str:
+        """The id by which the proxy's record is found."""
+        return f"{self.ids}-{index}"
+
+    def finished(self, call: _Call, record: Record) -> None:
+        """A call ended, well or not."""
+        if self._calls.pop(call.index, None) is None:
+            return  # it was cut off before
+        self._records.append(record)
+        self.progress.ended += 1
+        self.progress.failed += not record.ok
+        self.progress.tokens += record.output_tokens or 0
+        if self.ended_hook is not None:
+            self.ended_hook(record)
+        if self._sending_end_ns is None:
+            self._pump()
+        elif not self._calls:
+            self._finished.set()
+
+    def _pump(self) -> None:
+        """Send all that is due and set the alarm for what is not."""
+        if self._pumping:  # a send that fails at once ends within this very loop
+            return
+        self._pumping = True
+        try:
+            while self._sending_end_ns is None and self._step():
+                pass
+        finally:
+            self._pumping = False
+
+    def _step(self) -> bool:
+        now = time.monotonic_ns() - self.start_ns
+        if now < 0:
+            return False
+        decision = self.pacer.decide(now, self.progress.sent, len(self._calls))
+        if isinstance(decision, Stop):
+            self._stop()
+            return False
+        if not isinstance(decision, Send):
+            return False
+        if decision.deadline_ns > now:
+            self._alarm.set(self.start_ns + decision.deadline_ns)
+            return False
+        self._send(decision.deadline_ns)
+        return True
+
+    def _send(self, deadline_ns: int) -> None:
+        index = self.first_index + self.progress.sent * self.stride
+        answer = StreamAnswer() if self.workload.streamed else WholeAnswer()
+        call = _Call(self, index, deadline_ns, answer)
+        self._calls[index] = call
+        self.progress.sent += 1
+        request = self._prepared
+        self.client.send(call, request)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the next request's bytes ahead of its time, so that making them delays nothing."""
+        index = self.first_index + self.progress.sent * self.stride
+        headers = self.headers + f"{REQUEST_ID_HEADER}: {self.request_id(index)}\r\n".encode()
+        path = PATHS[self.workload.endpoint]
+        body = self.workload.body(index)
+        self._prepared = request_bytes(self.client.target, "POST", path, headers, body)
+
+    def _stop(self) -> None:
+        if self._sending_end_ns is not None:
+            return
+        self._sending_end_ns = max(time.monotonic_ns() - self.start_ns, 1)
+        self._stopped.set()
+        if not self._calls:
+            self._finished.set()
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._finished.wait(), self.drain_s)
+        reason = "interrupted" if self._interrupted else f"not ended {self.drain_s:g} s after the last"
+        self._records.extend(call.record(None, reason) for call in self._calls.values())
+        self._calls.clear()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, due_ns: int | None = None) -> None:
+        now = time.monotonic_ns()
+        if due_ns is not None:
+            self._lags.append(max(0, now - due_ns))
+        self.progress.in_flight = len(self._calls)
+        self.progress.elapsed_ns = now - self.start_ns
+        if not self._finished.is_set():
+            loop.call_later(_HEARTBEAT_S, self._beat, loop, now + round(_HEARTBEAT_S * 1e9))
+
+    def _outcome(self, cpu_ns: int) -> Outcome:
+        end = time.monotonic_ns() - self.start_ns
+        sending_end = self._sending_end_ns or end
+        inner = self.pacer.inner if isinstance(self.pacer, Capped) else self.pacer
+        if isinstance(inner, OpenLoop) and inner.requests is None and not self._interrupted:
+            # The last gap belongs to the process: a timed point ends when its time does.
+            sending_end = inner.duration_ns or sending_end
+        return Outcome(
+            start_ns=self.start_ns,
+            sending_end_ns=sending_end,
+            end_ns=end,
+            records=sorted(self._records, key=lambda record: record.index),
+            lags_ns=self._lags,
+            cpu_share=cpu_ns / max(end, 1),
+            interrupted=self._interrupted,
+        )

@@ -1,0 +1,291 @@
+"""An HTTP/1.1 client for measuring: asyncio protocols and llhttp, stamps at the socket.
+
+A connection carries one request at a time. The stamp of a read is taken before anything is parsed, and
+all that one read carried shares it. Nothing here retries: a failure is a result.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+
+class Exchange(Protocol):
+    """The caller's side of one request; exactly one of ``ended`` and ``failed`` comes last."""
+
+    def started(self, t_ns: int) -> None:
+        """The bytes go to the socket now."""
+
+    def status(self, code: int) -> None:
+        """The status line came."""
+
+    def body(self, data: bytes, t_ns: int) -> None:
+        """Bytes of the body, read at ``t_ns``."""
+
+    def ended(self, t_ns: int) -> None:
+        """The answer is complete."""
+
+    def failed(self, reason: str, t_ns: int) -> None:
+        """There is no whole answer, and why."""
+
+
+class Target:
+    """Where to connect, from a URL; raises ``ValueError`` that says what would be right."""
+
+    __slots__ = ("base", "host", "port", "tls")
+
+    def __init__(self, url: str) -> None:
+        parts = split_url(url)
+        self.tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.tls else 80)
+        self.base = parts.path.rstrip("/").removesuffix("/v1")
+
+    @property
+    def authority(self) -> str:
+        """The ``Host`` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def split_url(url: str, option: str = "--url") -> SplitResult:
+    """The parts of an http(s) URL; raises ``ValueError`` that says what would be right."""
+    example = "write http://HOST:PORT, as http://127.0.0.1:9000"
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port != 0
+    except ValueError:
+        raise ValueError(f"{option} {url!r} is not a URL: {example}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+        raise ValueError(f"{option} {url!r} is not a URL: {example}")
+    return parts
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection."""
+
+    __slots__ = ("_answering", "_done", "_exchange", "_framed", "_now", "_parser", "_released", "transport")
+
+    def __init__(self, released: Callable[["Connection"], None]) -> None:
+        """``released(self)`` is called when the connection may carry the next request."""
+        self._released = released
+        self._exchange: Exchange | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._framed = False
+        self._answering = False
+        self._done = False
+        self._now = 0
+        self.transport: asyncio.Transport | None = None
+
+    def send(self, exchange: Exchange, request: bytes) -> None:
+        """Write a whole request, and report its answer to ``exchange``."""
+        self._exchange = exchange
+        self._framed = self._answering = self._done = False
+        if self.transport is None or self.transport.is_closing():
+            self._fail("the connection is closed")
+            return
+        exchange.started(time.monotonic_ns())
+        self.transport.write(request)
+
+    @property
+    def usable(self) -> bool:
+        """Open, and not about to close."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    def close(self) -> None:
+        """Drop the connection, whatever it carries."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = transport  # type: ignore[assignment]  # asyncio types it by its base
+
+    def data_received(self, data: bytes) -> None:
+        """Stamp, then parse."""
+        self._now = time.monotonic_ns()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.close()
+            self._fail(f"the answer is not HTTP: {type(error).__name__}")
+            return
+        if self._done:
+            self._complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An answer without length ends so; any other one is broken."""
+        self.transport = None
+        self._now = time.monotonic_ns()
+        if self._exchange is None:
+            return
+        if exc is None and self._answering and not self._framed:
+            self._complete()
+            return
+        self._fail("the connection broke" if exc else "the server closed before the answer's end")
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note whether the body's end can be told from the headers."""
+        del value
+        if name.lower() in {b"content-length", b"transfer-encoding"}:
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        """Tell the status."""
+        self._answering = True
+        if self._exchange is not None:
+            self._exchange.status(self._parser.get_status_code())
+
+    def on_body(self, data: bytes) -> None:
+        """Hand bytes on with the stamp of their read."""
+        if self._exchange is not None:
+            self._exchange.body(data, self._now)
+
+    def on_message_complete(self) -> None:
+        """The rest of the read may hold nothing more: one request at a time."""
+        self._done = True
+
+    def _complete(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._done = False
+        if self.transport is not None and not self._parser.should_keep_alive():
+            self.transport.close()
+            self.transport = None
+        # Release first: what ends here may send the next request on this very connection.
+        self._released(self)
+        if exchange is not None:
+            exchange.ended(self._now)
+
+    def _fail(self, reason: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.failed(reason, time.monotonic_ns())
+
+
+class Client:
+    """Connections to one target: the most recently used idle one is used next."""
+
+    def __init__(self, target: Target, *, max_connections: int | None = None) -> None:
+        self.target = target
+        self.max_connections = max_connections
+        self.opened = 0
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def send(self, exchange: Exchange, request: bytes) -> None:
+        """Send at once on an idle connection, else on a new one as soon as it stands."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                connection.send(exchange, request)
+                return
+            self._all.discard(connection)
+        task = self._loop.create_task(self._send_on_new(exchange, request))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def warm(self, count: int) -> None:
+        """Open connections beforehand, so that handshakes are not in the first latencies."""
+        opened = await asyncio.gather(*(self._open() for _ in range(count - len(self._idle))))
+        self._idle.extend(opened)
+
+    async def fetch(
+        self, method: str, path: str, *, headers: bytes = b"", body: bytes = b"", limit_s: float = 30
+    ) -> tuple[int, bytes]:
+        """One whole answer, for control calls: status and body; raises ``OSError`` or ``TimeoutError``."""
+        exchange = _Fetch(self._loop)
+        self.send(exchange, request_bytes(self.target, method, path, headers, body))
+        return await asyncio.wait_for(exchange.answer, limit_s)
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        for task in self._opening:
+            task.cancel()
+        for connection in self._all:
+            connection.close()
+        self._all.clear()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    async def _open(self) -> Connection:
+        target = self.target
+        # The count is the limit: connections that are being made count as well.
+        if self.max_connections is not None and len(self._all) >= self.max_connections:
+            raise OSError(f"all {self.max_connections} connections are in use (--max-connections)")
+        connection = Connection(self._released)
+        self._all.add(connection)
+        try:
+            await self._loop.create_connection(lambda: connection, target.host, target.port, ssl=target.tls)
+        except OSError:
+            self._all.discard(connection)
+            raise
+        self.opened += 1
+        return connection
+
+    async def _send_on_new(self, exchange: Exchange, request: bytes) -> None:
+        try:
+            connection = await self._open()
+        except OSError as error:
+            exchange.failed(f"cannot connect: {error.strerror or error}", time.monotonic_ns())
+            return
+        connection.send(exchange, request)
+
+    def _released(self, connection: Connection) -> None:
+        if connection.usable:
+            self._idle.append(connection)
+        else:
+            self._all.discard(connection)
+
+
+class _Fetch:
+    """Gathers one answer into a future."""
+
+    __slots__ = ("_body", "_code", "answer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        self._body = bytearray()
+        self._code = 0
+
+    def started(self, t_ns: int) -> None:
+        """Nothing to note."""
+
+    def status(self, code: int) -> None:
+        """Keep the status."""
+        self._code = code
+
+    def body(self, data: bytes, t_ns: int) -> None:
+        """Gather."""
+        del t_ns
+        self._body += data
+
+    def ended(self, t_ns: int) -> None:
+        """Hand over the answer."""
+        del t_ns
+        if not self.answer.done():
+            self.answer.set_result((self._code, bytes(self._body)))
+
+    def failed(self, reason: str, t_ns: int) -> None:
+        """Hand over the failure."""
+        del t_ns
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionError(reason))
+
+
+def request_bytes(target: Target, method: str, path: str, headers: bytes, body: bytes) -> bytes:
+    """A whole request; ``headers`` are complete lines, each ending in CRLF."""
+    kind = b"Content-Type: application/json\r\n" if body else b""
+    return (
+        f"{method} {target.base}{path} HTTP/1.1\r\nHost: {target.authority}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+    ).encode() + b"".join((kind, headers, b"\r\n", body))

@@ -1,0 +1,109 @@
+"""What a run is asked to do: validated before anything starts, and written into ``run.json``."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from loadgen.arrivals import parse_arrivals
+from loadgen.client import split_url
+from loadgen.lengths import parse_length
+from loadgen.slo import Objective, parse_duration, parse_slo
+from loadgen.window import RULES
+from loadgen.workload import PATHS
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """A run but for secrets and for where its results go; the same spec and seed ask for the same."""
+
+    command: Literal["run", "sweep"]
+    mode: Literal["rate", "concurrency"]
+    levels: tuple[float, ...]
+    url: str
+    admin_url: str
+    endpoint: str = "chat"
+    model: str | None = None
+    requests: int | None = None
+    duration_seconds: float | None = 30.0
+    warmup: str = "auto"
+    arrivals: str = "poisson"
+    input: str = "128"
+    output: str = "64"
+    exact_output: bool = True
+    prefix_share: float = 0.0
+    stream: bool = True
+    slo: str | None = None
+    seed: int = 0
+    max_in_flight: int | None = None
+    drain_seconds: float = 30.0
+
+    @property
+    def streamed(self) -> bool:
+        """Whether answers come as streams of tokens."""
+        return self.stream and self.endpoint in {"chat", "completions"}
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The parsed SLO."""
+        return parse_slo(self.slo, streamed=self.streamed) if self.slo else ()
+
+    @property
+    def warmup_rule(self) -> str | float:
+        """A rule's name, or seconds."""
+        return self.warmup if self.warmup in RULES else parse_duration(self.warmup)
+
+    def check(self) -> "Spec":
+        """Itself, if all is well; raises ``ValueError`` naming the option and what would be right."""
+        split_url(self.url, "--url")
+        split_url(self.admin_url, "--admin-url")
+        self._check_words()
+        if self.duration_seconds is None and self.requests is None:
+            raise ValueError("a run needs an end: --duration 60s or --requests N")
+        if self.requests is not None and self.requests < 1:
+            raise ValueError(f"--requests {self.requests}: must be at least 1")
+        if self.duration_seconds is not None and self.duration_seconds <= 0:
+            raise ValueError("--duration must be above zero")
+        if not 0 <= self.prefix_share <= 1:
+            raise ValueError(f"--prefix-share {self.prefix_share:g}: must be from 0 to 1")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: must be 0 or more")
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise ValueError(f"--max-in-flight {self.max_in_flight}: must be at least 1")
+        return self
+
+    def _check_words(self) -> None:
+        parse_arrivals(self.arrivals)
+        parse_length(self.input, "--input")
+        parse_length(self.output, "--output")
+        if self.endpoint not in PATHS:
+            raise ValueError(f"--endpoint {self.endpoint!r}: one of {', '.join(PATHS)}")
+        if self.slo is not None:
+            judged = {objective.metric for objective in self.objectives}
+            if not self.streamed and judged - {"e2e"}:
+                wrong = min(judged - {"e2e"})
+                raise ValueError(f"--slo {self.slo!r}: {wrong} needs streamed text; e2e does not")
+        if self.warmup not in RULES:
+            try:
+                parse_duration(self.warmup)
+            except ValueError:
+                raise ValueError(
+                    f"--warmup {self.warmup!r}: write {', '.join(RULES)} or a duration, as 10s"
+                ) from None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec, and what must not be written down or does not change the numbers."""
+
+    spec: Spec
+    out: Path
+    api_key: str | None = None
+    headers: tuple[str, ...] = ()
+    json: bool = False
+    quiet: bool = False
+
+    def header_lines(self) -> bytes:
+        """Complete header lines of every request."""
+        lines = [header.replace("=", ": ", 1) for header in self.headers]
+        if self.api_key:
+            lines.append(f"Authorization: Bearer {self.api_key}")
+        return "".join(f"{line}\r\n" for line in lines).encode()

@@ -1,0 +1,87 @@
+"""Lengths of prompts and answers: fixed, distributed, or from a trace. Pure and seeded."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+_SHAPE = "512, uniform:100..500 or lognormal:MEDIAN,SIGMA (lognormal:300,0.8)"
+_LARGEST = 1_000_000
+
+
+class Length(Protocol):
+    """A distribution of token counts."""
+
+    def draw(self, rng: random.Random) -> int:
+        """One count, at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Always ``tokens``."""
+
+    tokens: int
+
+    def draw(self, rng: random.Random) -> int:
+        """The count; no randomness is used."""
+        del rng
+        return self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Whole numbers from ``low`` to ``high``, both included."""
+
+    low: int
+    high: int
+
+    def draw(self, rng: random.Random) -> int:
+        """One count."""
+        return rng.randint(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """exp(normal(ln median, sigma)), rounded, at least 1."""
+
+    median: float
+    sigma: float
+
+    def draw(self, rng: random.Random) -> int:
+        """One count."""
+        return max(1, min(_LARGEST, round(rng.lognormvariate(math.log(self.median), self.sigma))))
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Prompt and answer lengths of requests by index; ``pairs`` (of a trace) come first."""
+
+    prompt: Length
+    answer: Length
+    pairs: Sequence[tuple[int, int]] = ()
+
+    def of(self, index: int, rng: random.Random) -> tuple[int, int]:
+        """Prompt and answer tokens of request ``index``."""
+        if index < len(self.pairs):
+            return self.pairs[index]
+        return self.prompt.draw(rng), self.answer.draw(rng)
+
+
+def parse_length(text: str, option: str) -> Length:
+    """A distribution; raises ``ValueError`` that says what would be right."""
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "uniform":
+            low, high = (int(part) for part in rest.split(".."))
+            if 1 <= low <= high <= _LARGEST:
+                return Uniform(low, high)
+        elif kind == "lognormal":
+            median, sigma = (float(part) for part in rest.split(","))
+            if 1 <= median <= _LARGEST and 0 <= sigma <= 5:
+                return LogNormal(median, sigma)
+        elif 1 <= int(text) <= _LARGEST:
+            return Fixed(int(text))
+    except ValueError:
+        pass
+    raise ValueError(f"{option} {text!r}: write {_SHAPE}")

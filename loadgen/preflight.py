@@ -1,0 +1,79 @@
+"""Before the run: is there a server, does it know the model, does one request work."""
+
+import msgspec
+
+from loadgen.answers import StreamAnswer, WholeAnswer
+from loadgen.client import Client
+from loadgen.config import Config
+from loadgen.lengths import Fixed, Lengths
+from loadgen.workload import PATHS, Workload
+
+
+class PreflightError(Exception):
+    """The run cannot start; the text says what to do."""
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+async def find_model(client: Client, config: Config) -> str:
+    """The model asked for, or the server's first; raises :class:`PreflightError`."""
+    spec = config.spec
+    try:
+        code, body = await client.fetch("GET", "/v1/models", headers=config.header_lines())
+    except (OSError, TimeoutError) as error:
+        raise PreflightError(
+            f"no server at {spec.url} ({str(error) or 'no answer in 30 s'}): start it, or give --url"
+        ) from error
+    _check_auth(code, spec.url)
+    try:
+        names = [model.id for model in msgspec.json.decode(body, type=_Models).data]
+    except msgspec.MsgspecError:
+        names = []
+    if code != 200 or not names:
+        if spec.model:
+            return spec.model
+        raise PreflightError(
+            f"{spec.url}/v1/models answered HTTP {code} without a model: give --model NAME,"
+            " and check that --url has no path but the one before /v1"
+        )
+    if spec.model and spec.model not in names:
+        raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {', '.join(names)}")
+    return spec.model or names[0]
+
+
+async def try_one(client: Client, config: Config, model: str) -> None:
+    """One small request of the kind the run will send; raises :class:`PreflightError`."""
+    spec = config.spec
+    tiny = Lengths(Fixed(4), Fixed(2))
+    # A model may stop before the second token; only the protocol is tried here.
+    work = Workload(spec.endpoint, model, tiny, stream=spec.stream, exact=False)
+    path = PATHS[spec.endpoint]
+    try:
+        code, body = await client.fetch(
+            "POST", path, headers=config.header_lines(), body=work.body(0), limit_s=120
+        )
+    except (OSError, TimeoutError) as error:
+        raise PreflightError(f"{spec.url}{path}: {str(error) or 'no answer in 120 s'}") from error
+    _check_auth(code, spec.url)
+    if code in {404, 405}:
+        raise PreflightError(
+            f"{spec.url}{path} answered HTTP {code}: the server lacks it, or the model {model!r};"
+            " try --endpoint, --model or --url"
+        )
+    if code != 200:
+        raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens")
+    answer = StreamAnswer() if work.streamed else WholeAnswer()
+    answer.feed(body, 1)
+    if wrong := answer.outcome():
+        raise PreflightError(f"{spec.url}{path}: {wrong}")
+
+
+def _check_auth(code: int, url: str) -> None:
+    if code in {401, 403}:
+        raise PreflightError(f"{url} answered HTTP {code}: give --api-key KEY (or set OPENAI_API_KEY)")

@@ -1,0 +1,155 @@
+"""What a run leaves behind: one record a request, one summary a point, one file a run. Pure.
+
+Times of a record are nanoseconds since the start of its point, of this machine's monotonic clock.
+``None`` is not known (or undefined), never zero.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from proxy.schema import Parts
+
+SCHEMA = 1
+Verdict = Literal["pass", "fail", "generator-bound", "interrupted"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One request.
+
+    ``scheduled_ns`` is when it was due, ``dispatched_ns`` when the generator got to it, ``sent_ns`` when
+    its bytes went to the socket. ``outputs_ns`` are the stamps of the reads that carried tokens and
+    ``counts`` how many token chunks each carried. ``error`` is None for a success.
+    """
+
+    point: int
+    index: int
+    id: str
+    scheduled_ns: int
+    dispatched_ns: int
+    sent_ns: int | None = None
+    first_ns: int | None = None
+    end_ns: int | None = None
+    outputs_ns: list[int] = []
+    counts: list[int] = []
+    status: int | None = None
+    error: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    images: int | None = None
+    joules: float | None = None
+    parts: Parts | None = None
+    unknown: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Answered whole and without an error."""
+        return self.error is None
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean, percentiles and maximum in seconds; a percentile the sample cannot support is null."""
+
+    count: int = 0
+    mean: float | None = None
+    mean_low: float | None = None
+    mean_high: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class EnergyTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """Joules of a span of time over all devices; the parts sum to ``joules``."""
+
+    joules: float
+    seconds: float
+    source: str
+    parts: dict[str, float | None]
+    notes: tuple[str, ...] = ()
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of a run, as ``run.json`` shows it. Latencies are from *scheduled*."""
+
+    concurrency: int | None
+    rate: float | None
+    requests: int
+    failed: int
+    duration_seconds: float
+    window_seconds: tuple[float, float]
+    requests_per_second: float
+    goodput_per_second: float | None
+    output_tokens_per_second: float | None
+    ttft_seconds: Distribution
+    ttft_from_sent_seconds: Distribution
+    tpot_seconds: Distribution
+    itl_seconds: Distribution
+    e2e_seconds: Distribution
+    e2e_from_sent_seconds: Distribution
+    late_seconds: Distribution
+    lag_seconds: Distribution
+    achieved_rate: float | None = None
+    gap_cv: float | None = None
+    max_in_flight: int = 0
+    mean_in_flight: float | None = None
+    cpu_share: float | None = None
+    watts: float | None = None
+    joules: float | None = None
+    joules_per_request: float | None = None
+    joules_per_output_token: float | None = None
+    tokens_per_joule: float | None = None
+    images_per_second: float | None = None
+    images_per_joule: float | None = None
+    goodput_per_watt: float | None = None
+    parts_joules: dict[str, float | None] = {}
+    energy_source: str | None = None
+    idle_watts: float | None = None
+    slo_met: bool | None = None
+    slo_confidence: Literal["pass", "fail", "undecided"] | None = None
+    stable: bool = True
+    generator_bound: bool = False
+    notes: list[str] = []
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``: everything of a run but its requests."""
+
+    schema: int = SCHEMA
+    run_id: str
+    spec: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    verdict: Verdict
+    best: int | None
+    points: list[Point]
+    notes: list[str] = []
+
+
+def encode_run(run: Run) -> bytes:
+    """``run.json``, indented, fields in a fixed order."""
+    return msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n"
+
+
+def decode_run(data: bytes) -> Run:
+    """Raises ``ValueError`` (msgspec's) naming the field that is wrong."""
+    return msgspec.json.decode(data, type=Run)
+
+
+def encode_records(records: list[Record]) -> bytes:
+    """One JSON object a line."""
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+
+
+def decode_records(data: bytes) -> list[Record]:
+    """The records of their lines; raises ``ValueError`` naming the line."""
+    decoder = msgspec.json.Decoder(Record)
+    found = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            found.append(decoder.decode(line))
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"requests.jsonl line {number}: {error}") from error
+    return found

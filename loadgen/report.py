@@ -1,0 +1,94 @@
+"""``report.html``: one file that opens offline, rebuilt to the same bytes from the run directory."""
+
+from collections.abc import Sequence
+from html import escape
+
+from loadgen.plot import draw
+from loadgen.records import Point, Record, Run
+from loadgen.table import COLUMNS, cells, headline
+
+_CSS = """
+body{font:15px/1.5 system-ui,sans-serif;color:#17212b;max-width:1100px;margin:2.5em auto;padding:0 1em}
+h1{font-size:1.7em;margin:0}h2{margin-top:1.8em;font-size:1.15em}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}
+td,th{padding:.35em .7em;text-align:right;border-bottom:1px solid #e3e8ec;white-space:nowrap}
+.best td{background:#fff6df;font-weight:600}.verdict{font-size:1.15em}.soft{color:#66737f}
+.bar{display:flex;height:20px;border-radius:4px;overflow:hidden;margin:.2em 0}.bar i{display:block}
+svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
+"""
+_COLOURS = {
+    "static": "#355070", "prefill": "#0f8b8d", "decode": "#7fb069", "context": "#f2a104",
+    "idle": "#c3ccd4", "unattributed": "#d1495b",
+}  # fmt: skip
+
+
+def report_html(run: Run, records: Sequence[Record]) -> bytes:
+    """The whole page."""
+    picture = draw(run, "svg").decode()
+    picture = picture[picture.index("<svg") :]
+    notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in enumerate(run.points) for n in p.notes)]
+    body = "".join(
+        (
+            "<h1>loadgen</h1>",
+            f"<p class=verdict>{escape(headline(run))}</p>",
+            _banner(run),
+            picture,
+            "<h2>Points</h2>",
+            _table(run),
+            _energy(run.points),
+            "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
+            _provenance(run, len(records)),
+        )
+    )
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport"
+        f' content="width=device-width"><title>loadgen {escape(run.run_id)}</title>'
+        f"<style>{_CSS}</style><body>{body}</body></html>\n"
+    )
+    return page.encode()
+
+
+def _banner(run: Run) -> str:
+    if any("simulated" in (p.energy_source or "") for p in run.points):
+        return "<p><b>Simulated device: joules and watts here are not a measurement.</b></p>"
+    return ""
+
+
+def _table(run: Run) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    rows = "".join(
+        f"<tr{' class=best' if index == run.best else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells(point))
+        + "</tr>"
+        for index, point in enumerate(run.points)
+    )
+    return f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>"
+
+
+def _energy(points: Sequence[Point]) -> str:
+    shown = [p for p in points if p.parts_joules and p.joules]
+    if not shown:
+        return ""
+    key = " ".join(f'<span style="color:{colour}">&#9632;</span> {name}' for name, colour in _COLOURS.items())
+    return f"<h2>Where the joules went</h2><p class=soft>{key}</p>" + "".join(map(_bar, shown))
+
+
+def _bar(point: Point) -> str:
+    whole = point.joules or 1.0
+    parts = "".join(
+        f'<i style="width:{100 * max(value, 0.0) / whole:.3f}%;background:{_COLOURS[name]}"'
+        f' title="{name} {value:.4g} J"></i>'
+        for name, value in point.parts_joules.items()
+        if value and name in _COLOURS
+    )
+    name = f"{point.concurrency} at once" if point.concurrency else f"{point.rate:g} req/s"
+    return f"<div>{name}, {whole:,.0f} J<div class=bar>{parts}</div></div>"
+
+
+def _provenance(run: Run, requests: int) -> str:
+    spec = ", ".join(f"{key}={value}" for key, value in run.spec.items() if value is not None)
+    versions = ", ".join(f"{key} {value}" for key, value in run.versions.items())
+    return (
+        f"<h2>How</h2><p class=soft>{requests} requests, seed {run.seed}. Latencies are from the"
+        f" scheduled arrival.<br>{escape(spec)}<br>{escape(versions)}</p>"
+    )

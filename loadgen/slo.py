@@ -1,0 +1,86 @@
+"""Service-level objectives: their syntax, and whether a request or a run meets them.
+
+``[pNN:]metric=duration[,...]`` with metrics ttft, tpot, itl, e2e and durations in ms, s, m. A bare
+duration means ttft for streamed text and e2e for everything else. The default percentile is p99.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+METRICS = ("ttft", "tpot", "itl", "e2e")
+DEFAULT_PERCENTILE = 99.0
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|m|h)")
+_SHAPE = "200ms, ttft=200ms,tpot=50ms or p95:ttft=200ms (metrics: ttft, tpot, itl, e2e)"
+
+
+class Objective(msgspec.Struct, frozen=True):
+    """``percentile`` % of all requests must have ``metric`` at or below ``limit_seconds``."""
+
+    metric: str
+    limit_seconds: float
+    percentile: float = DEFAULT_PERCENTILE
+
+    def __str__(self) -> str:
+        return f"p{self.percentile:g}:{self.metric}={format_duration(self.limit_seconds)}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``200ms``, ``10s``, ``1.5m``; raises ``ValueError`` that says what would be right."""
+    found = _DURATION.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a duration: write a number and a unit, as 200ms, 10s, 2m")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest of ms and s, as ``parse_duration`` reads it."""
+    return f"{seconds * 1e3:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def parse_slo(text: str, *, streamed: bool = True) -> tuple[Objective, ...]:
+    """The objectives of a comma-separated list; raises ``ValueError`` that names the bad part."""
+    found = tuple(_objective(part, streamed=streamed) for part in text.split(","))
+    names = [objective.metric for objective in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"SLO {text!r}: {min(twice)} is given twice; one limit per metric")
+    return found
+
+
+def _objective(part: str, *, streamed: bool) -> Objective:
+    head, colon, rest = part.strip().partition(":")
+    percentile = _percentile(head, part) if colon else DEFAULT_PERCENTILE
+    name, equals, value = (rest if colon else head).partition("=")
+    if not equals:
+        name, value = ("ttft" if streamed else "e2e"), name
+    if name.strip() not in METRICS:
+        raise ValueError(f"SLO {part!r}: no metric {name.strip()!r}; write {_SHAPE}")
+    try:
+        limit = parse_duration(value)
+    except ValueError:
+        raise ValueError(f"SLO {part!r}: {value!r} is not a duration; write {_SHAPE}") from None
+    if limit <= 0:
+        raise ValueError(f"SLO {part!r}: the limit must be above zero")
+    return Objective(name.strip(), limit, percentile)
+
+
+def _percentile(head: str, part: str) -> float:
+    found = re.fullmatch(r"p(\d+(?:\.\d+)?)", head.strip())
+    if not found or not 0 < float(found[1]) < 100:
+        raise ValueError(f"SLO {part!r}: {head!r} is not a percentile; write {_SHAPE}")
+    return float(found[1])
+
+
+def meets(latencies: Mapping[str, float | None], objectives: Sequence[Objective]) -> bool:
+    """Whether one successful request is within all limits.
+
+    A metric that is undefined for the request (TPOT of a single token) cannot be violated by it.
+    """
+    return all((value := latencies.get(o.metric)) is None or value <= o.limit_seconds for o in objectives)
+
+
+def tightest_seconds(objectives: Sequence[Objective]) -> float | None:
+    """The smallest limit, which says how exact the generator itself has to be."""
+    return min((o.limit_seconds for o in objectives), default=None)

@@ -1,14 +1,16 @@
 """The configuration: frozen, validated, every wait and limit by name.
 
 Precedence: flag, environment (``JOULEPROXY_*``), file (TOML), default. An unknown key is an error. The
-file's tables are the fields below: ``[relay]``, ``[meter]``, ``[[backends]]``.
+file's tables are the fields below: ``[relay]``, ``[meter]``, ``[[backends]]``; every field is also a key
+outside a table, a flag and a variable. :mod:`proxy.settings` reads them.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 EnergyInResponse = Literal["off", "on", "wait"]
-Policy = Literal["overlap"]
+Policy = Literal["steps", "tokens", "overlap"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ConfigError(ValueError):
@@ -69,7 +71,7 @@ class MeterConfig:
     admin_token: str | None = None
     source: str = "auto"  # auto | nvml | zeus | prometheus:URL | replay:FILE | none
     devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
-    policy: Policy = "overlap"
+    policy: Policy = "steps"
     sample_hz: float = 20.0
     settle_seconds: float = 30.0  # how long a window may wait for its requests' usage
     reorder_seconds: float = 0.25  # how long events are held so that they can be put in order
@@ -86,4 +88,5 @@ class Config:
     backends: tuple[Backend, ...]
     relay: RelayConfig = field(default_factory=RelayConfig)
     meter: MeterConfig = field(default_factory=MeterConfig)
-    log_level: str = "info"
+    log_level: LogLevel = "info"
+    check_upstream: bool = True  # at start: an unreachable backend is an error

@@ -1,0 +1,119 @@
+"""``jouleproxy``: the command line. Reads arguments, calls one function per command, returns its status."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from proxy.config import ConfigError
+from proxy.settings import OPTIONS, load, nearest
+
+_HELP: Final = """\
+jouleproxy: measures the joules of each request to an OpenAI-compatible model server.
+
+  jouleproxy --upstream http://127.0.0.1:8000   relay to a server; clients point at http://127.0.0.1:9000
+  jouleproxy serve --config jouleproxy.toml     many backends, tenants, policies
+  jouleproxy demo                               simulated GPU and engine: nothing else needed
+  jouleproxy attribute TIMELINE [--policy P] [--out F]   joules of a recorded timeline, as JSON lines
+  jouleproxy devices [--json]                   what can be measured here
+
+serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > variable > file > default):
+  --upstream URL[,URL]          the servers to relay to
+  --listen HOST:PORT            data port, default 127.0.0.1:9000
+  --admin HOST:PORT             metrics, records, dashboard; default 127.0.0.1:9001
+  --admin-token TOKEN           required beyond this host
+  --devices auto|0,1|UUID|none  what the backends compute on, default auto
+  --source auto|nvml|zeus|prometheus:URL|replay:FILE|none
+  --policy steps|tokens|overlap rule of sharing, default steps
+  --energy-in-response off|on|wait
+  --record FILE  --ledger FILE  keep the timeline, the records
+  --otlp URL                    where spans and metrics go
+  --workers N                   relay processes, default 1
+  --log-level debug|info|warning|error
+  --config FILE   --no-check-upstream   --help-all lists the limits and waits
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        word = message.partition("unrecognized arguments: ")[2].split(" ", maxsplit=1)[0].split("=")[0]
+        if word:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            message = f"unknown option {word}{nearest(word, flags)}"
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        raise SystemExit(2)
+
+
+def _parser(command: str) -> _Parser:
+    return _Parser(f"jouleproxy {command}".strip(), add_help=command != "serve", allow_abbrev=False)
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    parser = _parser("serve")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--help-all", action="store_true")
+    parser.add_argument("--upstream")
+    parser.add_argument("--config")
+    for option in OPTIONS.values():
+        if option.kind is bool:
+            parser.add_argument(option.flag, dest=option.name, action="store_const", const="true")
+            negative = option.flag.replace("--", "--no-", 1)
+            parser.add_argument(negative, dest=option.name, action="store_const", const="false")
+        else:
+            parser.add_argument(option.flag)
+    given = vars(parser.parse_args(arguments))
+    if given.pop("help") | given["help_all"]:
+        sys.stdout.write(_HELP + (_all_options() if given["help_all"] else ""))
+        return 0
+    flags = {name: value for name, value in given.items() if isinstance(value, str)}
+    from proxy.app import serve  # noqa: PLC0415 - the other commands need none of it
+
+    return serve(lambda: load(flags, os.environ))
+
+
+def _all_options() -> str:
+    lines = [f"  {o.flag:34} {o.default if o.default is not None else '-'}" for o in OPTIONS.values()]
+    return "\nEvery option and its default:\n" + "\n".join(lines) + "\n"
+
+
+def _attribute(arguments: Sequence[str]) -> int:
+    parser = _parser("attribute")
+    parser.add_argument("timeline", type=Path, help="a timeline file, .zst if compressed")
+    parser.add_argument("--policy", choices=OPTIONS["policy"].choices, default=OPTIONS["policy"].default)
+    parser.add_argument("--out", type=Path, help="write here (whole or not at all) instead of to stdout")
+    given = parser.parse_args(arguments)
+    from proxy.attribute import run  # noqa: PLC0415 - numpy is not for every command
+
+    return run(given.timeline, given.policy, given.out)
+
+
+_RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
+    "serve": _serve,
+    "attribute": _attribute,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] == "--version":
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely asked
+
+        sys.stdout.write(f"jouleproxy {version('jouleproxy')}\n")
+        return 0
+    if not words or words[0] == "help":
+        sys.stdout.write(_HELP)
+        return 0 if words else 2
+    command = "serve" if words[0].startswith("-") else words.pop(0)
+    if command not in _RUN:
+        sys.stderr.write(f"jouleproxy: unknown command {command}{nearest(command, _RUN)}\n")
+        return 2
+    try:
+        return _RUN[command](words)
+    except ConfigError as error:
+        sys.stderr.write(f"jouleproxy: {error}\n")
+        return 2

@@ -1,0 +1,322 @@
+"""Settings: flags, environment, TOML file and defaults become one :class:`~proxy.config.Config`.
+
+Every field of the configuration's dataclasses is an :class:`Option`; this file knows how a value is read
+and checked, and no option by name but the few whose values have a grammar. All errors are
+:class:`~proxy.config.ConfigError`: one line that names the key, where it was given, what would be right.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+
+ENV_PREFIX: Final = "JOULEPROXY_"
+_LOOPBACK: Final = ("127.", "::1", "localhost")
+_TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
+_NOT_SIMPLE: Final = ("backends", "relay", "meter")
+_WORDS: Final[dict[str, str]] = {
+    "source": "auto, nvml, zeus, prometheus:URL, replay:FILE or none",
+    "listen": "HOST:PORT, as 127.0.0.1:9000",
+    "admin": "HOST:PORT, as 127.0.0.1:9001",
+}
+_SOURCES: Final = ("auto", "nvml", "zeus", "none", "prometheus", "replay")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One field: its name, its table ("" for none), its type without ``None``, its default."""
+
+    name: str
+    table: str
+    kind: Any
+    default: object
+
+    @property
+    def flag(self) -> str:
+        """The command line's spelling."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What a word may be; empty for everything else."""
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+
+def _options() -> dict[str, Option]:
+    found = {}
+    for table, owner in _TABLES.items():
+        hints = typing.get_type_hints(owner)
+        for field in dataclasses.fields(owner):
+            if field.name not in _NOT_SIMPLE:
+                kind = hints[field.name]
+                if type(None) in typing.get_args(kind):
+                    kind = typing.get_args(kind)[0]
+                found[field.name] = Option(field.name, table, kind, field.default)
+    return found
+
+
+OPTIONS: Final = _options()
+
+
+def load(
+    flags: Mapping[str, str], environment: Mapping[str, str], read: Callable[[Path], bytes] = Path.read_bytes
+) -> Config:
+    """The configuration. ``flags`` holds given flags by field name (and ``upstream``, ``config``)."""
+    variables = _variables(environment)
+    path = flags.get("config") or variables.pop("config", None)
+    values, backends = _file(Path(path), read) if path else ({}, ())
+    for name, (text, where) in variables.items():
+        if name != "upstream":
+            values[name] = _parse(OPTIONS[name], text, where)
+    for name, text in flags.items():
+        if name in OPTIONS:
+            values[name] = _parse(OPTIONS[name], text, OPTIONS[name].flag)
+    if "upstream" in flags:
+        backends = _upstreams(flags["upstream"], "--upstream")
+    elif "upstream" in variables:
+        backends = _upstreams(*variables["upstream"])
+    if not backends:
+        raise ConfigError("no backend: give --upstream URL, as --upstream http://127.0.0.1:8000")
+    _check_names(backends)
+    config = _build(values, backends)
+    _check(config)
+    return config
+
+
+def _build(values: Mapping[str, Any], backends: tuple[Backend, ...]) -> Config:
+    def of(table: str) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if OPTIONS[name].table == table}
+
+    return Config(backends, RelayConfig(**of("relay")), MeterConfig(**of("meter")), **of(""))
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Given variables by field name: (text, where); ``config`` as its text."""
+    found: dict[str, Any] = {}
+    for key, text in environment.items():
+        if not key.startswith(ENV_PREFIX):
+            continue
+        name = key.removeprefix(ENV_PREFIX).lower()
+        if name == "config":
+            found[name] = text
+        elif name in OPTIONS or name == "upstream":
+            found[name] = (text, key)
+        else:
+            known = [ENV_PREFIX + option.upper() for option in (*OPTIONS, "upstream", "config")]
+            raise ConfigError(f"environment variable {key} is not a setting{nearest(key, known)}")
+    return found
+
+
+def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tuple[Backend, ...]]:
+    """Values and backends of a TOML file."""
+    try:
+        content = tomllib.loads(read(path).decode())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    values: dict[str, Any] = {}
+    tables = content.pop("backends", [])
+    upstream = content.pop("upstream", None)
+    for key, value in content.items():
+        if key in _TABLES and isinstance(value, dict):
+            _take(values, value, key, path)
+        else:
+            _take(values, {key: value}, "", path)
+    backends = _backends(tables, path)
+    if upstream is not None:
+        if backends:
+            raise ConfigError(f"{path}: upstream and [[backends]] are both given: keep one of them")
+        text = ",".join(upstream) if isinstance(upstream, list) else upstream
+        backends = _upstreams(text, f"{path}: upstream")
+    return values, backends
+
+
+def _take(values: dict[str, Any], given: Mapping[str, object], table: str, path: Path) -> None:
+    for key, value in given.items():
+        option = OPTIONS.get(key)
+        if option is None or (table and option.table != table):
+            names = [o.name for o in OPTIONS.values() if not table or o.table == table]
+            names += [] if table else ["upstream", "backends", "relay", "meter"]
+            where = f"[{table}] {key}" if table else key
+            raise ConfigError(f"{path}: unknown key {where}{nearest(key, names)}")
+        if key in values:
+            raise ConfigError(f"{path}: {key} is given twice: inside [{option.table}] and outside")
+        values[key] = _typed(option, value, f"{path}: {key}")
+
+
+def _typed(option: Option, value: object, where: str) -> object:
+    """A TOML value of an option: of its type, or a text with the grammar of a flag."""
+    if isinstance(value, bool):
+        if option.kind is bool:
+            return value
+    elif isinstance(value, int | float) and option.kind in {int, float}:
+        return _parse(option, repr(value), where)
+    elif isinstance(value, str) and option.kind not in {int, float, bool}:
+        return _parse(option, value, where)
+    raise ConfigError(f"{where} = {value!r}: {_right(option)}")
+
+
+def _backends(tables: object, path: Path) -> tuple[Backend, ...]:
+    if not isinstance(tables, list):
+        raise ConfigError(f"{path}: backends is a list of tables, each begun with [[backends]]")
+    names = [field.name for field in dataclasses.fields(Backend)]
+    found = []
+    for number, table in enumerate(tables, 1):
+        where = f"{path}: [[backends]] {number}"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where} is not a table, begun with [[backends]]")
+        for key, value in table.items():
+            if key not in names:
+                raise ConfigError(f"{where}: unknown key {key}{nearest(key, names)}")
+            _check_field(key, value, where)
+        if "url" not in table:
+            raise ConfigError(f'{where}: url is missing, as url = "http://127.0.0.1:8000"')
+        lists = {key: tuple(table[key]) for key in ("devices", "models") if key in table}
+        found.append(_backend(Backend(**{**table, **lists}), f"{where}: url"))
+    return tuple(found)
+
+
+def _check_field(key: str, value: object, where: str) -> None:
+    if key in {"devices", "models"}:
+        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        what = 'a list of texts, as ["0"]'
+    elif key == "verify_tls":
+        right, what = isinstance(value, bool), "true or false"
+    else:
+        right, what = isinstance(value, str), "a text"
+    if not right:
+        raise ConfigError(f"{where}: {key} = {value!r}: must be {what}")
+
+
+def _upstreams(text: str, where: str) -> tuple[Backend, ...]:
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{where}: must be URL[,URL], as http://127.0.0.1:8000")
+    return tuple(_backend(Backend(url.strip()), where) for url in text.split(","))
+
+
+def _backend(backend: Backend, where: str) -> Backend:
+    """The backend with its URL checked and its default name."""
+    wrong = f"{where} {backend.url!r}: must be http://HOST[:PORT] or https://HOST[:PORT]"
+    try:
+        parts = urlsplit(backend.url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{wrong} ({error})") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in backend.url):
+        raise ConfigError(wrong)
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ConfigError(f"{wrong}, without user, query or fragment")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    name = backend.name or f"{host}:{port or (443 if parts.scheme == 'https' else 80)}"
+    return dataclasses.replace(backend, url=backend.url.rstrip("/"), name=name)
+
+
+def _check_names(backends: tuple[Backend, ...]) -> None:
+    names = [backend.name for backend in backends]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"backend {name} is given twice: give each a name or a URL of its own")
+
+
+def _parse(option: Option, text: str, where: str) -> object:
+    """The value of a text; raises :class:`ConfigError` naming ``where``."""
+    try:
+        return _value(option, text.strip())
+    except ValueError as error:
+        reason = f" ({error})" if isinstance(error, ConfigError) else ""
+        raise ConfigError(f"{where} {text!r}: {_right(option)}{reason}") from error
+
+
+def _value(option: Option, text: str) -> object:
+    kind = option.kind
+    if option.choices:
+        if text not in option.choices:
+            raise ValueError
+        return text
+    if kind is bool:
+        return _boolean(text.lower())
+    if kind is Address:
+        return parse_address(text)
+    if kind is int or kind is float:
+        return _number(option, text)
+    if option.name == "source" and text.partition(":")[0] not in _SOURCES:
+        raise ValueError
+    if option.name == "source" and (":" in text) != text.startswith(("prometheus", "replay")):
+        raise ValueError
+    if not text:
+        raise ValueError
+    return text
+
+
+def _boolean(text: str) -> bool:
+    if text in {"true", "1", "on", "yes"}:
+        return True
+    if text in {"false", "0", "off", "no"}:
+        return False
+    raise ValueError
+
+
+def _number(option: Option, text: str) -> int | float:
+    value: int | float = int(text) if option.kind is int else float(text)
+    if not 0 < value < float("inf") and not (option.name == "settle_seconds" and value == 0):
+        raise ConfigError("must be above 0")
+    return value
+
+
+def parse_address(text: str) -> Address:
+    """``HOST:PORT`` or ``[IPV6]:PORT``; raises ``ValueError``."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare) != (bare != host) or not port.isdecimal():
+        raise ValueError
+    if int(port) > 65535:
+        raise ConfigError("a port is at most 65535")
+    return Address(bare, int(port))
+
+
+def _right(option: Option) -> str:
+    """What an option's value must be."""
+    if option.choices:
+        return f"must be one of {', '.join(option.choices)}"
+    if option.name in _WORDS:
+        return f"must be {_WORDS[option.name]}"
+    return {
+        int: "must be a whole number above 0",
+        float: "must be a number above 0",
+        bool: "must be true or false",
+    }.get(option.kind, "must be a text that is not empty")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``: did you mean X?``, or nothing like it and so nothing."""
+    found = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this host only."""
+    return host.startswith(_LOOPBACK)
+
+
+def _check(config: Config) -> None:
+    """Rules between fields."""
+    meter, relay = config.meter, config.relay
+    if not is_loopback(meter.admin.host) and not meter.admin_token:
+        raise ConfigError(
+            f"--admin {meter.admin.host}:{meter.admin.port} is open beyond this host: give --admin-token, "
+            "or listen on 127.0.0.1"
+        )
+    if meter.admin == relay.listen and relay.listen.port:
+        raise ConfigError(
+            f"--listen and --admin are both {meter.admin.host}:{meter.admin.port}: give each its own"
+        )
+    if (relay.tls_certificate is None) != (relay.tls_key is None):
+        raise ConfigError("--tls-certificate and --tls-key go together: give both or neither")

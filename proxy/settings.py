@@ -272,11 +272,11 @@ def _number(option: Option, text: str) -> int | float:
 
 
 def parse_address(text: str) -> Address:
-    """``HOST:PORT`` or ``[IPV6]:PORT``; raises ``ValueError``."""
+    """``HOST:PORT`` or ``[IPV6]:PORT``; raises :class:`ConfigError`."""
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare) != (bare != host) or not port.isdecimal():
-        raise ValueError
+        raise ConfigError("not HOST:PORT")
     if int(port) > 65535:
         raise ConfigError("a port is at most 65535")
     return Address(bare, int(port))

@@ -11,6 +11,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from proxy.settings import OPTIONS, load
+
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
 RULES: Final = DEPLOY / "prometheus" / "rules.yml"
 DASHBOARDS: Final = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
@@ -83,6 +85,36 @@ def _manifests() -> list[Any]:
 def test_manifests_parse() -> None:
     kinds = {manifest.get("kind") for manifest in _manifests()}
     assert {"DaemonSet", "Deployment", "Service"} <= kinds
+
+
+def _arguments() -> Iterator[list[str]]:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    yield compose["services"]["jouleproxy"]["command"]
+    for manifest in _manifests():
+        if "kind" in manifest and manifest["kind"] in {"DaemonSet", "Deployment"}:
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                if container["image"] == "jouleproxy":
+                    yield container["args"]
+
+
+@pytest.mark.parametrize("arguments", list(_arguments()), ids=["compose", "kubernetes", "kubernetes"])
+def test_commands_are_understood(arguments: list[str]) -> None:
+    assert arguments[0] == "serve"
+    flags = {}
+    for argument in arguments[1:]:
+        flag, equals, value = argument.removeprefix("--").partition("=")
+        name = flag.removeprefix("no-").replace("-", "_")
+        flags[name] = value if equals else str(not flag.startswith("no-")).lower()
+    flags["upstream"] = flags["upstream"].replace("$(NODE_IP)", "10.0.0.1")
+    config = load(flags, {"JOULEPROXY_ADMIN_TOKEN": "secret"})
+    assert flags.keys() <= {"upstream", *OPTIONS}
+    assert config.backends
+    assert config.meter.source == "nvml"
+
+
+def test_the_services_file_is_understood() -> None:
+    config = load({"config": str(DEPLOY / "systemd" / "jouleproxy.toml")}, {})
+    assert config.backends[0].url == "http://127.0.0.1:8000"
 
 
 def test_the_image_does_not_run_as_root() -> None:

@@ -1,6 +1,6 @@
 """One real vLLM for the session, the proxy in front of it, and a device of known power.
 
-``JOULEPROXY_TEST_VLLM=URL`` uses a vLLM that runs already (same model, same key): for developing.
+``TEST_VLLM_URL=URL`` uses a vLLM that runs already (same model, same key): for developing.
 """
 
 import os
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
     """A vLLM that answers."""
-    if url := os.environ.get("JOULEPROXY_TEST_VLLM"):
+    if url := os.environ.get("TEST_VLLM_URL"):
         yield Vllm(url)
         return
     if reason := install.missing():

@@ -2,7 +2,7 @@
 
 ``python -m tests.engines.install`` is idempotent. It exits 0 also where vLLM cannot be installed: the
 reason is written beside the environment, and the tests skip with it. Environment variables:
-``JOULEPROXY_ENGINES_VENV`` another place for the environment (default ``.venv-engines``).
+``ENGINES_VENV`` another place for the environment (default ``.venv-engines``).
 """
 
 import os
@@ -26,7 +26,7 @@ TORCH: Final = "2.13.0+cpu"
 DIFFUSERS: Final = "0.42.1"
 NEEDED_BYTES: Final = 6 * 10**9  # 2.1 GB stay; pip unpacks beside them
 ROOT: Final = Path(__file__).resolve().parents[2]
-VENV: Final = Path(os.environ.get("JOULEPROXY_ENGINES_VENV", ROOT / ".venv-engines"))
+VENV: Final = Path(os.environ.get("ENGINES_VENV", ROOT / ".venv-engines"))
 PYTHON: Final = VENV / "bin" / "python"
 MODEL: Final = VENV / "models" / "tiny-llama"
 _STAMP: Final = VENV / "installed.txt"

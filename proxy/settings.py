@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
 
 ENV_PREFIX: Final = "JOULEPROXY_"
+_NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, not by us
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
@@ -104,6 +105,8 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
         if not key.startswith(ENV_PREFIX):
             continue
         name = key.removeprefix(ENV_PREFIX).lower()
+        if name in _NOT_SETTINGS:
+            continue
         if name == "config":
             found[name] = text
         elif name in OPTIONS or name == "upstream":

@@ -199,7 +199,7 @@ def _check_field(key: str, value: object, where: str) -> None:
         raise ConfigError(f"{where}: {key} = {value!r}: must be {what}")
 
 
-def _upstreams(text: str, where: str) -> tuple[Backend, ...]:
+def _upstreams(text: object, where: str) -> tuple[Backend, ...]:
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{where}: must be URL[,URL], as http://127.0.0.1:8000")
     return tuple(_backend(Backend(url.strip()), where) for url in text.split(","))

@@ -97,7 +97,9 @@ def test_a_wrong_file_is_refused_in_one_line(toml: str, reason: str) -> None:
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_line(flags: dict[str, str], reason: str) -> None:
-    assert reason in refusal(**({"upstream": UP} | flags if flags else flags))
+    with pytest.raises(ConfigError) as caught:
+        load({"upstream": UP} | flags if flags else {}, {})
+    assert reason in str(caught.value)
 
 
 def test_an_unknown_variable_is_an_error() -> None:
@@ -111,7 +113,7 @@ def test_admin_beyond_this_host_needs_a_token() -> None:
 def test_addresses() -> None:
     assert parse_address("[::1]:80") == Address("::1", 80)
     for wrong in ("::1:80", ":80", "h:", "h:x", "[h]:1"):
-        with pytest.raises(ConfigError, match="at most|HOST:PORT"):
+        with pytest.raises(ConfigError, match="HOST:PORT"):
             parse_address(wrong)
 
 

@@ -1,0 +1,273 @@
+"""``jouleproxy serve``: the composition root. Starts one meter and N relay workers, and keeps them running.
+
+Exit status: 0 after SIGTERM or SIGINT (both drain: running answers end, new connections are refused; a
+second signal ends at once, 130 for SIGINT), 2 when it cannot start. SIGHUP reads the settings again: new
+workers take over before the old ones drain; the meter restarts only if its own settings changed.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from proxy.children import SIGNALS, Child, reap
+from proxy.clock import now_ns
+from proxy.config import Address, Backend, Config, ConfigError
+from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
+
+READY_SECONDS: Final = 30.0
+METER_STOP_SECONDS: Final = 15.0
+
+Run = Callable[[Config, str, int], int]  # configuration, meter socket, descriptor to say "ready" on
+
+
+def serve(load: Callable[[], Config]) -> int:
+    """Run until told to stop. ``load`` gives the configuration, again at SIGHUP.
+
+    Raises :class:`~proxy.config.ConfigError` for what stops the start: settings, ports, backends.
+    """
+    config = load()
+    with contextlib.ExitStack() as stack:
+        relay = replace(config.relay, listen=stack.enter_context(reserved(config.relay.listen, "--listen")))
+        meter = replace(config.meter, admin=free_address(config.meter.admin, "--admin"))
+        config = replace(config, relay=relay, meter=meter)
+        if config.check_upstream:
+            for backend in config.backends:
+                check_backend(backend, config.relay.connect_timeout_seconds)
+        folder = tempfile.mkdtemp(prefix="jouleproxy-")  # mode 0700: the socket is nobody else's
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return Supervisor(config, load, str(Path(folder) / "meter.sock")).run()
+
+
+class Supervisor:
+    """One thread that waits for signals, and for nothing else."""
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        meter_socket: str,
+        relay: Run | None = None,
+        meter: Run | None = None,
+    ) -> None:
+        self._run_relay, self._run_meter = relay or run_relay, meter or run_meter
+        self._config = config
+        self._load = load
+        self._socket = meter_socket
+        self._meter = Child("meter", self._meter_body(config))
+        self._workers = self._new_workers(config)
+        self._leaving: list[Child] = []  # replaced workers that drain
+
+    def run(self) -> int:
+        """Start everything, wait for the end; the exit status."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return self._until_told() if self._start() else 2
+        finally:
+            self._kill_all()
+
+    def _start(self) -> bool:
+        self._meter.start()
+        if not self._meter.wait_ready(READY_SECONDS):
+            say("the meter did not start: serving all the same, records will say unknown until it does")
+        for worker in self._workers:
+            worker.start()
+        if not all(worker.wait_ready(READY_SECONDS) for worker in self._workers):
+            say("a relay worker did not start: see above")
+            return False
+        self._greet()
+        return True
+
+    def _greet(self) -> None:
+        relay, meter = self._config.relay, self._config.meter
+        scheme = "https" if relay.tls_certificate else "http"
+        names = ", ".join(backend.url for backend in self._config.backends)
+        say(f"listening on {scheme}://{show(relay.listen)} -> {names}")
+        say(f"metrics, records and dashboard on http://{show(meter.admin)}/")
+
+    def _until_told(self) -> int:
+        while True:
+            number = self._wait()
+            if number == signal.SIGHUP:
+                self._reload()
+            elif number in {signal.SIGTERM, signal.SIGINT}:
+                return self._stop()
+
+    def _wait(self) -> int | None:
+        """The next signal, if one comes before a child is due to be started; children are kept up."""
+        self._reap()
+        idle = [child for child in self._children() if child.pid is None]
+        for child in idle:
+            if child.due_ns <= now_ns():
+                child.start()
+        due = [child.due_ns for child in idle if child.pid is None]
+        wait = max(min(due) - now_ns(), 0) if due else NS_PER_SECOND
+        info = signal.sigtimedwait(SIGNALS, seconds_from_ns(wait))
+        return info.si_signo if info else None
+
+    def _children(self) -> list[Child]:
+        return [self._meter, *self._workers]
+
+    def _reap(self) -> None:
+        for pid, status in reap().items():
+            self._leaving = [child for child in self._leaving if child.pid != pid]
+            for child in self._children():
+                if child.pid == pid:
+                    wait = child.ended()
+                    say(f"{child.name} ended with status {status}: starting it again in {wait} s")
+
+    def _reload(self) -> None:
+        """Take new settings: workers are replaced, addresses stay."""
+        try:
+            new = self._load()
+        except ConfigError as error:
+            say(f"settings not reloaded, the old ones stay: {error}")
+            return
+        old = self._config
+        relay = replace(new.relay, listen=old.relay.listen)
+        self._config = config = replace(new, relay=relay, meter=replace(new.meter, admin=old.meter.admin))
+        if (config.meter, config.backends) != (old.meter, old.backends):
+            self._meter.body = self._meter_body(config)
+            self._meter.send(signal.SIGTERM)  # it is started again as any meter that ends
+        leaving, self._workers = self._workers, self._new_workers(config)
+        for worker in self._workers:
+            worker.start()
+        waits = [worker.wait_ready(READY_SECONDS) for worker in self._workers]
+        for worker in leaving:
+            worker.send(signal.SIGTERM)
+        self._leaving += leaving
+        say("settings reloaded" if all(waits) else "settings reloaded, but a worker did not start: see above")
+
+    def _stop(self) -> int:
+        """Drain the workers, then stop the meter, so that the last records are written."""
+        workers = self._workers + self._leaving
+        say("draining: running answers may end, a second signal stops at once")
+        for worker in workers:
+            worker.send(signal.SIGTERM)
+        status = self._wait_gone(workers, self._config.relay.drain_timeout_seconds + 5)
+        if status is None:
+            self._meter.send(signal.SIGTERM)
+            status = self._wait_gone([self._meter], METER_STOP_SECONDS)
+        return status or 0
+
+    def _wait_gone(self, children: list[Child], seconds: float) -> int | None:
+        """Wait until all have ended or time is up; an exit status if a second signal cut it short."""
+        deadline = now_ns() + ns_from_seconds(seconds)
+        while True:
+            ended = reap()
+            for child in children:
+                if child.pid in ended:
+                    child.pid = None
+            left = deadline - now_ns()
+            if left <= 0 or all(child.pid is None for child in children):
+                return None
+            info = signal.sigtimedwait(SIGNALS, seconds_from_ns(left))
+            if info and info.si_signo in {signal.SIGTERM, signal.SIGINT}:
+                return 128 + info.si_signo
+
+    def _kill_all(self) -> None:
+        for child in (*self._children(), *self._leaving):
+            child.send(signal.SIGKILL)
+            child.forget_pipe()
+
+    def _new_workers(self, config: Config) -> list[Child]:
+        return [
+            Child(f"relay worker {n}", self._relay_body(config)) for n in range(1, config.relay.workers + 1)
+        ]
+
+    def _relay_body(self, config: Config) -> Callable[[int], int]:
+        return lambda fd: self._run_relay(config, self._socket, fd)
+
+    def _meter_body(self, config: Config) -> Callable[[int], int]:
+        return lambda fd: self._run_meter(config, self._socket, fd)
+
+
+def run_relay(config: Config, meter_socket: str, ready_fd: int) -> int:
+    """A relay worker, in its own process."""
+    from proxy.relay.worker import run  # noqa: PLC0415 - the supervisor stays small: children import
+
+    return run(config.relay, config.backends, meter_socket, ready_fd)
+
+
+def run_meter(config: Config, meter_socket: str, ready_fd: int) -> int:
+    """The meter, in its own process."""
+    from proxy.meter.process import run  # noqa: PLC0415 - as above
+
+    return run(config.meter, config.backends, meter_socket, ready_fd)
+
+
+@contextmanager
+def reserved(address: Address, option: str) -> Iterator[Address]:
+    """The address with its port settled, kept for our workers (``SO_REUSEPORT``) meanwhile."""
+    settled = free_address(address, option)
+    with _bound(settled, reuse_port=True):
+        yield settled
+
+
+def free_address(address: Address, option: str) -> Address:
+    """The address, port 0 replaced by a free one; raises :class:`ConfigError` if it is in use."""
+    try:
+        with _bound(address) as probe:
+            return Address(address.host, probe.getsockname()[1])
+    except OSError as error:
+        way_out = {
+            errno.EADDRINUSE: "is in use: stop what listens there or give another port",
+            errno.EACCES: "may not be bound by this user: give a port above 1023",
+        }.get(error.errno or 0, f"cannot be bound: {error.strerror}")
+        raise ConfigError(f"{option} {show(address)} {way_out}") from error
+
+
+def _bound(address: Address, *, reuse_port: bool = False) -> socket.socket:
+    family, _, _, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(where)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def check_backend(backend: Backend, timeout_seconds: float) -> None:
+    """Raise :class:`ConfigError` unless a connection to the backend can be opened."""
+    parts = urlsplit(backend.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout_seconds) as connection:
+            if parts.scheme == "https":
+                context = ssl.create_default_context(cafile=backend.ca_file)
+                if not backend.verify_tls:
+                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                context.wrap_socket(connection, server_hostname=parts.hostname).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL; "
+            "--no-check-upstream serves all the same"
+        ) from error
+
+
+def show(address: Address) -> str:
+    """``HOST:PORT`` as in a URL."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def say(line: str) -> None:
+    """One line for the operator, on stderr."""
+    sys.stderr.write(f"jouleproxy[{os.getpid()}]: {line}\n")
+    sys.stderr.flush()

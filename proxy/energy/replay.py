@@ -1,0 +1,83 @@
+"""Replay: the samples of a recorded timeline, at the pace they were taken. Source name: ``replay``."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from proxy.clock import now_ns
+from proxy.core.events import Device, Event, Header, Sample
+from proxy.energy.meter import Found, SensorError
+
+
+class ReplaySource:
+    """Samples of a timeline file, shifted so that the first is due when the source is opened."""
+
+    name = "replay"
+
+    def __init__(self, path: Path, clock: Callable[[], int] = now_ns) -> None:
+        self._path = path
+        self._clock = clock
+        self._samples: list[Sample] = []
+        self._next = 0
+        self._shift_ns = 0
+
+    def open(self) -> list[Found]:
+        """Read the whole file; raises :class:`SensorError` with line number and reason."""
+        header, self._samples = _load(self._path)
+        if not self._samples:
+            raise SensorError(f"replay: {self._path} holds no sample")
+        self._shift_ns = self._clock() - self._samples[0].t_ns
+        known = {device.id: device for device in header.devices} if header else {}
+        found = {}
+        for sample in self._samples:
+            if sample.device not in found:
+                reading = "power (instant)" if sample.energy_mj is None else "energy counter"
+                device = known.get(sample.device, Device(id=sample.device, source=self.name))
+                found[sample.device] = Found(device, reading, None, None, ("replayed",))
+        return list(found.values())
+
+    def read(self) -> list[Sample]:
+        """Samples that have become due since the last call, all of them."""
+        due_ns = self._clock() - self._shift_ns
+        start = self._next
+        while self._next < len(self._samples) and self._samples[self._next].t_ns <= due_ns:
+            self._next += 1
+        return [
+            msgspec.structs.replace(s, t_ns=s.t_ns + self._shift_ns, source=self.name)
+            for s in self._samples[start : self._next]
+        ]
+
+    def close(self) -> None:
+        """Forget the samples."""
+        self._samples = []
+
+
+def _load(path: Path) -> tuple[Header | None, list[Sample]]:
+    """Header and samples; a torn last line is dropped, another bad line raises."""
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".zst":
+            data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
+    except (OSError, zstandard.ZstdError) as error:
+        raise SensorError(f"replay: cannot read {path}: {error}") from error
+    decoder = msgspec.json.Decoder(Event)
+    header: Header | None = None
+    samples = []
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            event = decoder.decode(line)
+        except msgspec.DecodeError as error:
+            if number == len(lines):
+                break  # no newline at its end: a crash tore it
+            raise SensorError(f"replay: {path}:{number}: {error}") from error
+        if isinstance(event, Header):
+            header = event
+        elif isinstance(event, Sample):
+            samples.append(event)
+    return header, sorted(samples, key=lambda s: s.t_ns)

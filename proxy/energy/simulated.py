@@ -1,0 +1,78 @@
+"""Simulated devices read in Python, for machines without a C compiler. Source name: ``simulated``."""
+
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from proxy.clock import now_ns
+from proxy.core import power_timeline as layout
+from proxy.core.events import Device, Sample
+from proxy.energy.meter import Found, SensorError
+from proxy.units import seconds_from_ns
+
+_ATTEMPTS: Final = 1000
+
+
+class SimulatedSource:
+    """The devices of a simulator's shared file (``power_timeline``): asked for by name, never guessed."""
+
+    name = "simulated"
+    counter_edges: Final = True
+
+    def __init__(self, path: Path, clock: Callable[[], int] = now_ns) -> None:
+        self._path = path
+        self._clock = clock
+        self._map: mmap.mmap | None = None
+        self._blocks: list[layout.DeviceBlock] = []
+
+    def open(self) -> list[Found]:
+        """Map the file; raises :class:`SensorError` when it is not there or not a simulator's."""
+        try:
+            with self._path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise SensorError(f"simulated: cannot read {self._path}: {error}") from error
+        view = memoryview(self._map)
+        magic, count, *_ = layout.HEADER.unpack_from(view)
+        if magic != layout.MAGIC:
+            raise SensorError(f"simulated: {self._path} is not a simulator's power timeline")
+        self._blocks = [layout.DeviceBlock(view, i) for i in range(count)]
+        return [self._found(block) for block in self._blocks]
+
+    def read(self) -> list[Sample]:
+        """The counter of each device that is not lost."""
+        samples = []
+        for block in self._blocks:
+            if not block.value("error_all"):
+                t_ns, energy_mj = self._stable(block)
+                device = f"gpu{block.index}"
+                samples.append(Sample(t_ns, device, energy_mj=energy_mj, source=self.name))
+        return samples
+
+    def close(self) -> None:
+        """Unmap the file; never raises."""
+        for block in self._blocks[:1]:
+            block.buffer.release()
+        self._blocks = []
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def _stable(self, block: layout.DeviceBlock) -> tuple[int, int]:
+        """Stamp and counter, read while the writer did not write (bounded tries: it may have died)."""
+        t_ns, energy_mj = 0, 0
+        for _ in range(_ATTEMPTS):
+            before = int(block.value("sequence"))
+            t_ns = self._clock()
+            energy_mj = block.counter_mj(t_ns)
+            if before % 2 == 0 and before == block.value("sequence"):
+                break
+        return t_ns, energy_mj
+
+    def _found(self, block: layout.DeviceBlock) -> Found:
+        names = layout.NAME.unpack_from(block.buffer, block.base + layout.NAME_OFFSET)
+        name, uuid = (raw.rstrip(b"\0").decode() for raw in names)
+        device = Device(id=f"gpu{block.index}", name=name, uuid=uuid, source=self.name)
+        period_s = seconds_from_ns(int(block.value("update_ns")))
+        return Found(device, "energy counter", period_s or None, None, ("simulated, not measured",))

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from loadgen.records import Point, Run
 from loadgen.slo import parse_slo
@@ -16,6 +16,7 @@ from loadgen.sweep import frontier, qualifies
 
 _INK, _SOFT, _GRID = "#17212b", "#66737f", "#e3e8ec"
 _GOOD, _BAD, _BEST, _FLOOR = "#0f8b8d", "#d1495b", "#f2a104", "#8d99a6"
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 _STYLE: Any = {
     "svg.hashsalt": "loadgen",
     "svg.fonttype": "path",
@@ -101,16 +102,16 @@ def _efficiency(axes: Axes, run: Run) -> None:
     )
     axes.set_xlabel(f"output {unit} per second" if measured else "load")
     axes.set_ylabel(f"{unit} per joule  (= {unit}/s per W)" if measured else f"{unit} per second")
-    axes.plot(xs, ys, color=_GRID, linewidth=2.2, zorder=1)
-    if measured and len(shown) > 1:
-        edge = frontier(list(zip(xs, ys, strict=True)))
+    axes.plot(xs, ys, color="#c3ccd4", linewidth=2.2, zorder=1)
+    edge = frontier(list(zip(xs, ys, strict=True))) if measured else []
+    if len(edge) > 1:
         axes.plot([xs[i] for i in edge], [ys[i] for i in edge], color=_GOOD, linewidth=2.6, zorder=2)
     best = run.points[run.best] if run.best is not None else None
     for point, x, y in zip(shown, xs, ys, strict=True):
         _mark(axes, point, x, y, best=point is best)
     axes.set_xlim(0, max(xs, default=1) * 1.12 or 1)
     axes.set_ylim(0, max(ys, default=1) * 1.24 or 1)
-    _legend(axes, run, measured=measured)
+    _legend(axes, run, edge=len(edge) > 1)
 
 
 def _mark(axes: Axes, point: Point, x: float, y: float, *, best: bool) -> None:
@@ -147,10 +148,10 @@ def _summary(point: Point) -> str:
     return "  ".join(parts)
 
 
-def _legend(axes: Axes, run: Run, *, measured: bool) -> None:
+def _legend(axes: Axes, run: Run, *, edge: bool) -> None:
     axes.scatter([], [], s=58, c=_GOOD, label="within the SLO")
     axes.scatter([], [], s=58, facecolors="white", edgecolors=_BAD, linewidths=1.8, label="outside")
-    if measured:
+    if edge:
         axes.plot([], [], color=_GOOD, linewidth=2.6, label="frontier")
     floor = next((p.idle_watts for p in run.points if p.idle_watts is not None), None)
     if floor is not None:
@@ -188,8 +189,9 @@ def _scales(axes: Axes, xs: Sequence[float]) -> None:
     if tops and min(tops) > 0:
         axes.set_yscale("log")
         axes.set_ylim(min(tops) / 1.6, max(tops) * 3)
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter("")
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(_PLAIN)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if len(xs) > 2 and max(xs) > 8 * min(xs) > 0:
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(_PLAIN)

@@ -6,7 +6,7 @@ from typing import Any
 
 from loadgen import metrics
 from loadgen.records import EnergyTotals, Point, Record
-from loadgen.slo import Objective, tightest_seconds
+from loadgen.slo import Objective, meets, tightest_seconds
 from loadgen.window import Window, drift_seconds_per_second, in_flight
 from proxy.units import NS_PER_SECOND
 
@@ -38,10 +38,10 @@ def summarize(measured: Measured, slo: Sequence[Objective]) -> Point:
     ended = [r for r in records if r.ok and window.holds(r.end_ns)]
     seconds = window.seconds
     judged = metrics.judge(records, window, slo)
-    good_share = judged.good / judged.total if judged is not None and judged.total else 0.0
-    # Goodput is of all that was offered in the window: failures and late ones are not in it.
-    offered = len(chosen) / seconds if seconds > 0 else 0.0
-    good = None if judged is None else min(good_share * offered, len(ended) / seconds)
+    # Goodput counts like throughput, by ends in the window; a failure or a late answer is not in it.
+    good = None
+    if judged is not None:
+        good = sum(meets(metrics.latencies(r), slo) for r in ended) / seconds
     tokens = _tokens_in(records, window)
     achieved, cv = metrics.pacing(chosen)
     peak, mean_level = in_flight(records, window)

@@ -56,9 +56,11 @@ def make(folder: Path) -> None:
             bos_token_id=0,
             eos_token_id=0,
             pad_token_id=0,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
         )
     ).bfloat16()
+    with torch.no_grad():
+        model.lm_head.weight[: len(SPECIAL)] = 0  # never the likeliest: a greedy answer is text
     model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
     model.save_pretrained(folder)
 

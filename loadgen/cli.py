@@ -162,8 +162,9 @@ def _measure(command: str, argv: list[str]) -> int:
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
     from loadgen.rundir import save  # noqa: PLC0415
-    from loadgen.runner import Finished, Session  # noqa: PLC0415
+    from loadgen.runner import Finished, Session, plan  # noqa: PLC0415
 
+    plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         try:

@@ -1,6 +1,8 @@
 """Records for tests."""
 
-from loadgen.records import Record
+import msgspec
+
+from loadgen.records import Distribution, Point, Record
 
 
 def record(
@@ -30,3 +32,30 @@ def record(
         error=error,
         output_tokens=tokens,
     )
+
+
+def point(concurrency: int, **changes: object) -> Point:
+    """A point of a good run."""
+    empty = Distribution()
+    made = Point(
+        concurrency=concurrency,
+        rate=None,
+        requests=10,
+        failed=0,
+        duration_seconds=2.0,
+        window_seconds=(0.0, 2.0),
+        requests_per_second=5.0,
+        goodput_per_second=5.0,
+        output_tokens_per_second=40.0 * concurrency,
+        ttft_seconds=Distribution(count=10, mean=0.05, p50=0.05, p90=0.06, max=0.07),
+        ttft_from_sent_seconds=empty,
+        tpot_seconds=empty,
+        itl_seconds=empty,
+        e2e_seconds=empty,
+        e2e_from_sent_seconds=empty,
+        late_seconds=empty,
+        lag_seconds=empty,
+        slo_met=True,
+        slo_confidence="pass",
+    )
+    return msgspec.structs.replace(made, **changes)

@@ -1,0 +1,142 @@
+"""The command as a person meets it, against the truth server and a fake admin port."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadgen.cli import main
+from loadgen.rundir import load
+from loadgen.truthserver import Truth, TruthServer
+from tests.fakes.admin_port import WATTS, FakeAdmin
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TruthServer]:
+    async with TruthServer(Truth(0.02, 0.002, 5)) as running:
+        yield running
+
+
+async def loadgen(*argv: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadgen.cli", *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_open_loop_with_energy(server: TruthServer, tmp_path: Path) -> None:
+    async with FakeAdmin(joules_each=4.0) as admin:
+        code, out, err = await loadgen(
+            "--rate", "60", "--duration", "1.5s", "--slo", "p90:ttft=2s", "--url", server.url,
+            "--admin-url", admin.url, "--out", str(tmp_path), "--warmup", "none",
+        )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "PASS" in out
+    assert "SIMULATED" in out
+    run, records = load(tmp_path)
+    (point,) = run.points
+    assert point.watts == pytest.approx(WATTS, rel=1e-6)
+    assert point.joules == pytest.approx(WATTS * 1.5, rel=1e-6)
+    assert sum(v or 0 for v in point.parts_joules.values()) == pytest.approx(point.joules)
+    assert point.slo_met
+    assert {r.id for r in records} == set(admin.asked)
+    assert all(r.joules == 4.0 and r.output_tokens == 5 for r in records)
+    assert all(r.sent_ns is not None and r.sent_ns >= r.scheduled_ns for r in records)
+
+
+async def test_sweep_json_and_rebuilding_to_the_same_bytes(server: TruthServer, tmp_path: Path) -> None:
+    code, out, err = await loadgen(
+        "sweep", "--concurrency", "1,3", "--duration", "0.5s", "--slo", "p50:e2e=5s", "--json",
+        "--url", server.url, "--admin-url", NOWHERE, "--out", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0
+    assert "energy not measured" in err
+    shown = msgspec.json.decode(out)
+    assert [p["concurrency"] for p in shown["points"]] == [1, 3]
+    assert shown["points"][0]["watts"] is None
+    assert shown["points"][1]["max_in_flight"] == 3
+    names = ("report.html", "curve.svg", "curve.png")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    assert main(["report", str(tmp_path)]) == 0
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+
+
+async def test_a_missed_slo_is_exit_1(server: TruthServer, tmp_path: Path) -> None:
+    code, out, _ = await loadgen(
+        "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,
+        "--admin-url", NOWHERE, "--out", str(tmp_path),
+    )  # fmt: skip
+    assert code == 1
+    assert "FAIL" in out
+
+
+async def test_ctrl_c_saves_what_there_is(server: TruthServer, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadgen.cli", "--rate", "50", "--duration", "50s", "--url",
+        server.url, "--admin-url", NOWHERE, "--out", str(tmp_path), stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while b"started" not in await process.stdout.readline():
+        pass
+    await asyncio.sleep(0.5)
+    process.send_signal(2)
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    assert b"INTERRUPTED" in out
+    run, records = load(tmp_path)
+    assert run.verdict == "interrupted"
+    assert len(records) > 3
+
+
+async def test_unknown_model_and_wrong_path_are_diagnosed(server: TruthServer) -> None:
+    code, _, err = await loadgen("--rate", "1", "--url", server.url, "--model", "nope")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it has truth" in err
+    code, _, err = await loadgen("--rate", "1", "--url", server.url, "--endpoint", "embeddings")
+    assert code == 2
+    assert "HTTP 404" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("", "--rate"),
+        ("--rate 1 --concurrency 1", "--rate"),
+        ("--rate x", "1..64"),
+        ("--rate 1..4", "sweep"),
+        ("--rate 1 --slo 20", "200ms"),
+        ("--rate 1 --duration 3", "10s"),
+        ("--rate 1 --url foo", "http://"),
+        ("--rate 1 --url http://127.0.0.1:1", "start it"),
+        ("--rate 1 --warmup x", "mlenergy"),
+        ("--rate 1 --endpoint x", "chat"),
+        ("--rate 1 --input x", "lognormal"),
+        ("--rate 1 --prefix-share 2", "0 to 1"),
+        ("--rate 1 --seed -1", "0 or more"),
+        ("--rate 1 --requests 0", "at least 1"),
+        ("--rate 1 --header x", "NAME=VALUE"),
+        ("--rate 1 --no-stream --slo ttft=1s", "e2e"),
+        ("--rate 1 --arrivals trace:/nowhere.csv --url http://127.0.0.1:1", "trace"),
+        ("--rate 1 --frob", "--frob"),
+        ("frob", "sweep"),
+        ("report /nowhere", "run directory"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(
+    argv: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(argv.split())
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    err = capsys.readouterr().err
+    assert code == 2
+    assert err.count("\n") == 1
+    assert says in err

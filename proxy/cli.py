@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from proxy.config import ConfigError
+from proxy.config import ConfigError, MeterConfig
 from proxy.settings import OPTIONS, load, nearest
 
 _HELP: Final = """\
@@ -25,7 +25,7 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --admin HOST:PORT             metrics, records, dashboard; default 127.0.0.1:9001
   --admin-token TOKEN           required beyond this host
   --devices auto|0,1|UUID|none  what the backends compute on, default auto
-  --source auto|nvml|zeus|prometheus:URL|replay:FILE|none
+  --source auto|nvml|zeus|prometheus:URL|replay:FILE|simulated:FILE|none
   --policy steps|tokens|overlap rule of sharing, default steps
   --energy-in-response off|on|wait
   --record FILE  --ledger FILE  keep the timeline, the records
@@ -91,9 +91,21 @@ def _attribute(arguments: Sequence[str]) -> int:
     return run(given.timeline, given.policy, given.out)
 
 
+def _devices(arguments: Sequence[str]) -> int:
+    parser = _parser("devices")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--devices", default="auto", help="indices or UUIDs, comma-separated")
+    parser.add_argument("--source", default="auto", help="as of serve")
+    given = parser.parse_args(arguments)
+    from proxy.devices import run  # noqa: PLC0415 - may load a driver's library
+
+    return run(MeterConfig(source=given.source, devices=given.devices), sys.stdout, as_json=given.json)
+
+
 _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "attribute": _attribute,
+    "devices": _devices,
 }
 
 

@@ -23,11 +23,11 @@ _LOOPBACK: Final = ("127.", "::1", "localhost")
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
 _WORDS: Final[dict[str, str]] = {
-    "source": "auto, nvml, zeus, prometheus:URL, replay:FILE or none",
+    "source": "auto, nvml, zeus, prometheus:URL, replay:FILE, simulated:FILE or none",
     "listen": "HOST:PORT, as 127.0.0.1:9000",
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
-_SOURCES: Final = ("auto", "nvml", "zeus", "none", "prometheus", "replay")
+_SOURCES: Final = ("auto", "nvml", "zeus", "none", "prometheus", "replay", "simulated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def _value(option: Option, text: str) -> object:
         return _number(option, text)
     if option.name == "source" and text.partition(":")[0] not in _SOURCES:
         raise ValueError
-    if option.name == "source" and (":" in text) != text.startswith(("prometheus", "replay")):
+    if option.name == "source" and (":" in text) != text.startswith(("prometheus", "replay", "simulated")):
         raise ValueError
     if not text:
         raise ValueError

@@ -13,7 +13,9 @@ from proxy.units import NS_PER_MS
 _MIN_CHANGES: Final = 3
 _FIRST_GUARD_NS: Final = 2 * NS_PER_MS
 _MIN_GUARD_NS: Final = NS_PER_MS // 2
-_CORRECTION: Final = 0.1
+_PERIOD_CORRECTION: Final = 0.1
+_PHASE_CORRECTION: Final = 0.5
+_CLOSE_NS: Final = 2 * NS_PER_MS
 
 
 def measure_period(changes_ns: list[int], polls: int) -> int | None:
@@ -42,12 +44,15 @@ class EdgeTracker:
         periods = max(1, -(-(t_ns - self.edge_ns) // self.period_ns))
         return self.edge_ns + periods * self.period_ns
 
-    def hit(self, t_ns: int) -> None:
-        """The value was seen to change at ``t_ns``, between two close polls."""
+    def hit(self, before_ns: int, t_ns: int) -> None:
+        """The value changed between two polls at ``before_ns`` and ``t_ns``; far apart tells little."""
+        if t_ns - before_ns > _CLOSE_NS:
+            return
         periods = max(1, round((t_ns - self.edge_ns) / self.period_ns))
-        residual = t_ns - self.edge_ns - periods * self.period_ns
-        self.period_ns += round(_CORRECTION * residual / periods)
-        self.edge_ns = t_ns
+        expected = self.edge_ns + periods * self.period_ns
+        residual = t_ns - expected
+        self.period_ns += round(_PERIOD_CORRECTION * residual / periods)
+        self.edge_ns = expected + round(_PHASE_CORRECTION * residual)
         self.guard_ns = max(_MIN_GUARD_NS, self.guard_ns // 2)
 
     def missed(self) -> None:

@@ -1,7 +1,7 @@
 """The contract of an energy source, and what one reading is."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from proxy.core.events import Device, Sample
 
@@ -34,3 +34,11 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give the library back; never raises."""
+
+
+@runtime_checkable
+class EdgeSource(Source, Protocol):
+    """A source of cumulative counters whose update edges the sampler may look for."""
+
+    def peek(self) -> Sample | None:
+        """A reading of one device, always the same, cheap enough to repeat; None: not now."""

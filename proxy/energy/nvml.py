@@ -137,6 +137,13 @@ class NvmlSource:
                 samples.append(sample)
         return samples
 
+    def peek(self) -> Sample | None:
+        """The first device's counter; None when it fails or a device has power readings only."""
+        if any(gpu.reading != COUNTER for gpu in self._gpus):
+            return None
+        first = self._gpus[0]
+        return None if first.retry_ns is not None else self._read_gpu(first)
+
     def failures(self) -> dict[str, str]:
         """Devices that cannot be read now, and why."""
         return {g.device.id: g.failure for g in self._gpus if g.retry_ns is not None}

@@ -14,7 +14,7 @@ from typing import Final
 from proxy.clock import now_ns
 from proxy.core.events import Sample
 from proxy.energy.edges import EdgeTracker, measure_period
-from proxy.energy.meter import SensorError, Source
+from proxy.energy.meter import EdgeSource, SensorError, Source
 from proxy.units import NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ _POLL_NS: Final = NS_PER_MS // 4
 _MEASURE_POLL_NS: Final = NS_PER_MS
 _MEASURE_NS: Final = 450 * NS_PER_MS
 _SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot find an edge: plain ticks
+_SLOW_CALLS: Final = 3  # once may be the scheduler's doing
 
 Callback = Callable[[list[Sample]], None]
 
@@ -55,6 +56,7 @@ class Sampler:
     ) -> None:
         self.stats = SamplerStats()
         self._source = source
+        self._peeked = source if isinstance(source, EdgeSource) else None
         self._on_samples = on_samples
         self._interval_ns = round(NS_PER_SECOND / hz)
         self._clock = clock
@@ -114,49 +116,45 @@ class Sampler:
         return stopped
 
     def _read_at_edge(self, edges: EdgeTracker, due_ns: int) -> list[Sample]:
-        """Poll closely until the first device's counter steps, or the window around ``due_ns`` ends."""
-        samples = self._read()
-        if not samples:
-            edges.missed()
-            return samples
-        leader, before = samples[0].device, samples[0].energy_mj
-        while self._clock() < due_ns + edges.guard_ns:
+        """Poll one counter closely until it steps or the window around ``due_ns`` ends; then read all."""
+        before = self._peek()
+        while before is not None and self._clock() < due_ns + edges.guard_ns:
             if self._wait(self._clock() + _POLL_NS):
-                return samples
-            samples = self._read() or samples
-            if samples[0].device == leader and samples[0].energy_mj != before:
-                edges.hit(samples[0].t_ns)
-                return samples
+                break
+            now = self._peek()
+            if now is None:
+                break
+            if now.energy_mj != before.energy_mj:
+                edges.hit(before.t_ns, now.t_ns)
+                return self._read()
+            before = now
         edges.missed()
-        return samples
+        return self._read()
 
     def _measure(self) -> bool:
-        """Poll fast for a while to find the counter's update period; True when told to stop.
-
-        Only for sources that say ``counter_edges``: repeated readings of others are not the same.
-        """
-        if not getattr(self._source, "counter_edges", False):
-            return False
-        end, polls, last = self._clock() + _MEASURE_NS, 0, None
+        """Poll fast for a while to find the counter's update period; True when told to stop."""
+        end, polls, slow, last = self._clock() + _MEASURE_NS, 0, 0, self._peek()
         changes: list[int] = []
-        while (now := self._clock()) < end:
+        while last is not None and (now := self._clock()) < end:
             if self._wait(now + _MEASURE_POLL_NS):
                 return True
-            samples = self._read()
-            if not samples or any(s.energy_mj is None for s in samples):
-                return False
-            if self._clock() - now > _SLOW_CALL_NS + _MEASURE_POLL_NS:
+            started = self._clock()
+            sample = self._peek()
+            slow += self._clock() - started > _SLOW_CALL_NS
+            if sample is None or slow >= _SLOW_CALLS:
                 return False
             polls += 1
-            if last is not None and samples[0].energy_mj != last:
-                changes.append(samples[0].t_ns)
-                self._emit(samples)
-            last = samples[0].energy_mj
+            if sample.energy_mj != last.energy_mj:
+                changes.append(sample.t_ns)
+            last = sample
         period = measure_period(changes, polls)
         if period is not None:
             self._edges = EdgeTracker(period, changes[-1])
             self.stats = replace(self.stats, update_period_s=seconds_from_ns(period))
         return False
+
+    def _peek(self) -> Sample | None:
+        return None if self._peeked is None else self._peeked.peek()
 
     def _read(self) -> list[Sample]:
         """One reading of the source; a failure is counted and logged, and yields nothing."""

@@ -18,7 +18,6 @@ class SimulatedSource:
     """The devices of a simulator's shared file (``power_timeline``): asked for by name, never guessed."""
 
     name = "simulated"
-    counter_edges: Final = True
 
     def __init__(self, path: Path, clock: Callable[[], int] = now_ns) -> None:
         self._path = path
@@ -42,13 +41,12 @@ class SimulatedSource:
 
     def read(self) -> list[Sample]:
         """The counter of each device that is not lost."""
-        samples = []
-        for block in self._blocks:
-            if not block.value("error_all"):
-                t_ns, energy_mj = self._stable(block)
-                device = f"gpu{block.index}"
-                samples.append(Sample(t_ns, device, energy_mj=energy_mj, source=self.name))
-        return samples
+        samples = (self._sample(block) for block in self._blocks)
+        return [sample for sample in samples if sample is not None]
+
+    def peek(self) -> Sample | None:
+        """The first device's counter; None while it is lost."""
+        return self._sample(self._blocks[0])
 
     def close(self) -> None:
         """Unmap the file; never raises."""
@@ -58,6 +56,12 @@ class SimulatedSource:
         if self._map is not None:
             self._map.close()
             self._map = None
+
+    def _sample(self, block: layout.DeviceBlock) -> Sample | None:
+        if block.value("error_all"):
+            return None
+        t_ns, energy_mj = self._stable(block)
+        return Sample(t_ns, f"gpu{block.index}", energy_mj=energy_mj, source=self.name)
 
     def _stable(self, block: layout.DeviceBlock) -> tuple[int, int]:
         """Stamp and counter, read while the writer did not write (bounded tries: it may have died)."""

@@ -102,10 +102,21 @@ def _devices(arguments: Sequence[str]) -> int:
     return run(MeterConfig(source=given.source, devices=given.devices), sys.stdout, as_json=given.json)
 
 
+def _demo(arguments: Sequence[str]) -> int:
+    parser = _parser("demo")
+    parser.add_argument("--once", action="store_true", help="one sweep: a table and a curve, then stop")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where the run is written")
+    given = parser.parse_args(arguments)
+    from proxy.demo import run  # noqa: PLC0415 - the simulator is for the demo alone
+
+    return run(given.out, once=given.once)
+
+
 _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "attribute": _attribute,
     "devices": _devices,
+    "demo": _demo,
 }
 
 

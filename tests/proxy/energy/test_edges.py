@@ -1,0 +1,41 @@
+from proxy.energy.edges import EdgeTracker, measure_period
+from proxy.units import NS_PER_MS
+
+
+def test_period_is_that_of_the_counter() -> None:
+    changes = [k * 20 * NS_PER_MS + (k % 2) * NS_PER_MS // 4 for k in range(20)]
+    period = measure_period(changes, 400)
+    assert period is not None
+    assert abs(period - 20 * NS_PER_MS) < NS_PER_MS // 20
+
+
+def test_a_missed_change_does_not_bend_the_period() -> None:
+    changes = [k * 20 * NS_PER_MS for k in range(20) if k != 7]
+    assert measure_period(changes, 400) == 20 * NS_PER_MS
+
+
+def test_no_period_without_changes_or_with_one_in_every_poll() -> None:
+    assert measure_period([1, 2], 400) is None
+    assert measure_period(list(range(390)), 400) is None
+
+
+def test_tracker_follows_a_drifting_counter() -> None:
+    tracker = EdgeTracker(20 * NS_PER_MS, 0)
+    true_period = 20 * NS_PER_MS + 2_000
+    for k in range(3, 600, 3):
+        tracker.hit(k * true_period - 1000, k * true_period)
+    edge = 600 * true_period
+    assert abs(tracker.due(edge - 5 * NS_PER_MS) - edge) < NS_PER_MS // 10
+
+
+def test_a_change_between_distant_polls_does_not_move_the_edge() -> None:
+    tracker = EdgeTracker(20 * NS_PER_MS, 0)
+    tracker.hit(21 * NS_PER_MS, 29 * NS_PER_MS)
+    assert tracker.due(1) == 20 * NS_PER_MS
+
+
+def test_misses_widen_the_window_up_to_half_a_period() -> None:
+    tracker = EdgeTracker(20 * NS_PER_MS, 0)
+    for _ in range(10):
+        tracker.missed()
+    assert tracker.guard_ns == 10 * NS_PER_MS

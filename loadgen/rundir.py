@@ -18,7 +18,8 @@ def save(out: Path, run: Run, records: list[Record]) -> None:
     (out / RUN).write_bytes(encode_run(run))
     packed = zstandard.ZstdCompressor(level=6).compress(encode_records(records))
     (out / REQUESTS).write_bytes(packed)
-    rebuild(out, run, records)
+    # From what was written, not from memory: a later rebuild has nothing else.
+    rebuild(out, *load(out))
 
 
 def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None) -> None:

@@ -80,7 +80,7 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
     joules_high: float | None = None
     parts: Parts | None = None
     devices: dict[str, float] = {}
-    policy: str = "overlap"
+    policy: str = "steps"
     evidence: str = "none"
     source: str | None = None
     final: bool = False

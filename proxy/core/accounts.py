@@ -39,7 +39,6 @@ class Account:
         edges: NDArray[np.int64],
         measured: NDArray[np.float64],
         requests: NDArray[np.float64],
-        unattributed: NDArray[np.float64],
     ) -> None:
         """Close windows: edges (W + 1,) ns, joules (W,). What no one is charged for is idle."""
         if not self._edges:
@@ -47,7 +46,9 @@ class Account:
             self._edges.append(int(edges[0]))
             for column in self._columns.values():
                 column.append(0.0)
-        idle = np.maximum(measured - requests - unattributed, 0.0)
+        requests = np.minimum(requests, measured)
+        unattributed = np.zeros(len(measured))  # nothing tells yet of work that did not pass through
+        idle = measured - requests
         self._edges.extend(edges[1:].tolist())
         for name, values in zip(_COLUMNS, (measured, requests, idle, unattributed), strict=True):
             column = self._columns[name]

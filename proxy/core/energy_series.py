@@ -142,6 +142,10 @@ class EnergySeries:
         """Running mean distance of edges: the counter's update period as seen."""
         return self._period_ns
 
+    def edge_at_or_before(self, t_ns: int) -> int:
+        """The newest edge at or before ``t_ns``, else the oldest kept."""
+        return self._edge_t[max(bisect.bisect_right(self._edge_t, t_ns) - 1, 0)]
+
     def windows(self, start_ns: int, end_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Edges within [start_ns, end_ns], both ends included, and the cumulative joules at each.
 

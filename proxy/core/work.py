@@ -6,6 +6,7 @@ the meter sets the sum. All of it is cumulative sums over cells, read at a reque
 time is in fair queueing), so the cost per output event does not grow with concurrency.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,10 +50,13 @@ class Work:
         totals[:, 0] += np.where(self.members > 0, self.shared, 0.0)
         return totals
 
-    def span_sums(self, scale: Floats) -> tuple[Floats, Floats]:
-        """For each request the scaled shared work of its span: all of it, and where it was alone."""
-        each = self.shared * scale
-        return self._over_spans(each), self._over_spans(np.where(self.members == 1, each, 0.0))
+    def bounds(self, terms: Floats, scale: Floats) -> tuple[Floats, Floats]:
+        """For each request the joules of all work while it lived, and of that it was alone in, (R,) each."""
+        each = (self.features() @ terms) * scale
+        owners = np.bincount(self.entry_cell, minlength=len(each)) + np.where(
+            self.members > 0, self.members, 0.0
+        )
+        return self._over_spans(each), self._over_spans(np.where(owners == 1, each, 0.0))
 
     def _over_spans(self, values: Floats) -> Floats:
         cumulative = np.concatenate([[0.0], np.cumsum(values)])
@@ -60,14 +64,14 @@ class Work:
         return np.bincount(self.span_request, of_span, minlength=self.requests).astype(float)
 
 
-def in_windows(work: Work, edges: Ints) -> tuple[Floats, Floats]:
-    """Features that fall into each window, (W, 4), and seconds covered by cells, (W,).
+def in_windows(work: Work, edges: Ints) -> Floats:
+    """Features that fall into each window, (W, 4).
 
     Work is spread evenly over its cell.
     """
     count = len(edges) - 1
     if not len(work.cell_start):
-        return np.zeros((count, WIDTH)), np.zeros(count)
+        return np.zeros((count, WIDTH))
     origin = edges[0]
     knots = np.stack([work.cell_start, work.cell_end], axis=1).ravel() - origin
     at = (edges - origin).astype(float)
@@ -75,8 +79,23 @@ def in_windows(work: Work, edges: Ints) -> tuple[Floats, Floats]:
     out = np.empty((count, WIDTH))
     for column in range(WIDTH):
         out[:, column] = np.diff(np.interp(at, knots, _steps_up(totals[:, column])))
-    length = (work.cell_end - work.cell_start) / 1e9
-    return out, np.diff(np.interp(at, knots, _steps_up(length)))
+    return out
+
+
+def covered_seconds(works: Sequence[Work], edges: Ints) -> Floats:
+    """Seconds of each window in which any of the works has a cell, (W,)."""
+    starts = np.concatenate([w.cell_start for w in works]) if works else np.empty(0, np.int64)
+    if not len(starts):
+        return np.zeros(len(edges) - 1)
+    ends = np.concatenate([w.cell_end for w in works])
+    stamps = np.concatenate([starts, ends])
+    order = np.argsort(stamps, kind="stable")
+    level = np.cumsum(np.repeat([1, -1], len(starts))[order])
+    knots = stamps[order]
+    busy = np.concatenate([[0.0], np.cumsum(np.diff(knots) * (level[:-1] > 0))])
+    origin = edges[0]
+    at = (edges - origin).astype(float)
+    return np.asarray(np.diff(np.interp(at, knots - origin, busy)) / 1e9, dtype=float)
 
 
 def _steps_up(values: Floats) -> Floats:

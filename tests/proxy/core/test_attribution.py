@@ -15,7 +15,7 @@ def steady(watts: float, seconds: float, device: str = "gpu0", hz: int = 10) -> 
 
 
 def run(*events: Event, devices: tuple[str, ...] = GPU) -> tuple[Attributor, dict[str, Share]]:
-    attributor = Attributor(devices=[Device(d) for d in devices])
+    attributor = Attributor("overlap", [Device(d) for d in devices])
     for event in sorted(events, key=lambda e: e.t_ns or 0):
         attributor.feed(event)
     attributor.flush()
@@ -114,7 +114,7 @@ def test_a_request_that_never_ends_is_closed_by_flush() -> None:
 
 
 def test_a_record_is_final_when_the_windows_that_cover_it_are_closed() -> None:
-    attributor = Attributor(devices=[Device("gpu0")])
+    attributor = Attributor("overlap", [Device("gpu0")])
     for event in (
         Sample(0, "gpu0", energy_mj=0.0),
         Arrive(S // 10, "a", devices=GPU),
@@ -185,7 +185,7 @@ def test_the_account_of_a_span_takes_windows_in_proportion() -> None:
 
 
 def test_measured_but_not_closed_yet_is_said() -> None:
-    attributor = Attributor(devices=[Device("gpu0")])
+    attributor = Attributor("overlap", [Device("gpu0")])
     for event in steady(100, 0.1):
         attributor.feed(event)
     (account,) = attributor.window(0, S // 10)

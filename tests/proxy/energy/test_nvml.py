@@ -1,0 +1,129 @@
+"""The production NVML code on the stand-in: one child process a scenario set, true pynvml inside."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.clock import now_ns
+from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.units import NS_PER_SECOND
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+
+READ = """
+from proxy.config import MeterConfig
+from proxy.energy.select import choose
+import sys
+choice = choose(MeterConfig(devices=sys.argv[1]))
+print("SOURCE", choice.source and choice.source.name)
+for line in choice.lines: print(line)
+if choice.source:
+    for f in choice.found: print("READING", f.device.id, f.reading)
+    for s in choice.source.read(): print("SAMPLE", s.device, s.energy_mj, s.power_mw)
+"""
+
+LOSS = """
+import sys
+from proxy.energy.nvml import NvmlSource
+now = [0]
+source = NvmlSource(clock=lambda: now[0])
+source.open()
+for line in sys.stdin:
+    now[0] += int(line)
+    print(sorted(s.device for s in source.read()), source.failures(), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+def _read(library: Path, state: Path, devices: str = "auto", **extra: str) -> str:
+    env = {**os.environ, **environment(library, state), **extra}
+    command = [sys.executable, "-c", READ, devices]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_counter_first_and_the_source_says_simulated(library: Path, tmp_path: Path) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns() - NS_PER_SECOND) as standin:
+        out = _read(library, tmp_path / "s")
+        limit_mj = standin.truth_joules(0, now_ns()) * 1000
+    assert "SOURCE nvml-simulated" in out
+    assert "READING gpu1 energy counter" in out
+    energy = float(out.split("SAMPLE gpu0 ")[1].split()[0])
+    assert 70_000 <= energy <= limit_mj
+
+
+@pytest.mark.parametrize(
+    ("settings", "reading"),
+    [
+        ({"error_energy": 3}, "power (instant)"),
+        ({"error_energy": 3, "error_fields": 3}, "power (GetPowerUsage)"),
+    ],
+)
+def test_falls_back_to_power(library: Path, tmp_path: Path, settings: dict[str, int], reading: str) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=123)], now_ns()) as standin:
+        standin.configure(0, **settings)
+        out = _read(library, tmp_path / "s")
+    assert f"READING gpu0 {reading}" in out
+    assert "SAMPLE gpu0 None 123000.0" in out
+
+
+def test_selects_by_index_uuid_and_environment(library: Path, tmp_path: Path) -> None:
+    devices = [SimulatedDevice(uuid=f"GPU-{name}") for name in ("aa", "bb", "cc")]
+    with Standin(tmp_path / "s", devices, now_ns()):
+        chosen = _read(library, tmp_path / "s", "0,GPU-cc")
+        visible = _read(library, tmp_path / "s", CUDA_VISIBLE_DEVICES="1")
+    assert [f"gpu{i}" in chosen for i in range(3)] == [True, False, True]
+    assert [f"gpu{i}" in visible for i in range(3)] == [False, True, False]
+
+
+def test_mig_is_refused_with_the_way_out(library: Path, tmp_path: Path) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice()], now_ns()) as standin:
+        standin.configure(0, mig=1)
+        out = _read(library, tmp_path / "s")
+    assert "SOURCE None" in out
+    assert "MIG mode" in out
+    assert "-mig 0" in out
+
+
+def test_no_driver_and_no_library_are_told_apart(library: Path, tmp_path: Path) -> None:
+    assert "driver is not loaded" in _read(library, tmp_path / "absent")
+    out = _read(tmp_path / "nowhere" / "lib", tmp_path / "absent")
+    assert "no libnvidia-ml.so.1" in out or "driver is not loaded" in out  # a machine with a GPU
+    assert "records will say unknown" in out or "SOURCE nvml" in out
+
+
+def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_path: Path) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as standin:
+        env = {**os.environ, **environment(library, tmp_path / "s")}
+        with subprocess.Popen(
+            [sys.executable, "-c", LOSS],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+
+            def read(after_ns: int) -> str:
+                assert child.stdin is not None
+                assert child.stdout is not None
+                child.stdin.write(f"{after_ns}\n")
+                child.stdin.flush()
+                return child.stdout.readline()
+
+            assert read(1) == "['gpu0', 'gpu1'] {}\n"
+            standin.lose(1)
+            assert read(1) == "['gpu0'] {'gpu1': 'GPU is lost'}\n"
+            standin.restore(1)
+            assert read(1).startswith("['gpu0'] {'gpu1'")  # not asked again within a second
+            assert read(NS_PER_SECOND) == "['gpu0', 'gpu1'] {}\n"
+            child.stdin.close()

@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxy.core.events import Sample
+from proxy.energy.meter import Found, SensorError
+from proxy.energy.sampler import Sampler
+from proxy.energy.simulated import SimulatedSource
+from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.units import NS_PER_MS, NS_PER_SECOND
+
+STEP_NS = 20_000  # what one look at the clock costs
+
+
+class Time:
+    """A clock that moves a little with each look, and jumps when waited for."""
+
+    def __init__(self, end_ns: int) -> None:
+        self.now_ns = NS_PER_SECOND
+        self.end_ns = end_ns
+
+    def __call__(self) -> int:
+        self.now_ns += STEP_NS
+        return self.now_ns
+
+    def wait(self, deadline_ns: int) -> bool:
+        self.now_ns = max(self.now_ns, deadline_ns)
+        return self.now_ns >= self.end_ns
+
+
+class Scripted:
+    """A power-only source whose ``stall``-th reading takes long, and whose ``broken``-th fails."""
+
+    name = "scripted"
+
+    def __init__(self, clock: Time, stall: int = -1, broken: int = -1) -> None:
+        self.clock, self.stall, self.broken, self.reads = clock, stall, broken, 0
+        self.closed = False
+
+    def open(self) -> list[Found]:
+        return []
+
+    def read(self) -> list[Sample]:
+        self.reads += 1
+        if self.reads == self.stall:
+            self.clock.now_ns += 210 * NS_PER_MS
+        if self.reads == self.broken:
+            raise SensorError("broken")
+        return [Sample(self.clock(), "gpu0", power_mw=1.0)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _run(stall: int = -1, broken: int = -1) -> tuple[Sampler, list[int], Scripted]:
+    clock = Time(3 * NS_PER_SECOND)
+    source = Scripted(clock, stall, broken)
+    stamps: list[int] = []
+    sampler = Sampler(source, lambda s: stamps.append(s[0].t_ns), 20.0, clock=clock, wait=clock.wait)
+    sampler.run()
+    return sampler, stamps, source
+
+
+def test_deadlines_do_not_drift() -> None:
+    sampler, stamps, source = _run()
+    late = [(t - stamps[1]) % (50 * NS_PER_MS) for t in stamps[1:]]
+    assert max(late) < NS_PER_MS
+    assert sampler.stats.ticks == 39
+    assert sampler.stats.skipped == 0
+    assert source.closed
+
+
+def test_a_slow_call_skips_ticks_and_the_rest_stay_in_place() -> None:
+    sampler, stamps, _ = _run(stall=10)
+    assert sampler.stats.skipped in {3, 4}
+    assert (stamps[-1] - stamps[1]) % (50 * NS_PER_MS) < NS_PER_MS
+    assert sampler.stats.latency_max_s > 0.2
+
+
+def test_a_failing_reading_is_counted_and_the_thread_goes_on() -> None:
+    sampler, stamps, _ = _run(broken=5)
+    assert sampler.stats.failures == 1
+    assert len(stamps) == 39
+
+
+Profile = Callable[[int], float]
+
+
+def _constant(_t_ns: int) -> float:
+    return 250.0
+
+
+def _step(t_ns: int) -> float:
+    return 100.0 if t_ns < 3 * NS_PER_SECOND else 500.0
+
+
+def _square_52_ms(t_ns: int) -> float:
+    return 500.0 if t_ns // (26 * NS_PER_MS) % 2 else 100.0
+
+
+def _spikes(t_ns: int) -> float:
+    return 690.0 if t_ns // (2 * NS_PER_MS) % 100 == 0 else 80.0
+
+
+@pytest.mark.parametrize("update_ms", [20, 50, 100])
+@pytest.mark.parametrize("profile", [_constant, _step, _square_52_ms, _spikes])
+def test_stamps_are_the_counters_own_edges(tmp_path: Path, profile: Profile, update_ms: int) -> None:
+    clock = Time(6 * NS_PER_SECOND)
+    device = SimulatedDevice(idle_watts=profile(0), update_ns=update_ms * NS_PER_MS, phase_ns=7 * NS_PER_MS)
+    samples: list[Sample] = []
+    with Standin(tmp_path / "s", [device], 0) as standin:
+        for t_ns in range(NS_PER_MS, 7 * NS_PER_SECOND, NS_PER_MS):
+            standin.append(0, t_ns, profile(t_ns))
+        source = SimulatedSource(tmp_path / "s", clock)
+        source.open()
+        sampler = Sampler(source, samples.extend, 20.0, clock=clock, wait=clock.wait)
+        sampler.run()
+        assert sampler.stats.update_period_s == pytest.approx(update_ms / 1000, rel=0.01)
+        settled = samples[3:]
+        for sample in settled:
+            truth_mj = standin.truth_joules(0, sample.t_ns) * 1000
+            assert sample.energy_mj is not None
+            assert 0 <= truth_mj - sample.energy_mj + 1 < 690 * 2  # two ms of the highest power
+    assert len(settled) > 40

@@ -1,4 +1,4 @@
-"""``loadgen [run] | sweep | report | compare | plot``: argv to a run, and its exit status.
+"""``loadgen [run] | sweep | report | plot | selfcheck``: argv to a run, and its exit status.
 
 Exit status: 0 within the SLO, 1 SLO missed, 2 usage or cannot start, 3 the generator itself was the
 bottleneck, 130 interrupted.
@@ -26,6 +26,7 @@ _EXAMPLES = """examples:
   loadgen --concurrency 64 --slo ttft=200ms,tpot=50ms closed loop
   loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
   loadgen report RUN                                  rebuild report and curve from a run directory
+  loadgen selfcheck                                   what this client can be believed for here
 exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
 
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": lambda rest: _measure("sweep", rest),
         "report": _report,
         "plot": _report,
+        "selfcheck": _selfcheck,
     }
     if command not in commands:
         return _refuse(f"no command {command!r}: one of {', '.join(commands)}")
@@ -204,6 +206,13 @@ def _report(argv: list[str]) -> int:
     rebuild(args.run, run, records, args.html)
     sys.stdout.write(f"rebuilt {args.html or args.run / 'report.html'} and curve.svg, curve.png\n")
     return 0
+
+
+def _selfcheck(argv: list[str]) -> int:
+    _Parser(prog="loadgen selfcheck", description="Measure servers of known truth.").parse_args(argv)
+    from loadgen.selfcheck import selfcheck  # noqa: PLC0415  # it runs this very command
+
+    return selfcheck()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.energy.meter import Found, SensorError, Source
 from proxy.energy.selection import Selection
 
-KNOWN = "auto, nvml, zeus, prometheus:URL, replay:FILE, simulated:FILE, none"
+KNOWN = "auto, nvml, prometheus:URL, replay:FILE, simulated:FILE, none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,12 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
         raise ConfigError(f"source: {config.source!r} is not one of {KNOWN}")
     try:
         source = _MAKERS[kind](config, argument, environ)
+    except SensorError as error:
+        raise ConfigError(f"source: {error}") from error
+    try:
         found = tuple(source.open())
     except SensorError as error:
+        source.close()
         raise ConfigError(f"source: {error}") from error
     return Choice(source, found, _describe(source, found))
 
@@ -85,8 +89,15 @@ def _replay(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) ->
     return ReplaySource(Path(argument))
 
 
+def _prometheus(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
+    from proxy.energy.prometheus import PrometheusSource  # noqa: PLC0415
+
+    return PrometheusSource(argument)
+
+
 _MAKERS: dict[str, Callable[[MeterConfig, str, Mapping[str, str]], Source]] = {
     "nvml": _nvml,
     "simulated": _simulated,
     "replay": _replay,
+    "prometheus": _prometheus,
 }

@@ -1,0 +1,55 @@
+import msgspec
+
+from loadgen.plot import draw
+from loadgen.records import Point, Run, decode_run, encode_run
+from loadgen.report import report_html
+from loadgen.table import COLUMNS, cells, headline, number
+from tests.loadgen.made import point
+
+
+def run(*points: Point, best: int | None = None) -> Run:
+    return Run(
+        run_id="abc", spec={"slo": "p95:ttft=200ms", "mode": "concurrency", "model": "<m>"}, seed=0,
+        versions={"python": "3"}, verdict="pass", best=best, points=list(points),
+    )  # fmt: skip
+
+
+def measured(concurrency: int, source: str) -> Point:
+    return point(
+        concurrency, watts=200.0, joules=400.0, tokens_per_joule=0.2, energy_source=source,
+        idle_watts=80.0, parts_joules={"decode": 300.0, "idle": 100.0, "prefill": None},
+    )  # fmt: skip
+
+
+def test_the_same_run_gives_the_same_bytes() -> None:
+    one = run(measured(1, "nvml"), measured(4, "nvml"), best=1)
+    again = decode_run(encode_run(one))
+    assert draw(one) == draw(again)
+    assert report_html(one, []) == report_html(again, [])
+
+
+def test_a_simulation_says_so_on_its_face() -> None:
+    page = report_html(run(measured(1, "simulated"), measured(2, "simulated")), []).decode()
+    assert "Simulated device" in page
+    assert "Simulated device" not in report_html(run(measured(1, "nvml")), []).decode()
+    assert "<m>" not in page  # names from the server are escaped
+
+
+def test_a_run_without_points_or_energy_still_draws() -> None:
+    assert draw(run(), "png").startswith(b"\x89PNG")
+    assert b"energy not measured" in report_html(run(point(1)), []) or draw(run(point(1)))
+
+
+def test_rows() -> None:
+    row = cells(msgspec.structs.replace(point(3), slo_confidence="undecided"))
+    assert len(row) == len(COLUMNS)
+    assert (row[0], row[-1]) == ("3", "met?")
+    assert cells(point(3, generator_bound=True))[-1] == "generator!"
+    assert [number(v) for v in (None, 0.01234, 12.34, 1234.5)] == ["-", "0.0123", "12.3", "1,234"]
+
+
+def test_headlines() -> None:
+    assert headline(run(point(1), point(2), best=1)).startswith("PASS (SLO")
+    assert "concurrency 2" in headline(run(point(1), point(2), best=1))
+    bound = msgspec.structs.replace(run(), verdict="generator-bound")
+    assert headline(bound).startswith("GENERATOR-BOUND")

@@ -163,7 +163,6 @@ def _measure(command: str, argv: list[str]) -> int:
     # Late, so that a usage error costs no imports.
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
-    from loadgen.rundir import save  # noqa: PLC0415
     from loadgen.runner import Finished, Session, plan  # noqa: PLC0415
 
     plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
@@ -173,6 +172,9 @@ def _measure(command: str, argv: list[str]) -> int:
             finished: Finished = _run(Session(config, terminal).run())
         except PreflightError as error:
             return _refuse(str(error))
+        # After the run: drawing takes most of a second to import.
+        from loadgen.rundir import save  # noqa: PLC0415
+
         out = config.out if config.out != Path() else Path("runs") / finished.run.run_id
         save(out, finished.run, finished.records)
         terminal.finished(finished.run)

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from loadgen.client import Client, Target
+from loadgen.config import Config, Spec
+from loadgen.preflight import PreflightError, find_model, try_one
+from loadgen.truthserver import Truth, TruthServer
+from tests.loadgen.test_client import answering
+
+CONFIG = Config(
+    spec=Spec(command="run", mode="rate", levels=(1.0,), url="http://host", admin_url="http://admin"),
+    out=Path(),
+    api_key="sk-1",
+    headers=("x-a=b=c",),
+)
+
+
+def test_headers_carry_the_key() -> None:
+    assert CONFIG.header_lines() == b"x-a: b=c\r\nAuthorization: Bearer sk-1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", "--api-key"),
+        (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "--model NAME"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "--model NAME"),
+        (b"", "start it"),
+    ],
+)
+async def test_what_to_do_is_said(answer: bytes, says: str) -> None:
+    async with answering(answer) as client:
+        with pytest.raises(PreflightError, match=says):
+            await find_model(client, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "--endpoint"),
+        (b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "HTTP 500"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "finish reason"),
+    ],
+)
+async def test_a_request_that_does_not_work_stops_the_run(answer: bytes, says: str) -> None:
+    async with answering(answer) as client:
+        with pytest.raises(PreflightError, match=says):
+            await try_one(client, CONFIG, "m")
+
+
+async def test_the_servers_first_model_is_the_default() -> None:
+    async with TruthServer(Truth(0.001, 0.001, 2)) as server:
+        client = Client(Target(server.url))
+        assert await find_model(client, CONFIG) == "truth"
+        await try_one(client, CONFIG, "truth")
+        await client.close()

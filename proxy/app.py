@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from proxy.children import SIGNALS, Child, reap
+from proxy.children import REFUSED, SIGNALS, Child, reap
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, Config, ConfigError
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
@@ -80,6 +80,12 @@ class Supervisor:
     def _start(self) -> bool:
         self._meter.start()
         if not self._meter.wait_ready(READY_SECONDS):
+            signal.sigtimedwait([signal.SIGCHLD], 1.0)  # it closed its pipe: it is about to end
+            status = reap().get(self._meter.pid or 0)
+            if status == REFUSED:
+                return False  # it said why: asked for by name, so silence would look like zero joules
+            if status is not None:
+                self._meter.ended()
             say("the meter did not start: serving all the same, records will say unknown until it does")
         for worker in self._workers:
             worker.start()

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.clock import now_ns
+from proxy.config import ConfigError
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+REFUSED: Final = 2  # exit status of a child that cannot use its settings
 _PR_SET_PDEATHSIG: Final = 1
 _BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that lived so long is restarted at once
@@ -97,6 +99,9 @@ def _run(body: Body, ready_fd: int, parent: int) -> None:
         status = body(ready_fd)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
+    except ConfigError as error:
+        sys.stderr.write(f"jouleproxy: {error}\n")
+        status = REFUSED
     except BaseException:  # noqa: BLE001 - the top of a process: say it, and let the supervisor restart it
         traceback.print_exc()
     finally:

@@ -1,7 +1,7 @@
 """A supervisor with stand-in children, as a program: ``python -m tests.fakes.supervised LOG [FAILING]``.
 
 Each child appends ``NAME PID`` to LOG when it starts and ``NAME end`` when told to stop; the child named
-FAILING ends by itself, once.
+FAILING ends by itself, once; ``meter refused`` cannot use its settings.
 """
 
 import signal
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from proxy.app import Supervisor
-from proxy.config import Backend, Config
+from proxy.config import Backend, Config, ConfigError
 from proxy.config import RelayConfig as Relay
 
 
@@ -20,6 +20,8 @@ def main(log: Path, failing: str = "") -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         started = log.read_text().count(f"{name} start") if log.exists() else 0
         note(f"{name} start")
+        if failing == f"{name} refused":
+            raise ConfigError("source: no such device")
         with open(ready_fd, "wb") as ready:
             ready.write(b"1")
         if name == failing and not started:

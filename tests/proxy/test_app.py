@@ -60,6 +60,15 @@ def test_a_dead_child_is_started_again(tmp_path: Path, name: str) -> None:
         assert "ended with status 3: starting it again" in process.stderr.read()
 
 
+def test_a_meter_that_cannot_use_its_settings_stops_the_start(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with supervised(log, "meter refused") as process:
+        assert process.wait(10) == 2
+        assert process.stderr is not None
+        assert process.stderr.read() == "jouleproxy: source: no such device\n"
+    assert lines(log, "relay start") == 0
+
+
 def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with supervised(log) as process:

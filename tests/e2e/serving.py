@@ -1,0 +1,61 @@
+"""``jouleproxy serve`` as installed, on free ports, for end-to-end tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+COMMAND = Path(sys.executable).with_name("jouleproxy")
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a running proxy listens; ``process`` to signal it."""
+
+    url: str
+    admin: str
+    process: "subprocess.Popen[bytes]"
+
+
+@contextmanager
+def serving(upstream: str, *words: str, variables: Mapping[str, str] | None = None) -> Iterator[Serving]:
+    """A running proxy; stopped by SIGTERM after the block, which must end it with status 0."""
+    data, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    command = [str(COMMAND), "--upstream", upstream, "--listen", data, "--admin", admin, *words]
+    process = subprocess.Popen(command, env={**os.environ, **(variables or {})})
+    try:
+        wait_until_ready(f"http://{admin}/readyz", process)
+        yield Serving(f"http://{data}", f"http://{admin}", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"it ended with status {process.returncode} at start"
+        try:
+            if httpx.get(url, timeout=1.0).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"{url} was not ready within {START_SECONDS} s")

@@ -9,7 +9,7 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.energy.meter import Found, SensorError, Source
 from proxy.energy.selection import Selection
 
-KNOWN = "auto, nvml, prometheus:URL, replay:FILE, simulated:FILE, none"
+KNOWN = "auto, nvml, zeus, prometheus:URL, replay:FILE, simulated:FILE, none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,16 @@ def _prometheus(_config: MeterConfig, argument: str, _environ: Mapping[str, str]
     return PrometheusSource(argument)
 
 
+def _zeus(config: MeterConfig, _argument: str, _environ: Mapping[str, str]) -> Source:
+    from proxy.energy.zeus import ZeusSource  # noqa: PLC0415  optional, and loads for seconds
+
+    return ZeusSource(Selection(config.devices))  # CUDA_VISIBLE_DEVICES: Zeus heeds it itself
+
+
 _MAKERS: dict[str, Callable[[MeterConfig, str, Mapping[str, str]], Source]] = {
     "nvml": _nvml,
     "simulated": _simulated,
+    "zeus": _zeus,
     "replay": _replay,
     "prometheus": _prometheus,
 }

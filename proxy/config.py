@@ -74,7 +74,7 @@ class MeterConfig:
     policy: Policy = "steps"
     sample_hz: float = 20.0
     settle_seconds: float = 30.0  # how long a window may wait for its requests' usage
-    reorder_seconds: float = 0.25  # how long events are held so that they can be put in order
+    reorder_seconds: float = 0.05  # how long events are held so that they can be put in order
     record: str | None = None
     ledger: str | None = None
     otlp: str | None = None

@@ -50,8 +50,10 @@ class Attributor:
         settle_s: float = 30.0,
         stale_s: float = 30.0,
     ) -> None:
-        """Waits, in seconds of the timeline: ``settle_s`` for requests to report their usage before the windows
-        they began in are closed; ``stale_s`` for a silent sensor before its time is a gap.
+        """Waits are in seconds of the timeline.
+
+        ``settle_s``: for requests to report their usage, before the windows they began in are closed;
+        ``stale_s``: for a silent sensor, before its time is a gap.
         """
         self.policy = policy_named(policy)
         self._settle_ns = ns_from_seconds(settle_s)
@@ -107,7 +109,7 @@ class Attributor:
         found = self._tracks.get(end.request)
         if found is None or found[0].end is not None:
             return
-        track, group = found
+        track = found[0]
         track.end = end
         self._young.pop(end.request, None)
         if self._measured(track):

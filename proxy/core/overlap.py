@@ -13,7 +13,7 @@ from proxy.core.work import WIDTH, Work
 
 
 def overlap(tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
-    """Work of [start_ns, end_ns): a cell between any two arrivals or ends, its request-seconds shared equally."""
+    """Work of [start_ns, end_ns): cells between arrivals and ends, their request-seconds shared equally."""
     first = np.array([max(t.start_ns, start_ns) for t in tracks], np.int64)
     last = np.array([_end_of(t, end_ns) for t in tracks], np.int64)
     last = np.maximum(last, first)

@@ -135,7 +135,7 @@ def split_by_time(edges: Ints, joules: Floats, works: Sequence[Work], terms: lis
     return Split(terms, [scale_of_cells(work, edges, ratio) for work in works], ratio * weight)
 
 
-POLICIES: Final = {"steps": Steps, "tokens": Tokens, "overlap": Overlap}
+POLICIES: Final[dict[str, type[Policy]]] = {"steps": Steps, "tokens": Tokens, "overlap": Overlap}
 
 
 def policy_named(name: str) -> Policy:

@@ -2,9 +2,9 @@
 
 An engine computes prompts in chunks under a token budget that the proxy cannot see. It need not: a step that
 computes prompt tokens takes longer, so the durations of the steps tell how many there were. The usual
-duration of a step is fitted (base, per decoding stream, per context token, per prompt token) over stretches
-of steps, where it does not matter which step a chunk was in; then each prompt is laid back from the step of its
-first token, first come first served, into the time those steps took beyond what decoding explains.
+duration of a step is fitted (base, per decoding stream, per context token, per prompt token) to steps of
+which it is certain what they computed; then each prompt is laid back from the step of its first token,
+first come first served, into the time those steps took beyond what decoding explains.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def _certain(earliest: Ints, step: Ints, steps: int) -> NDArray[np.bool_]:
     change = np.zeros(steps + 1)
     np.add.at(change, earliest[spread], 1.0)
     np.add.at(change, step[spread] + 1, -1.0)
-    return np.cumsum(change)[:steps] == 0.0
+    return np.asarray(np.cumsum(change)[:steps] == 0.0)
 
 
 def _learn(features: Floats, took: Floats, certain: NDArray[np.bool_], durations: EnergyModel) -> None:
@@ -79,7 +79,7 @@ def _learn(features: Floats, took: Floats, certain: NDArray[np.bool_], durations
     else:
         stretch = np.arange(len(took)) // _STRETCH
         rows = np.stack([np.bincount(stretch, column) for column in features.T], axis=1)
-        seconds = np.bincount(stretch, took)
+        seconds = np.bincount(stretch, took).astype(float)
     usable = (seconds > 0.0) & (seconds < _SILENT * float(np.quantile(seconds, 0.9)))
     durations.learn(rows[usable], seconds[usable], seconds[usable])
 

@@ -146,12 +146,13 @@ def _hidden(
     """Output events that nobody saw: answers sent whole emit one token a step, back from their end."""
     clock = np.bincount(burst, t) / np.maximum(np.bincount(burst), 1) if len(burst) else np.empty(0)
     stamps, owners = [], []
-    for index, track in enumerate(tracks):
-        total = track.end.completion_tokens if track.end else None
-        if track.chunks or not total:
-            continue
+    hidden = [i for i, t in enumerate(tracks) if not t.chunks and t.end and t.end.completion_tokens]
+    for index in sorted(hidden, key=lambda i: float(requests.end[i])):
+        end = tracks[index].end
+        total = (end.completion_tokens if end else None) or 0
         ticks = _ticks(clock, requests.start[index], requests.end[index], total, habits.step_seconds)
         ticks = ticks[ticks > 0.0]
+        clock = np.union1d(clock, ticks)  # steps that only such answers were in are steps of the next, too
         stamps.append(ticks)
         owners.append(np.full(len(ticks), index))
         requests.first[index] = ticks[0] if len(ticks) == total else -1.0
@@ -223,7 +224,9 @@ def _entries(
     features[:, 1] = decoded[row] / decode_count[row]
     features[:, 2] = requests.prompt[owner[row]] + emitted[row] + 0.5 * decoded[row]
     first = np.flatnonzero(is_first)
-    decoding = np.stack([np.bincount(cell, column, minlength=len(stamps)) for column in features.T], axis=1)
+    decoding = np.stack(
+        [np.bincount(cell, column, minlength=len(stamps)).astype(float) for column in features.T], axis=1
+    )
     prompts = Prompts(
         owner[first],
         np.maximum(events.burst[first] - decode_count[first], 0),

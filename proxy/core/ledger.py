@@ -1,0 +1,182 @@
+"""The ledger: the one writer of records. Call metadata and shares in, frozen ``RequestEnergy`` out.
+
+Bounded: the oldest finished records go first. Queries read; nothing they do changes state.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from proxy.core.attribution import Share
+from proxy.core.channel import Closed, Opened
+from proxy.schema import RequestEnergy
+from proxy.units import NS_PER_SECOND, seconds_from_ns
+
+GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
+    "model": lambda record: record.model,
+    "tenant": lambda record: record.tenant,
+    "backend": lambda record: record.backend,
+    "route": lambda record: record.route,
+}
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request: what the relay said of it, and its record as it is now."""
+
+    opened: Opened
+    record: RequestEnergy
+    closed: Closed | None = None
+    first_output_ns: int | None = None
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """Totals of one group. ``joules`` sums what is known; ``unknown`` counts what is not, or not wholly."""
+
+    group: str | None
+    requests: int = 0
+    unknown: int = 0
+    output_tokens: int = 0
+    prompt_tokens: int = 0
+    joules: float = 0.0
+    joules_per_output_token: float | None = None
+
+
+class Ledger:
+    """Records by request id, newest last. ``unix`` turns the host's monotonic stamps into Unix time."""
+
+    def __init__(self, keep: int, unix: Callable[[int], int]) -> None:
+        self._keep = keep
+        self._unix = unix
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._running: set[str] = set()
+
+    def open(self, opened: Opened, source: str | None) -> None:
+        """A request began."""
+        arrive = opened.arrive
+        record = RequestEnergy(
+            request_id=arrive.request,
+            trace_id=opened.trace_id,
+            span_id=opened.client_span_id,
+            route=arrive.route,
+            model=arrive.model,
+            backend=arrive.backend,
+            tenant=arrive.tenant,
+            stream=arrive.stream,
+            start_unix_ns=self._unix(arrive.t_ns),
+            source=source,
+            unknown="running",
+        )
+        self._entries[arrive.request] = Entry(opened, record)
+        self._running.add(arrive.request)
+        while len(self._entries) - len(self._running) > self._keep:
+            oldest = next(name for name in self._entries if name not in self._running)
+            del self._entries[oldest]
+
+    def output(self, request: str, t_ns: int) -> None:
+        """A chunk of a running request came."""
+        entry = self._entries.get(request)
+        if entry is not None and entry.first_output_ns is None:
+            entry.first_output_ns = t_ns
+
+    def close(self, closed: Closed) -> None:
+        """A request ended; its joules come with its share."""
+        entry = self._entries.get(closed.end.request)
+        if entry is None or entry.closed is not None:
+            return
+        entry.closed = closed
+        end, start = closed.end, entry.opened.arrive.t_ns
+        first = entry.first_output_ns
+        entry.record = msgspec.structs.replace(
+            entry.record,
+            status=end.status,
+            cancelled=end.cancelled,
+            duration_s=seconds_from_ns(end.t_ns - start),
+            ttft_s=None if first is None else seconds_from_ns(first - start),
+            prompt_tokens=end.prompt_tokens,
+            cached_tokens=end.cached_tokens,
+            output_tokens=end.completion_tokens,
+            units=end.units,
+            unknown="not_measured_yet",
+        )
+
+    def settle(self, share: Share) -> Entry | None:
+        """Put a share into its record; the entry, or None for a request not known."""
+        entry = self._entries.get(share.request)
+        if entry is None:
+            return None
+        entry.record = with_share(entry.record, share)
+        if share.final:
+            self._running.discard(share.request)
+        return entry
+
+    def get(self, request: str) -> Entry | None:
+        """The entry of a request."""
+        return self._entries.get(request)
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests whose answer has not ended, by backend."""
+        counts: dict[str, int] = {}
+        for name in self._running:
+            entry = self._entries[name]
+            if entry.closed is None:
+                backend = entry.record.backend or ""
+                counts[backend] = counts.get(backend, 0) + 1
+        return counts
+
+    def records(
+        self,
+        since_unix_ns: int | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+    ) -> Iterator[RequestEnergy]:
+        """Ended requests, newest first."""
+        for entry in reversed(self._entries.values()):
+            record = entry.record
+            if since_unix_ns is not None and record.start_unix_ns < since_unix_ns:
+                continue
+            wanted = (model is None or record.model == model) and (tenant is None or record.tenant == tenant)
+            if entry.closed is not None and wanted:
+                yield record
+
+    def summary(self, by: str, window_s: float | None, now_unix_ns: int) -> list[Summary]:
+        """Totals by model, tenant, backend or route, over the last ``window_s`` seconds (None: all kept)."""
+        since = None if window_s is None else now_unix_ns - round(window_s * NS_PER_SECOND)
+        return summarise(self.records(since), GROUPINGS[by])
+
+
+def with_share(record: RequestEnergy, share: Share) -> RequestEnergy:
+    """The record with the joules of a share."""
+    return msgspec.structs.replace(
+        record,
+        joules=share.joules,
+        joules_low=share.joules_low,
+        joules_high=share.joules_high,
+        parts=share.parts,
+        devices=share.devices,
+        policy=share.policy,
+        evidence=share.evidence,
+        final=share.final,
+        unknown=share.unknown,
+    )
+
+
+def summarise(
+    records: Iterable[RequestEnergy], group_of: Callable[[RequestEnergy], str | None]
+) -> list[Summary]:
+    """Totals by group, most joules first."""
+    groups: dict[str | None, Summary] = {}
+    for record in records:
+        summary = groups.setdefault(group_of(record), Summary(group=group_of(record)))
+        summary.requests += 1
+        summary.unknown += record.unknown is not None
+        summary.joules += record.joules or 0.0
+        summary.prompt_tokens += record.prompt_tokens or 0
+        summary.output_tokens += record.output_tokens or 0
+    for summary in groups.values():
+        if summary.output_tokens and not summary.unknown:
+            summary.joules_per_output_token = summary.joules / summary.output_tokens
+    return sorted(groups.values(), key=lambda s: -s.joules)

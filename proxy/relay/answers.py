@@ -1,0 +1,149 @@
+"""Answers: what the proxy reads of a backend's answer, and what it may add to it."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from proxy.core.sse import data_of
+
+DONE: Final = b"[DONE]"
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the chunk carries output.
+
+        A ``role`` chunk does not; special tokens come as chunks of empty ``content`` (seen from vLLM).
+        """
+        delta = self.delta
+        if delta is None:
+            return self.text is not None
+        if delta.content is not None and delta.role is None:
+            return True
+        return bool(delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls)
+
+
+class _Body(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    type: str | None = None
+
+
+_BODY: Final = msgspec.json.Decoder(_Body)
+_OUTPUT_TYPES: Final = ("response.output_text.delta", "content_block_delta")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read of one answer so far."""
+
+    response_id: str | None = None
+    model: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+    counted: int = 0
+
+    def read_event(self, event: bytes) -> tuple[int, bool]:
+        """Take one streamed event: (new tokens in it, whether it is a chunk of usage alone)."""
+        data = data_of(event)
+        if data is None or data == DONE:
+            return 0, False
+        body = _decode(data)
+        if body is None:
+            return 0, False
+        tokens = self._read(body)
+        alone = body.usage is not None and body.choices == []
+        return tokens, alone
+
+    def read_body(self, data: bytes) -> None:
+        """Take a whole JSON answer."""
+        body = _decode(data)
+        if body is not None:
+            self._read(body)
+
+    def _read(self, body: _Body) -> int:
+        self.response_id = self.response_id or body.id
+        self.model = self.model or body.model
+        choices = body.choices or []
+        self.finish_reasons += [c.finish_reason for c in choices if c.finish_reason]
+        tokens = sum(choice.has_token for choice in choices)
+        if not choices and body.type in _OUTPUT_TYPES:
+            tokens = 1
+        usage = body.usage
+        if usage is not None:
+            tokens = self._read_usage(usage, tokens)
+        self.counted += tokens
+        return tokens
+
+    def _read_usage(self, usage: _Usage, tokens: int) -> int:
+        first = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
+        total = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+        self.prompt_tokens = first if first is not None else self.prompt_tokens
+        self.output_tokens = total if total is not None else self.output_tokens
+        if usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens is not None:
+            self.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        if tokens and total is not None:
+            return max(total - self.counted, 0)  # usage in every chunk says how many it holds
+        return tokens
+
+
+def _decode(data: bytes) -> _Body | None:
+    try:
+        return _BODY.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+
+
+def error_body(message: str, code: str, kind: str = "proxy_error") -> bytes:
+    """An error of the proxy itself, in OpenAI's shape."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def with_energy(body: bytes, energy: bytes) -> bytes:
+    """A JSON object with a last field ``energy``; the bytes before it as they were."""
+    end = body.rstrip().rfind(b"}")
+    if end < 0 or not body.lstrip().startswith(b"{"):
+        return body
+    empty = body[:end].strip() == b"{"
+    return body[:end].rstrip() + (b"" if empty else b",") + b'"energy":' + energy + body[end:]
+
+
+def with_usage_energy(event: bytes, energy: bytes) -> bytes:
+    """A usage chunk with ``usage.energy``; as it was where it has no usage object."""
+    at = event.find(b'"usage":')
+    start = event.find(b"{", at)
+    if at < 0 or start < 0:
+        return event
+    rest = event[start + 1 :].lstrip()
+    comma = b"" if rest.startswith(b"}") else b","
+    return event[: start + 1] + b'"energy":' + energy + comma + event[start + 1 :]

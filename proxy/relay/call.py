@@ -1,0 +1,87 @@
+"""One metered call: what the meter is told of it, and in what order."""
+
+import itertools
+from typing import Final
+
+from proxy.clock import now_ns
+from proxy.core.channel import Chunk, Closed, Opened
+from proxy.core.events import Arrive, End
+from proxy.relay.answers import Reading
+from proxy.relay.link import MeterLink
+from proxy.relay.trace import Trace
+
+_KEYS: Final = itertools.count(1)
+
+
+class Call:
+    """Opened, then chunks, then closed once, whatever happens."""
+
+    __slots__ = ("_closed", "_first_byte_ns", "_key", "_link", "metered", "reading", "request")
+
+    def __init__(
+        self,
+        link: MeterLink,
+        arrive: Arrive,
+        trace: Trace,
+        received_ns: int,
+        path: str,
+        max_tokens: int | None,
+    ) -> None:
+        self._link = link
+        self._key = next(_KEYS)
+        self._closed = False
+        self._first_byte_ns: int | None = None
+        self.request = arrive.request
+        self.reading = Reading()
+        self.metered = True
+        link.send(
+            Opened(
+                self._key,
+                arrive,
+                path=path,
+                trace_id=trace.trace_id,
+                server_span_id=trace.server_span_id,
+                client_span_id=trace.client_span_id,
+                parent_span_id=trace.parent_span_id,
+                trace_sampled=trace.sampled,
+                max_tokens=max_tokens,
+                received_ns=received_ns,
+            )
+        )
+
+    def chunk(self, t_ns: int, tokens: int) -> None:
+        """A chunk with output came at ``t_ns``."""
+        if self._first_byte_ns is None:
+            self._first_byte_ns = t_ns
+        self._link.send(Chunk(self._key, t_ns, tokens))
+
+    def close(self, status: int | None, error: str | None = None, *, cancelled: bool = False) -> None:
+        """The answer ended; later calls say nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        reading = self.reading
+        total = reading.output_tokens
+        if total is None and reading.counted and not cancelled and self.metered:
+            total = reading.counted
+        end = End(
+            now_ns(),
+            self.request,
+            status,
+            cancelled,
+            reading.prompt_tokens,
+            reading.cached_tokens,
+            total,
+        )
+        self._link.send(
+            Closed(
+                self._key,
+                end,
+                self._first_byte_ns,
+                reading.response_id,
+                reading.model,
+                tuple(reading.finish_reasons),
+                error,
+                self.metered,
+            )
+        )

@@ -1,0 +1,144 @@
+"""The link to the meter: events out, energy answers in; serving waits for neither.
+
+Messages are buffered up to a bound and written once a loop turn. Over the bound, chunks are dropped first
+and counted; the meter is told how many. When the meter dies the link connects again, by itself.
+"""
+
+import asyncio
+import itertools
+import logging
+from typing import Final
+
+import msgspec
+
+from proxy.clock import now_ns
+from proxy.core.channel import Ask, Chunk, Dropped, FrameBuffer, ToMeter, decode_to_relay, encode_frame
+from proxy.units import ns_from_seconds
+
+_RECONNECT_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_log = logging.getLogger(__name__)
+
+
+class MeterLink:
+    """``send`` never blocks and never fails; ``ask`` gives None when the meter does not answer in time."""
+
+    def __init__(self, socket: str, limit: int) -> None:
+        self._socket = socket
+        self._limit = limit
+        self._pending: list[ToMeter] = []
+        self._dropped = 0
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._asks = itertools.count(1)
+        self._transport: asyncio.WriteTransport | None = None
+        self._flushing = False
+        self._task: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+
+    async def open(self) -> None:
+        """Start to connect; returns at once."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+
+    async def close(self) -> None:
+        """Send what is left, then close."""
+        self._flush()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._transport is not None:
+            self._transport.close()
+
+    def send(self, message: ToMeter) -> None:
+        """Queue one message for the next loop turn."""
+        if len(self._pending) >= self._limit:
+            self._dropped += 1
+            if isinstance(message, Chunk):
+                return
+            self._make_room()
+        self._pending.append(message)
+        if not self._flushing and self._transport is not None:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _make_room(self) -> None:
+        for index, message in enumerate(self._pending):
+            if isinstance(message, Chunk):
+                del self._pending[index]
+                return
+        del self._pending[0]
+
+    def _flush(self) -> None:
+        self._flushing = False
+        transport = self._transport
+        if transport is None or transport.is_closing() or not self._pending:
+            return
+        if self._dropped:
+            self._pending.append(Dropped(self._dropped))
+            self._dropped = 0
+        transport.write(encode_frame(self._pending))
+        self._pending = []
+
+    async def ask(self, request: str, wait_seconds: float, bound_seconds: float) -> bytes | None:
+        """The energy of a request as JSON; None if there is no answer within ``bound_seconds``."""
+        if self._transport is None:
+            return None
+        number = next(self._asks)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds)))
+        try:
+            async with asyncio.timeout(bound_seconds):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting.pop(number, None)
+
+    def told(self, ask: int, energy: bytes) -> None:
+        """An answer came."""
+        answer = self._waiting.get(ask)
+        if answer is not None and not answer.done():
+            answer.set_result(energy)
+
+    def connected(self, transport: asyncio.WriteTransport) -> None:
+        """The connection is made."""
+        self._transport = transport
+        self._flush()
+
+    def disconnected(self) -> None:
+        """The meter went; what it was asked stays unanswered."""
+        self._transport = None
+        self._lost.set()
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        for delay in itertools.chain(_RECONNECT_SECONDS, itertools.repeat(_RECONNECT_SECONDS[-1])):
+            self._lost.clear()
+            try:
+                await loop.create_unix_connection(lambda: _LinkProtocol(self), self._socket)
+            except OSError as error:
+                _log.debug("meter not reachable: %s", error)
+            else:
+                await self._lost.wait()
+                _log.warning("the meter is gone; serving goes on, events are kept up to the bound")
+            await asyncio.sleep(delay)
+
+
+class _LinkProtocol(asyncio.Protocol):
+    def __init__(self, link: MeterLink) -> None:
+        self._link = link
+        self._frames = FrameBuffer()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._link.connected(transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._frames.feed(data):
+                for message in decode_to_relay(body):
+                    self._link.told(message.ask, message.energy)
+        except (msgspec.MsgspecError, ValueError) as error:
+            _log.error("the meter sent what is no frame: %s", error)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._link.disconnected()

@@ -1,0 +1,1 @@
+"""The dashboard: one static page, fed by the admin port's ``/events``."""

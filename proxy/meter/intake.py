@@ -1,0 +1,134 @@
+"""Intake: what relays and the sampler say, put in order of time.
+
+Events of several processes and of the sampler's thread come a little late and interleaved. They are held
+for ``reorder_ns`` and handed on sorted by stamp; one later than that takes the stamp of the last one handed
+on, and is counted: nothing is lost.
+"""
+
+import bisect
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from proxy.core.channel import Chunk, Closed, Dropped, Opened, ToMeter
+from proxy.core.events import End, Event, Output, Sample
+
+Held = Sample | Opened | Output | Closed
+RELAY_LOST: Final = "relay_lost"
+
+
+def stamp_of(held: Held) -> int:
+    """When it happened, on the host's monotonic clock."""
+    match held:
+        case Opened():
+            return held.arrive.t_ns
+        case Closed():
+            return held.end.t_ns
+        case _:
+            return held.t_ns
+
+
+class Intake:
+    """Add as it comes, take what is ripe."""
+
+    def __init__(self, reorder_ns: int, devices_of: Callable[[str | None], tuple[str, ...]]) -> None:
+        self.reorder_ns = reorder_ns
+        self._devices_of = devices_of
+        self._held: list[Held] = []
+        self._last_ns = 0
+        self._names: set[str] = set()
+        self.late = 0
+        self.dropped = 0
+
+    def add_samples(self, samples: list[Sample]) -> None:
+        """Readings of the sampler."""
+        self._held += samples
+
+    def add(self, connection: "Connection", message: ToMeter) -> None:
+        """One message of a relay (an ``Ask`` is not for here)."""
+        match message:
+            case Chunk():
+                request = connection.running.get(message.key)
+                if request is not None:
+                    tokens = None if message.tokens < 0 else message.tokens
+                    self._held.append(Output(message.t_ns, request, tokens))
+            case Opened():
+                self._held.append(self._opened(connection, message))
+            case Closed():
+                request = connection.running.pop(message.key, None)
+                if request is not None:
+                    self._names.discard(request)
+                    end = msgspec.structs.replace(message.end, request=request)
+                    self._held.append(msgspec.structs.replace(message, end=end))
+            case Dropped():
+                self.dropped += message.count
+            case _:
+                raise TypeError(f"{type(message).__name__} is not an event")
+
+    def _opened(self, connection: "Connection", message: Opened) -> Opened:
+        """A client may use an id twice at once: the second is told apart by its key."""
+        arrive = message.arrive
+        name = arrive.request
+        if name in self._names:
+            name = f"{name}~{connection.number}.{message.key}"
+        self._names.add(name)
+        connection.running[message.key] = name
+        devices = arrive.devices or self._devices_of(arrive.backend)
+        return msgspec.structs.replace(
+            message, arrive=msgspec.structs.replace(arrive, request=name, devices=devices)
+        )
+
+    def lost(self, connection: "Connection", t_ns: int) -> None:
+        """A relay died: its running requests ended with it."""
+        for key, request in connection.running.items():
+            self._names.discard(request)
+            end = End(t_ns, request, None, cancelled=True)
+            self._held.append(Closed(key, end, error_type=RELAY_LOST))
+        connection.running.clear()
+
+    def ripe(self, now_ns: int) -> list[Held]:
+        """What is older than the reorder time, in order of stamp."""
+        self._held.sort(key=stamp_of)
+        count = bisect.bisect_right(self._held, now_ns - self.reorder_ns, key=stamp_of)
+        ripe, self._held = self._held[:count], self._held[count:]
+        for index, held in enumerate(ripe):
+            t_ns = stamp_of(held)
+            if t_ns >= self._last_ns:
+                self._last_ns = t_ns
+                continue
+            self.late += 1
+            ripe[index] = _at(held, self._last_ns)
+        return ripe
+
+
+class Connection:
+    """One relay's: its requests by key."""
+
+    __slots__ = ("number", "running")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.running: dict[int, str] = {}
+
+
+def _at(held: Held, t_ns: int) -> Held:
+    """The same at another stamp."""
+    match held:
+        case Opened():
+            return msgspec.structs.replace(held, arrive=msgspec.structs.replace(held.arrive, t_ns=t_ns))
+        case Closed():
+            return msgspec.structs.replace(held, end=msgspec.structs.replace(held.end, t_ns=t_ns))
+        case _:
+            return msgspec.structs.replace(held, t_ns=t_ns)
+
+
+def event_of(held: Held) -> Event:
+    """What the core sees of it."""
+    match held:
+        case Opened():
+            return held.arrive
+        case Closed():
+            return held.end
+        case _:
+            return held

@@ -11,7 +11,7 @@ help:
 	@echo "make test          all tests but the slow engines"
 	@echo "make check         format, lint, types, import contracts"
 	@echo "make bench         benchmarks, as ratios beside peers"
-	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.6 GB)"
+	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.1 GB)"
 	@echo "make truth         the accuracy table against engines of known truth -> docs/accuracy.md"
 
 $(VENV)/.core: pyproject.toml constraints.txt

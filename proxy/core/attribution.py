@@ -300,6 +300,14 @@ class Attributor:
         """The account of each device since its first sample."""
         return [account.total() for account in self._accounts.values()]
 
+    def last_samples(self) -> dict[str, int]:
+        """Stamp of the newest reading of each device that has one."""
+        return {
+            name: account.series.last_ns
+            for name, account in self._accounts.items()
+            if account.series.last_ns is not None
+        }
+
     def window(self, start_ns: int, end_ns: int) -> list[DeviceAccount]:
         """Device accounts over [start_ns, end_ns), windows at its ends taken in proportion."""
         return [account.between(start_ns, end_ns) for account in self._accounts.values()]

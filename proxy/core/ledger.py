@@ -3,7 +3,7 @@
 Bounded: the oldest finished records go first. Queries read; nothing they do changes state.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -53,6 +53,7 @@ class Ledger:
         self._unix = unix
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._running: set[str] = set()
+        self._finished: deque[str] = deque()
 
     def open(self, opened: Opened, source: str | None) -> None:
         """A request began."""
@@ -70,11 +71,9 @@ class Ledger:
             source=source,
             unknown="running",
         )
+        self._entries.pop(arrive.request, None)  # an id used again begins anew, as the newest
         self._entries[arrive.request] = Entry(opened, record)
         self._running.add(arrive.request)
-        while len(self._entries) - len(self._running) > self._keep:
-            oldest = next(name for name in self._entries if name not in self._running)
-            del self._entries[oldest]
 
     def output(self, request: str, t_ns: int) -> None:
         """A chunk of a running request came."""
@@ -109,9 +108,16 @@ class Ledger:
         if entry is None:
             return None
         entry.record = with_share(entry.record, share)
-        if share.final:
-            self._running.discard(share.request)
+        if share.final and share.request in self._running:
+            self._running.remove(share.request)
+            self._finished.append(share.request)
+            if len(self._finished) > self._keep:
+                self._drop(self._finished.popleft())
         return entry
+
+    def _drop(self, request: str) -> None:
+        if request not in self._running:  # an id may be in use again
+            self._entries.pop(request, None)
 
     def get(self, request: str) -> Entry | None:
         """The entry of a request."""

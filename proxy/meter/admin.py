@@ -166,8 +166,8 @@ class _Admin:
 async def _until(holds: Callable[[], bool], seconds: float) -> None:
     """Look until it holds, at most so long."""
     deadline = now_ns() + ns_from_seconds(seconds)
-    while not holds() and now_ns() < deadline:
-        await asyncio.sleep(_POLL_SECONDS)  # noqa: ASYNC110 - state moves in ticks, there is nothing to await
+    while not holds() and now_ns() < deadline:  # noqa: ASYNC110 - state moves in ticks: nothing to await
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _json(value: object) -> web.Response:

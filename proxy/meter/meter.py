@@ -70,7 +70,6 @@ class Meter:
         self._exporters = exporters
         self._recorder = self._open_recorder(config)
         self._waiting: list[Waiting] = []
-        self.fresh: list[RequestEnergy] = []  # final since the last look of the event feed
 
     def _open_recorder(self, config: MeterConfig) -> TimelineWriter | None:
         if config.record is None:
@@ -113,7 +112,6 @@ class Meter:
         entry = self.ledger.settle(self._named(share))
         if entry is None or entry.closed is None:
             return
-        self.fresh.append(entry.record)
         self._exporters.export(
             Finished(entry.record, entry.opened, entry.closed, entry.first_output_ns, self.anchor)
         )

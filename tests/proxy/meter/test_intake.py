@@ -1,0 +1,96 @@
+import pytest
+
+from proxy.core.channel import Ask, Chunk, Closed, Dropped, Opened
+from proxy.core.events import Arrive, End, Output, Sample
+from proxy.meter.intake import RELAY_LOST, Connection, Intake, event_of, stamp_of
+
+REORDER = 50
+
+
+def intake() -> Intake:
+    return Intake(REORDER, lambda backend: ("gpu1",) if backend == "b" else ("gpu0",))
+
+
+def opened(key: int, t_ns: int, request: str = "r", backend: str | None = None) -> Opened:
+    return Opened(key, Arrive(t_ns, request, backend=backend))
+
+
+def test_events_of_several_sources_come_out_in_order() -> None:
+    held, one, two = intake(), Connection(1), Connection(2)
+    held.add(one, opened(1, 100, "a"))
+    held.add(two, opened(1, 90, "b"))
+    held.add_samples([Sample(95, "gpu0", energy_mj=1.0)])
+    held.add(one, Chunk(1, 120, 1))
+    held.add(one, Closed(1, End(130, "a", 200)))
+    ripe = held.ripe(130 + REORDER)
+    assert [stamp_of(h) for h in ripe] == [90, 95, 100, 120, 130]
+    assert [type(event_of(h)) for h in ripe] == [Arrive, Sample, Arrive, Output, End]
+    assert held.ripe(10_000) == []
+
+
+def test_what_is_young_is_held_back() -> None:
+    held = intake()
+    held.add_samples([Sample(100, "gpu0"), Sample(200, "gpu0")])
+    assert [stamp_of(h) for h in held.ripe(100 + REORDER)] == [100]
+    assert [stamp_of(h) for h in held.ripe(200 + REORDER)] == [200]
+
+
+def test_a_late_event_takes_the_last_stamp_and_is_counted() -> None:
+    held, relay = intake(), Connection(1)
+    held.add_samples([Sample(500, "gpu0")])
+    held.ripe(500 + REORDER)
+    held.add(relay, opened(1, 400))
+    held.add(relay, Chunk(1, 410, 2))
+    held.add(relay, Closed(1, End(420, "r")))
+    assert [stamp_of(h) for h in held.ripe(1000)] == [500, 500, 500]
+    assert held.late == 3
+
+
+def test_devices_of_the_backend_are_filled_in() -> None:
+    held, relay = intake(), Connection(1)
+    held.add(relay, opened(1, 1, "a", "b"))
+    held.add(relay, opened(2, 2, "c"))
+    devices = [h.arrive.devices for h in held.ripe(1000) if isinstance(h, Opened)]
+    assert devices == [("gpu1",), ("gpu0",)]
+
+
+def test_an_id_used_twice_at_once_is_told_apart() -> None:
+    held, relay = intake(), Connection(7)
+    held.add(relay, opened(1, 1))
+    held.add(relay, opened(2, 2))
+    held.add(relay, Closed(2, End(3, "r")))
+    held.add(relay, Closed(1, End(4, "r")))
+    held.add(relay, opened(3, 5))
+    ripe = [event_of(h) for h in held.ripe(1000)]
+    names = [e.request for e in ripe if isinstance(e, Arrive | End)]
+    assert names == ["r", "r~7.2", "r~7.2", "r", "r"]
+
+
+def test_a_relay_that_dies_ends_its_requests() -> None:
+    held, relay = intake(), Connection(1)
+    held.add(relay, opened(1, 1))
+    held.lost(relay, 10)
+    last = held.ripe(1000)[-1]
+    assert isinstance(last, Closed)
+    assert last.end.cancelled
+    assert last.error_type == RELAY_LOST
+
+
+def test_unknown_keys_and_drops() -> None:
+    held, relay = intake(), Connection(1)
+    held.add(relay, Chunk(9, 1, 1))
+    held.add(relay, Closed(9, End(1, "x")))
+    held.add(relay, Dropped(3))
+    assert held.ripe(1000) == []
+    assert held.dropped == 3
+    with pytest.raises(TypeError, match="Ask"):
+        held.add(relay, Ask(1, "r", 0))
+
+
+def test_a_chunk_of_unknown_size() -> None:
+    held, relay = intake(), Connection(1)
+    held.add(relay, opened(1, 1))
+    held.add(relay, Chunk(1, 2, -1))
+    last = held.ripe(1000)[-1]
+    assert isinstance(last, Output)
+    assert last.tokens is None

@@ -1,0 +1,174 @@
+"""Prometheus: counters and histograms of final records, gauges read at the scrape. A scrape changes nothing.
+
+What is not known is never counted as zero: it is in ``jouleproxy_unknown_energy_requests_total{reason}``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from proxy.exporters.base import Finished
+from proxy.schema import DeviceAccount, RequestEnergy
+
+LABEL_LIMIT: Final = 200
+OTHER: Final = "other"
+_REQUEST_LABELS: Final = ("model", "route", "backend", "tenant", "part")
+_JOULES: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+_JOULES_PER_TOKEN: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+_TTFT: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+_TPOT: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is read at a scrape."""
+
+    accounts: list[DeviceAccount]
+    in_flight: dict[str, int]
+    dropped: int
+
+
+class PrometheusExporter:
+    """Exporter and page of the admin port."""
+
+    name = "prometheus"
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._registry = CollectorRegistry()
+        self._labels: dict[str, set[str]] = {}
+        self._registry.register(_AtScrape(snapshot, lambda: self._joules))
+        self._joules: dict[tuple[str, ...], float] = {}
+        self._tokens = self._counter("jouleproxy_tokens", "Tokens of finished requests.", ("model", "kind"))
+        self._unknown = self._counter(
+            "jouleproxy_unknown_energy_requests",
+            "Requests whose joules are not, or not wholly, known.",
+            ("reason",),
+        )
+        self._per_request = self._histogram(
+            "jouleproxy_request_joules", "Joules of one request.", _JOULES, ("model", "route")
+        )
+        self._per_token = self._histogram(
+            "jouleproxy_joules_per_output_token", "Joules of a request per output token.", _JOULES_PER_TOKEN
+        )
+        self._ttft = self._histogram("jouleproxy_ttft_seconds", "Time to the first token.", _TTFT)
+        self._tpot = self._histogram("jouleproxy_tpot_seconds", "Time per output token.", _TPOT)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: Iterable[float], labels: tuple[str, ...] = ("model",)
+    ) -> Histogram:
+        return Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets))
+
+    def _label(self, name: str, value: str | None) -> str:
+        """A label's value; beyond the limit of different ones it is ``other``."""
+        text = value or ""
+        seen = self._labels.setdefault(name, set())
+        if text not in seen:
+            if len(seen) >= LABEL_LIMIT:
+                return OTHER
+            seen.add(text)
+        return text
+
+    def export(self, finished: Finished) -> None:
+        """Count a final record."""
+        record = finished.record
+        model = self._label("model", record.model)
+        exemplar = {"trace_id": record.trace_id} if record.trace_id else None
+        for kind, tokens in (("prompt", record.prompt_tokens), ("output", record.output_tokens)):
+            if tokens is not None:
+                self._tokens.labels(model, kind).inc(tokens)
+        if record.unknown is not None:
+            self._unknown.labels(self._label("reason", record.unknown)).inc()
+        if record.joules is not None:
+            self._count_joules(record, model, record.joules, exemplar)
+        self._count_times(record, model, exemplar)
+
+    def _count_joules(
+        self, record: RequestEnergy, model: str, joules: float, exemplar: dict[str, str] | None
+    ) -> None:
+        route, backend = self._label("route", record.route), self._label("backend", record.backend)
+        parts = {"all": joules} if record.parts is None else msgspec.structs.asdict(record.parts)
+        for part, value in parts.items():
+            key = (model, route, backend, self._label("tenant", record.tenant), part)
+            self._joules[key] = self._joules.get(key, 0.0) + value
+        if record.unknown is None:
+            self._per_request.labels(model, route).observe(joules, exemplar)
+            if record.output_tokens:
+                self._per_token.labels(model).observe(joules / record.output_tokens, exemplar)
+
+    def _count_times(self, record: RequestEnergy, model: str, exemplar: dict[str, str] | None) -> None:
+        if record.ttft_s is None or record.duration_s is None:
+            return
+        self._ttft.labels(model).observe(record.ttft_s, exemplar)
+        if record.output_tokens is not None and record.output_tokens > 1:
+            tpot = (record.duration_s - record.ttft_s) / (record.output_tokens - 1)
+            self._tpot.labels(model).observe(tpot, exemplar)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The page and its content type; OpenMetrics, with exemplars, where it is accepted."""
+        if "application/openmetrics-text" in accept:
+            return generate_openmetrics(self._registry), OPENMETRICS_TYPE
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _AtScrape:
+    """Gauges and counters read when they are asked for."""
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], joules: Callable[[], dict[tuple[str, ...], float]]
+    ) -> None:
+        self._snapshot = snapshot
+        self._joules = joules
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand: names are known at the scrape."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics now."""
+        now = self._snapshot()
+        joules = CounterMetricFamily(
+            "jouleproxy_device_joules", "Measured joules by account.", labels=("device", "account")
+        )
+        watts = GaugeMetricFamily(
+            "jouleproxy_device_watts", "Power over the last window.", labels=("device",)
+        )
+        age = GaugeMetricFamily(
+            "jouleproxy_sample_age_seconds", "Age of the newest reading.", labels=("device",)
+        )
+        for account in now.accounts:
+            joules.add_metric((account.device, "requests"), account.requests_joules)
+            joules.add_metric((account.device, "idle"), account.idle_joules)
+            joules.add_metric((account.device, "unattributed"), account.unattributed_joules)
+            if account.watts is not None:
+                watts.add_metric((account.device,), account.watts)
+            if account.sample_age_s is not None:
+                age.add_metric((account.device,), account.sample_age_s)
+        flight = GaugeMetricFamily(
+            "jouleproxy_requests_in_flight", "Requests being answered.", labels=("backend",)
+        )
+        for backend, count in now.in_flight.items():
+            flight.add_metric((backend,), count)
+        dropped = CounterMetricFamily(
+            "jouleproxy_events_dropped", "Events that did not fit into a relay's buffer."
+        )
+        dropped.add_metric((), now.dropped)
+        # A counter's family may not share its name with a histogram's (OpenMetrics 1.0): sent untyped.
+        requests = UntypedMetricFamily(
+            "jouleproxy_request_joules_total", "Joules of finished requests, by part.", labels=_REQUEST_LABELS
+        )
+        for key, value in self._joules().items():
+            requests.add_metric(key, value)
+        return [joules, watts, age, flight, dropped, requests]

@@ -1,9 +1,9 @@
 """OpenTelemetry: a SERVER span for the request, a CLIENT child for the model call, its phases under that.
 
 Tokens and joules are on the child alone, or they would be counted twice. Names follow the GenAI semantic
-conventions (repository semantic-conventions-genai, status Development, as of 1.38) in :data:`OPERATIONS` and
-``_call_attributes``; ``energy.*`` is ours, no convention exists. The ids are those the backend saw, so the spans
-are built whole, when the joules are final, with the times at which things happened.
+conventions (repository semantic-conventions-genai, status Development, as of 1.38) in :data:`OPERATIONS`
+and ``_call_attributes``; ``energy.*`` is ours, no convention exists. The ids are those the backend saw, so
+the spans are built whole, when the joules are final, with the times at which things happened.
 """
 
 import os
@@ -33,7 +33,7 @@ _SCOPE: Final = InstrumentationScope("jouleproxy")
 
 
 def otel_exporter(endpoint: str | None, environ: Mapping[str, str] = os.environ) -> "OtelExporter | None":
-    """The exporter to ``endpoint`` (a base URL), or to where ``OTEL_EXPORTER_OTLP_*`` say; None for neither."""
+    """The exporter to ``endpoint`` (a base URL), or to where ``OTEL_EXPORTER_OTLP_*`` say; else None."""
     if endpoint is not None:
         return OtelExporter(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces"))
     if any(environ.get(name) for name in _ENDPOINTS):
@@ -58,7 +58,7 @@ class OtelExporter:
 
     def close(self) -> None:
         """Send what is held."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 def spans_of(finished: Finished, resource: Resource) -> list[ReadableSpan]:

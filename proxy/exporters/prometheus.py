@@ -116,7 +116,8 @@ class PrometheusExporter:
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type; OpenMetrics, with exemplars, where it is accepted."""
         if "application/openmetrics-text" in accept:
-            return generate_openmetrics(self._registry), OPENMETRICS_TYPE
+            page: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
+            return page, OPENMETRICS_TYPE
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ def application(meter: Meter, metrics: PrometheusExporter, token: str | None) ->
     app.add_routes(
         [
             web.get("/healthz", admin.healthy),
-            web.get("/readyz", admin.healthy),
+            web.get("/readyz", admin.ready),
             web.get("/metrics", admin.metrics),
             web.get("/energy/clock", admin.clock),
             web.get("/energy/requests", admin.requests),
@@ -66,6 +66,11 @@ class _Admin:
 
     async def healthy(self, _request: web.Request) -> web.Response:
         return _json({"status": "ok", "source": self._meter.source})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        if not self._meter.intake.relays:
+            return _error(503, "no relay listens yet, or all are draining", "not_ready")
+        return _json({"status": "ok", "relays": self._meter.intake.relays})
 
     async def metrics(self, request: web.Request) -> web.Response:
         body, kind = self._metrics.render(request.headers.get("Accept", ""))

@@ -38,6 +38,8 @@ class Intake:
         self._held: list[Held] = []
         self._last_ns = 0
         self._names: set[str] = set()
+        self.relays = 0
+        self._numbered = 0
         self.late = 0
         self.dropped = 0
 
@@ -79,8 +81,15 @@ class Intake:
             message, arrive=msgspec.structs.replace(arrive, request=name, devices=devices)
         )
 
+    def connected(self) -> "Connection":
+        """A relay came: it listens and can be served from."""
+        self.relays += 1
+        self._numbered += 1
+        return Connection(self._numbered)
+
     def lost(self, connection: "Connection", t_ns: int) -> None:
         """A relay died: its running requests ended with it."""
+        self.relays -= 1
         for key, request in connection.running.items():
             self._names.discard(request)
             end = End(t_ns, request, None, cancelled=True)

@@ -1,14 +1,13 @@
 """The meter process: sampler thread, relay socket, admin port; one tick that moves everything on."""
 
 import asyncio
-import itertools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import uvloop
@@ -25,7 +24,6 @@ from proxy.exporters.otel import otel_exporter
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.exporters.store import LedgerStore
 from proxy.meter.admin import application
-from proxy.meter.intake import Connection
 from proxy.meter.meter import Meter
 
 TICK_SECONDS: Final = 0.02
@@ -49,7 +47,6 @@ class Process:
         self.meter = Meter(config, backends, choice.found, name, Exporters(exporters))
         self._loop = asyncio.get_running_loop()
         self._sampler = Sampler(choice.source, self._sampled, config.sample_hz) if choice.source else None
-        self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -97,10 +94,6 @@ class Process:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("meter: %r", error, exc_info=error)
 
-    def connected(self) -> Connection:
-        """A relay came."""
-        return Connection(next(self._numbers))
-
     async def close(self) -> None:
         """Stop sampling, settle every record, close."""
         if self._sampler is not None:
@@ -121,12 +114,11 @@ class _RelayProtocol(asyncio.Protocol):
     def __init__(self, process: Process) -> None:
         self._process = process
         self._frames = FrameBuffer()
-        self._connection = process.connected()
+        self._connection = process.meter.intake.connected()
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ and counted; the meter is told how many. When the meter dies the link connects a
 import asyncio
 import itertools
 import logging
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -129,8 +129,7 @@ class _LinkProtocol(asyncio.Protocol):
         self._frames = FrameBuffer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._link.connected(transport)
+        self._link.connected(cast(asyncio.WriteTransport, transport))  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         try:

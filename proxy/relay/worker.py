@@ -48,7 +48,6 @@ class Worker:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=config.high_water_bytes,
         )
-        await self._link.open()
         server = web.Server(
             Handler(config, self._backend, self._session, self._link),
             handler_cancellation=True,
@@ -71,6 +70,7 @@ class Worker:
         )
         await site.start()
         self.port = self._runner.addresses[0][1]
+        await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
     def _server_tls(self) -> ssl.SSLContext | None:
         if self._config.tls_certificate is None:

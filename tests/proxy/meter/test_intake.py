@@ -67,9 +67,12 @@ def test_an_id_used_twice_at_once_is_told_apart() -> None:
 
 
 def test_a_relay_that_dies_ends_its_requests() -> None:
-    held, relay = intake(), Connection(1)
+    held = intake()
+    relay = held.connected()
+    assert held.relays == 1
     held.add(relay, opened(1, 1))
     held.lost(relay, 10)
+    assert held.relays == 0
     last = held.ripe(1000)[-1]
     assert isinstance(last, Closed)
     assert last.end.cancelled

@@ -1,0 +1,132 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
+
+import httpx
+import openai
+import pytest
+
+from proxy.simulator.profile import DEFAULT, Costs, load
+from proxy.simulator.server import Server
+from proxy.units import seconds_from_ns
+
+FAST = replace(load(DEFAULT), seconds=Costs(static=2e-3, decode=1e-6, context=0.0, prefill=1e-6))
+MODEL = FAST.model
+
+
+class Drawn:
+    """Power segments as the stand-in gets them."""
+
+    def __init__(self) -> None:
+        self.segments: list[tuple[int, float]] = []
+
+    def __call__(self, t_ns: int, watts: float) -> None:
+        self.segments.append((t_ns, watts))
+
+    def joules(self) -> float:
+        return sum(w * seconds_from_ns(b - a) for (a, w), (b, _) in pairwise(self.segments))
+
+
+@pytest.fixture
+async def drawn() -> Drawn:
+    return Drawn()
+
+
+@pytest.fixture
+async def server(drawn: Drawn) -> AsyncIterator[Server]:
+    made = Server(FAST, drawn)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0
+    ) as made:
+        yield made
+
+
+async def test_openai_python_gets_a_whole_answer(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "one two three"}], max_tokens=5
+    )
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 5)
+    assert answer.choices[0].message.content is not None
+    assert len(answer.choices[0].message.content.split()) == 5
+    assert [m.id async for m in client.models.list()] == [MODEL]
+
+
+async def test_openai_python_streams(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "one"}],
+        max_tokens=4,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_headers={"X-Request-Id": "mine"},
+    )
+    chunks = [chunk async for chunk in stream]
+    assert {chunk.id for chunk in chunks} == {"chatcmpl-mine"}
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 4
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert len(chunks) == 6
+
+
+async def test_completions_take_token_ids(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model=MODEL, prompt=[1, 2, 3, 4], max_tokens=2)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 4
+
+
+async def test_errors_have_the_shape_of_vllm(client: openai.AsyncOpenAI, server: Server) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        await client.completions.create(model="other", prompt="x")
+    with pytest.raises(openai.NotFoundError):
+        await client.embeddings.create(model=MODEL, input="x")
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        await client.completions.create(model=MODEL, prompt="x", max_tokens=-1)
+    async with httpx.AsyncClient() as plain:
+        answer = await plain.post(f"http://127.0.0.1:{server.port}/v1/completions", content=b"{")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == 400
+        assert (await plain.get(f"http://127.0.0.1:{server.port}/health")).status_code == 200
+
+
+async def test_truth_adds_up_to_the_energy_drawn(
+    client: openai.AsyncOpenAI, server: Server, drawn: Drawn
+) -> None:
+    async def ask(name: str) -> float:
+        await client.completions.create(
+            model=MODEL, prompt="a b c", max_tokens=10, extra_headers={"X-Request-Id": name}
+        )
+        async with httpx.AsyncClient() as plain:
+            truth = await plain.get(f"http://127.0.0.1:{server.port}/truth/requests/{name}")
+            assert truth.json()["parts"]["static"] > 0
+            joules: float = truth.json()["joules"]
+            return joules
+
+    joules = await asyncio.gather(*(ask(str(n)) for n in range(3)))
+    assert sum(joules) == pytest.approx(server.runner.busy_joules, rel=1e-9)
+    total = server.runner.busy_joules + server.runner.idle_joules
+    assert total == pytest.approx(drawn.joules(), rel=1e-9)
+
+
+async def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
+    body = {"model": MODEL, "prompt": "x", "max_tokens": 100_000, "stream": True}
+    async with (
+        httpx.AsyncClient() as plain,
+        plain.stream("POST", f"http://127.0.0.1:{server.port}/v1/completions", json=body) as answer,
+    ):
+        await anext(answer.aiter_raw())
+        assert server.runner.engine.running == 1
+    for _ in range(100):
+        if not server.runner.engine.running:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the engine still computes for nobody")

@@ -14,13 +14,13 @@ _HELP: Final = """\
 jouleproxy: measures the joules of each request to an OpenAI-compatible model server.
 
   jouleproxy --upstream http://127.0.0.1:8000   relay to a server; clients point at http://127.0.0.1:9000
-  jouleproxy serve --config jouleproxy.toml     many backends, tenants, policies
+  jouleproxy serve --config jouleproxy.toml     settings from a file
   jouleproxy demo                               simulated GPU and engine: nothing else needed
   jouleproxy attribute TIMELINE [--policy P] [--out F]   joules of a recorded timeline, as JSON lines
   jouleproxy devices [--json]                   what can be measured here
 
 serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > variable > file > default):
-  --upstream URL[,URL]          the servers to relay to
+  --upstream URL                the server to relay to
   --listen HOST:PORT            data port, default 127.0.0.1:9000
   --admin HOST:PORT             metrics, records, dashboard; default 127.0.0.1:9001
   --admin-token TOKEN           required beyond this host
@@ -29,7 +29,7 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --policy steps|tokens|overlap rule of sharing, default steps
   --energy-in-response off|on|wait
   --record FILE  --ledger FILE  keep the timeline, the records
-  --otlp URL                    where spans and metrics go
+  --otlp URL                    where spans go
   --workers N                   relay processes, default 1
   --log-level debug|info|warning|error
   --config FILE   --no-check-upstream   --help-all lists the limits and waits

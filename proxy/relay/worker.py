@@ -11,7 +11,7 @@ import aiohttp
 import uvloop
 from aiohttp import web
 
-from proxy.config import Backend, RelayConfig
+from proxy.config import Backend, ConfigError, RelayConfig
 from proxy.relay.handler import Handler
 from proxy.relay.link import MeterLink
 
@@ -89,7 +89,12 @@ class Worker:
 
 
 def run(config: RelayConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:
-    """Run a worker until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0."""
+    """Run a worker until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0.
+
+    Raises :class:`ConfigError` for more than one backend: choosing among several is not built yet.
+    """
+    if len(backends) != 1:
+        raise ConfigError(f"upstream: give exactly one URL, not {len(backends)}: one backend is served so far")
     return uvloop.run(_run(config, backends[0], meter_socket, ready_fd))
 
 

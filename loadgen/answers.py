@@ -18,6 +18,7 @@ class Usage(msgspec.Struct):
 
 
 class _Delta(msgspec.Struct):
+    role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -122,6 +123,8 @@ def _carries_token(choice: _Choice) -> bool:
     delta = choice.delta
     if delta is None:
         return False
+    if delta.content is not None and delta.role is None:
+        return True  # vLLM sends special tokens as chunks of empty content
     if delta.content or delta.reasoning_content or delta.reasoning:
         return True
     return bytes(delta.tool_calls) not in _EMPTY_TOOLS

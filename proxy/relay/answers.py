@@ -54,6 +54,7 @@ class _Body(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    data: list[msgspec.Raw] | None = None
     type: str | None = None
 
 
@@ -72,6 +73,7 @@ class Reading:
     output_tokens: int | None = None
     finish_reasons: list[str] = field(default_factory=list)
     counted: int = 0
+    items: int | None = None  # of ``data``: images, embeddings
 
     def read_event(self, event: bytes) -> tuple[int, bool]:
         """Take one streamed event: (new tokens in it, whether it is a chunk of usage alone)."""
@@ -94,6 +96,7 @@ class Reading:
     def _read(self, body: _Body) -> int:
         self.response_id = self.response_id or body.id
         self.model = self.model or body.model
+        self.items = len(body.data) if body.data is not None else self.items
         choices = body.choices or []
         self.finish_reasons += [c.finish_reason for c in choices if c.finish_reason]
         tokens = sum(choice.has_token for choice in choices)

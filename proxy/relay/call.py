@@ -9,6 +9,7 @@ from proxy.core.events import Arrive, End
 from proxy.relay.answers import Reading
 from proxy.relay.link import MeterLink
 from proxy.relay.trace import Trace
+from proxy.schema import Units
 
 _KEYS: Final = itertools.count(1)
 
@@ -16,7 +17,7 @@ _KEYS: Final = itertools.count(1)
 class Call:
     """Opened, then chunks, then closed once, whatever happens."""
 
-    __slots__ = ("_closed", "_first_byte_ns", "_key", "_link", "metered", "reading", "request")
+    __slots__ = ("_closed", "_first_byte_ns", "_images", "_key", "_link", "metered", "reading", "request")
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Call:
         self._key = next(_KEYS)
         self._closed = False
         self._first_byte_ns: int | None = None
+        self._images = arrive.route == "images"
         self.request = arrive.request
         self.reading = Reading()
         self.metered = True
@@ -72,6 +74,7 @@ class Call:
             reading.prompt_tokens,
             reading.cached_tokens,
             total,
+            Units(images=reading.items) if self._images and reading.items is not None else None,
         )
         self._link.send(
             Closed(

@@ -94,7 +94,9 @@ def run(config: RelayConfig, backends: Sequence[Backend], meter_socket: str, rea
     Raises :class:`ConfigError` for more than one backend: choosing among several is not built yet.
     """
     if len(backends) != 1:
-        raise ConfigError(f"upstream: give exactly one URL, not {len(backends)}: one backend is served so far")
+        raise ConfigError(
+            f"upstream: give exactly one URL, not {len(backends)}: one backend is served so far"
+        )
     return uvloop.run(_run(config, backends[0], meter_socket, ready_fd))
 
 

@@ -8,6 +8,7 @@ Order within a connection: ``Opened`` < ``Chunk``* < ``Closed`` for each key. A 
 messages drops chunks first and says how many (``Dropped``).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -91,7 +92,7 @@ _TO_METER: Final = msgspec.msgpack.Decoder(list[ToMeter])
 _TO_RELAY: Final = msgspec.msgpack.Decoder(list[ToRelay])
 
 
-def encode_frame(messages: list[ToMeter] | list[ToRelay]) -> bytes:
+def encode_frame(messages: Sequence[ToMeter | ToRelay]) -> bytes:
     """The frame of some messages, length included."""
     body = _ENCODER.encode(messages)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body

@@ -65,6 +65,8 @@ class Handler:
         body, asks = await self._body(request, route)
         trace = continue_trace(request.headers.get("traceparent")) if route else None
         headers = for_backend(request.headers, request_id, trace, request.remote)
+        if body is not None and not isinstance(body, bytes) and request.content_length is not None:
+            headers["Content-Length"] = str(request.content_length)
         call, ours = None, None
         if route and trace:
             ours = with_usage(route, body, asks) if isinstance(body, bytes) else None

@@ -1,0 +1,44 @@
+"""A meter's socket: keeps what relays say, and answers what they ask."""
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+from proxy.core.channel import Ask, FrameBuffer, Told, ToMeter, decode_to_meter, encode_frame
+
+
+class FakeMeter:
+    """``messages`` in order; ``energy`` is the answer to every question, None for silence."""
+
+    def __init__(self, folder: Path, energy: bytes | None = b'{"joules":7.5,"final":true}') -> None:
+        self.socket = str(folder / "meter.sock")
+        self.energy = energy
+        self.messages: list[ToMeter] = []
+        self.connections = 0
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self.socket)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        frames = FrameBuffer()
+        while data := await reader.read(65_536):
+            for body in frames.feed(data):
+                for message in decode_to_meter(body):
+                    self.messages.append(message)
+                    if isinstance(message, Ask) and self.energy is not None:
+                        writer.write(encode_frame([Told(message.ask, self.energy)]))
+        writer.close()
+
+    async def until(self, kind: type, count: int = 1) -> list[ToMeter]:
+        """Messages of a kind, once there are so many."""
+        async with asyncio.timeout(5):
+            while len(found := [m for m in self.messages if isinstance(m, kind)]) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        return found

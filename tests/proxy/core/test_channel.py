@@ -1,0 +1,42 @@
+import pytest
+
+from proxy.core.channel import (
+    Ask,
+    Chunk,
+    Closed,
+    Dropped,
+    FrameBuffer,
+    Opened,
+    Told,
+    ToMeter,
+    decode_to_meter,
+    decode_to_relay,
+    encode_frame,
+)
+from proxy.core.events import Arrive, End
+
+MESSAGES: list[ToMeter] = [
+    Opened(1, Arrive(5, "r", devices=("gpu0",)), trace_id="ab"),
+    Chunk(1, 6, -1),
+    Closed(1, End(7, "r", 200, False, 1, 2, 3), finish_reasons=("stop",)),
+    Dropped(4),
+    Ask(9, "r", 8, 10),
+]
+
+
+def test_frames_come_back_whole_byte_by_byte() -> None:
+    stream = encode_frame(MESSAGES) + encode_frame([Dropped(1)])
+    frames, bodies = FrameBuffer(), []
+    for index in range(len(stream)):
+        bodies += frames.feed(stream[index : index + 1])
+    assert [decode_to_meter(body) for body in bodies] == [MESSAGES, [Dropped(1)]]
+
+
+def test_replies_come_back() -> None:
+    (body,) = FrameBuffer().feed(encode_frame([Told(3, b"{}")]))
+    assert decode_to_relay(body) == [Told(3, b"{}")]
+
+
+def test_a_frame_too_large_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        FrameBuffer().feed(b"\xff\xff\xff\xff")

@@ -1,0 +1,38 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core import sse
+from proxy.core.sse import EventSplitter, data_of
+
+EVENTS = [
+    b"data: {}\n\n",
+    b": hi\r\n\r\n",
+    b"event: x\ndata: a\ndata: b\n\n",
+    b"data:1\r\r",
+    b"data: [DONE]\n\n",
+]
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=8), st.lists(st.integers(0, 200), max_size=20))
+def test_any_split_gives_the_same_events(events: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(events) + b"data: torn"
+    edges = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    splitter = EventSplitter()
+    out = [e for a, b in pairwise(edges) for e in splitter.feed(stream[a:b])]
+    assert out == events
+    assert splitter.rest == b"data: torn"
+
+
+def test_the_data_of_an_event() -> None:
+    assert data_of(b'data: {"a": 1}\n\n') == b'{"a": 1}'
+    assert data_of(b"event: x\r\ndata: a\r\ndata:b\r\n\r\n") == b"a\nb"
+    assert data_of(b": only a comment\n\n") is None
+
+
+def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10)
+    with pytest.raises(ValueError, match="10 bytes"):
+        EventSplitter().feed(b"data: and so on")

@@ -1,0 +1,202 @@
+"""The relay on real sockets: bytes, streams, cancellation, faults, energy in the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from proxy.config import Address, Backend, ConfigError, RelayConfig
+from proxy.core.channel import Chunk, Closed, Opened
+from proxy.relay.worker import Worker, run
+from tests.fakes.meter import FakeMeter
+from tests.fakes.raw_upstream import RawUpstream, answer
+
+CHAT = "/v1/chat/completions"
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+ROLE = b'data: {"id":"c1","choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
+TOKEN = b'data: {"id":"c1","model":"m","choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
+USAGE = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+DONE = b"data: [DONE]\n\n"
+JSON = b'{"id":"c2","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+
+
+def chunked(*pieces: bytes, end: bool = True) -> list[bytes]:
+    return [b"%x\r\n%b\r\n" % (len(p), p) for p in pieces] + ([b"0\r\n\r\n"] if end else [])
+
+
+def whole(body: bytes, kind: bytes = b"application/json") -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
+
+
+@asynccontextmanager
+async def relay(url: str, socket: str = "/nowhere") -> AsyncIterator[str]:
+    worker = Worker(
+        RelayConfig(listen=Address("127.0.0.1", 0), drain_timeout_seconds=1.0), Backend(url, "b"), socket
+    )
+    await worker.start()
+    try:
+        yield f"http://127.0.0.1:{worker.port}"
+    finally:
+        await worker.close()
+
+
+@pytest.fixture
+async def meter(tmp_path: Path) -> AsyncIterator[FakeMeter]:
+    async with FakeMeter(tmp_path) as made:
+        yield made
+
+
+async def post(url: str, body: dict[str, object], headers: dict[str, str] | None = None) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.post(url + CHAT, json=body, headers=headers)
+
+
+async def test_any_method_path_and_body_passes() -> None:
+    lines = (b"HTTP/1.1 207 Odd", b"X-Kept: a", b"X-Kept: b", b"Connection: X-Gone", b"X-Gone: 1")
+    head = b"\r\n".join((*lines, b"Content-Length: 3", b"", b""))
+    async with (
+        RawUpstream(answer(head, b"\x00\xff\n")) as backend,
+        relay(backend.url) as url,
+        httpx.AsyncClient() as client,
+    ):
+        got = await client.request("PROPFIND", f"{url}/a%2Fb?x=1&y", content=b"\x01\x02")
+    assert backend.head.startswith(b"PROPFIND /a%2Fb?x=1&y HTTP/1.1\r\n")
+    assert backend.body == b"\x01\x02"
+    assert (got.status_code, got.reason_phrase, got.content) == (207, "Odd", b"\x00\xff\n")
+    assert got.headers.get_list("x-kept") == ["a", "b"]
+    assert "x-gone" not in got.headers
+    assert b"via: 1.1 jouleproxy" in backend.head.lower()
+
+
+async def test_a_stream_reaches_the_client_as_it_comes(meter: FakeMeter) -> None:
+    proceed = asyncio.Event()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE + chunked(ROLE + TOKEN, end=False)[0])
+        await proceed.wait()
+        writer.write(b"".join(chunked(TOKEN, USAGE, DONE)))
+        await writer.drain()
+
+    body = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
+    async with (
+        RawUpstream(script) as backend,
+        relay(backend.url, meter.socket) as url,
+        httpx.AsyncClient() as client,
+        client.stream("POST", url + CHAT, json=body, headers={"x-request-id": "mine"}) as got,
+    ):
+        pieces = got.aiter_raw()
+        seen = await anext(pieces)
+        while TOKEN not in seen:
+            seen += await anext(pieces)
+        proceed.set()
+        seen += b"".join([piece async for piece in pieces])
+        closed = (await meter.until(Closed))[0]
+    assert seen == ROLE + TOKEN + TOKEN + USAGE + DONE
+    assert got.headers["x-request-id"] == "mine"
+    opened, chunks = (await meter.until(Opened))[0], await meter.until(Chunk, 2)
+    assert isinstance(opened, Opened)
+    assert isinstance(closed, Closed)
+    assert (opened.arrive.request, opened.arrive.model, opened.arrive.stream) == ("mine", "m", True)
+    assert [c.tokens for c in chunks if isinstance(c, Chunk)] == [1, 1]
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens, closed.end.status) == (3, 2, 200)
+    assert (closed.response_id, closed.response_model) == ("c1", "m")
+
+
+async def test_usage_is_asked_for_and_its_chunk_kept_from_a_client_that_did_not_ask(meter: FakeMeter) -> None:
+    async with (
+        RawUpstream(answer(SSE, *chunked(ROLE, TOKEN[:20], TOKEN[20:], USAGE, DONE))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        got = await post(url, {"model": "m", "stream": True})
+        closed = (await meter.until(Closed))[0]
+    assert backend.body == b'{"stream_options":{"include_usage":true},"model":"m","stream":true}'
+    assert got.content == ROLE + TOKEN + DONE
+    assert isinstance(closed, Closed)
+    assert closed.end.prompt_tokens == 3
+
+
+async def test_a_client_that_leaves_cancels_its_request(meter: FakeMeter) -> None:
+    backend = RawUpstream(answer(b""))
+    backend._script = backend.hang
+    async with backend, relay(backend.url, meter.socket) as url:
+        asking = asyncio.ensure_future(post(url, {"model": "m"}))
+        await meter.until(Opened)
+        asking.cancel()
+        async with asyncio.timeout(2):
+            await backend.gone.wait()
+        closed = (await meter.until(Closed))[0]
+    assert isinstance(closed, Closed)
+    assert closed.end.cancelled
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(SSE, *chunked(TOKEN, end=False)), (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"half")],
+)
+async def test_a_backend_that_dies_is_a_broken_stream(pieces: tuple[bytes, ...]) -> None:
+    async with RawUpstream(answer(*pieces)) as backend, relay(backend.url) as url:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(url, {"model": "m", "stream": True, "stream_options": {"include_usage": True}})
+
+
+async def test_a_backend_that_is_not_there_is_an_error_in_openais_shape(meter: FakeMeter) -> None:
+    async with relay("http://127.0.0.1:1", meter.socket) as url:
+        got = await post(url, {"model": "m"})
+        closed = (await meter.until(Closed))[0]
+    assert got.status_code == 502
+    assert got.json()["error"]["code"] == "backend_unreachable"
+    assert isinstance(closed, Closed)
+    assert closed.error_type == "backend_unreachable"
+
+
+async def test_energy_in_a_json_answer(meter: FakeMeter) -> None:
+    async with RawUpstream(answer(whole(JSON))) as backend, relay(backend.url, meter.socket) as url:
+        plain = await post(url, {"model": "m"})
+        got = await post(url, {"model": "m"}, {"x-energy": "on"})
+    assert plain.content == JSON
+    assert got.content == JSON[:-1] + b',"energy":{"joules":7.5,"final":true}}'
+    assert got.headers["x-energy-joules"] == "7.5"
+    assert b"x-energy" not in backend.head.lower()
+
+
+async def test_energy_in_a_stream(meter: FakeMeter) -> None:
+    async with (
+        RawUpstream(answer(SSE, *chunked(TOKEN, USAGE, DONE))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        comment = await post(url, {"model": "m", "stream": True}, {"x-energy": "on"})
+        asked = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
+        usage = await post(url, asked, {"x-energy": "on"})
+    energy = b'{"joules":7.5,"final":true}'
+    assert comment.content == TOKEN + b": energy " + energy + b"\n\n" + DONE
+    assert usage.content == TOKEN + USAGE.replace(b'{"prompt', b'{"energy":' + energy + b',"prompt') + DONE
+
+
+async def test_without_a_meter_serving_goes_on() -> None:
+    async with RawUpstream(answer(whole(JSON))) as backend, relay(backend.url) as url:
+        got = await post(url, {"model": "m"}, {"x-energy": "on"})
+    assert got.json()["energy"] == {"joules": None, "final": False, "unknown": "meter_unavailable"}
+
+
+async def test_compressed_answers_pass_untouched_and_say_so(meter: FakeMeter) -> None:
+    head = whole(b"\x1f\x8bxx").replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)
+    async with (
+        RawUpstream(answer(head)) as backend,
+        relay(backend.url, meter.socket) as url,
+        httpx.AsyncClient() as client,
+        client.stream("POST", url + CHAT, json={"model": "m"}) as got,
+    ):
+        raw = b"".join([piece async for piece in got.aiter_raw()])
+        closed = (await meter.until(Closed))[0]
+    assert raw == b"\x1f\x8bxx"
+    assert isinstance(closed, Closed)
+    assert not closed.metered
+    assert closed.end.completion_tokens is None
+
+
+def test_several_backends_are_refused_not_ignored() -> None:
+    with pytest.raises(ConfigError, match="exactly one"):
+        run(RelayConfig(), (Backend("http://a"), Backend("http://b")), "/nowhere", -1)

@@ -14,7 +14,10 @@ TIMELINE_VERSION: Final = 1
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings."""
+    """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings.
+
+    ``kind`` is ``gpu`` or ``host``: what a host's CPUs and memory use is a second account.
+    """
 
     id: str
     name: str | None = None
@@ -22,6 +25,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     backend: str | None = None
     source: str | None = None
     gain_error: float | None = None
+    kind: str = "gpu"
 
 
 class Header(msgspec.Struct, frozen=True, tag="header", omit_defaults=True):

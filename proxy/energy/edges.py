@@ -1,10 +1,12 @@
-"""A counter's own update edges: period, phase, and when the next one is due. Pure.
+"""A counter's own update edges: period, phase, and which edge a reading shows. Pure.
 
-A cumulative counter steps every 20-100 ms; a reading is exact only right after a step. Fed with the
-stamps at which the value was seen to change, this predicts the next one.
+A cumulative counter steps every 20-100 ms. Between two steps it shows the energy used until the last one,
+so a reading is exact at the stamp of that edge, and nowhere else. Fed with the stamps between which the
+value was seen to change, a tracker predicts the edges.
 """
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,9 +15,12 @@ from proxy.units import NS_PER_MS
 _MIN_CHANGES: Final = 3
 _FIRST_GUARD_NS: Final = 2 * NS_PER_MS
 _MIN_GUARD_NS: Final = NS_PER_MS // 2
-_PERIOD_CORRECTION: Final = 0.1
+_PERIOD_CORRECTION: Final = 0.005  # for each period since the last look: a long base tells more
+_PERIOD_CORRECTION_MAX: Final = 0.5
 _PHASE_CORRECTION: Final = 0.5
 _CLOSE_NS: Final = 2 * NS_PER_MS
+_ENOUGH_NS: Final = 3 * NS_PER_MS  # so far from every edge, a later moment is no better
+_LOST: Final = 6  # so many times in a row nothing where an edge was expected
 
 
 def measure_period(changes_ns: list[int], polls: int) -> int | None:
@@ -33,28 +38,87 @@ def measure_period(changes_ns: list[int], polls: int) -> int | None:
 
 @dataclass(slots=True)
 class EdgeTracker:
-    """Follows the edges: ``due`` says when to look, ``hit`` and ``missed`` what was seen."""
+    """Follows the edges: ``due`` says when to look, ``hit`` and ``missed`` take what was seen.
+
+    ``guard_ns`` is how far from its place an edge may be.
+    """
 
     period_ns: int
     edge_ns: int
     guard_ns: int = field(default=_FIRST_GUARD_NS)
+    misses: int = 0
 
     def due(self, t_ns: int) -> int:
-        """The first expected edge at or after ``t_ns``."""
-        periods = max(1, -(-(t_ns - self.edge_ns) // self.period_ns))
-        return self.edge_ns + periods * self.period_ns
+        """The first expected edge after ``t_ns``."""
+        return self.last(t_ns) + self.period_ns
+
+    def last(self, t_ns: int) -> int:
+        """The last expected edge at or before ``t_ns``: what a reading at ``t_ns`` shows."""
+        return self.edge_ns + (t_ns - self.edge_ns) // self.period_ns * self.period_ns
+
+    def clearance(self, t_ns: int) -> int:
+        """Distance of ``t_ns`` to the nearest expected edge."""
+        after = (t_ns - self.edge_ns) % self.period_ns
+        return min(after, self.period_ns - after)
+
+    def is_clear(self, t_ns: int) -> bool:
+        """Whether it is certain which edge a reading at ``t_ns`` shows."""
+        return self.misses < _LOST and self.clearance(t_ns) > self.guard_ns
+
+    @property
+    def sure(self) -> bool:
+        """Whether the edges are known as well as they can be."""
+        return self.guard_ns <= _MIN_GUARD_NS
+
+    @property
+    def lost(self) -> bool:
+        """Edges are not where they were: the period must be measured again."""
+        return self.misses >= _LOST
 
     def hit(self, before_ns: int, t_ns: int) -> None:
         """The value changed between two polls at ``before_ns`` and ``t_ns``; far apart tells little."""
         if t_ns - before_ns > _CLOSE_NS:
             return
-        periods = max(1, round((t_ns - self.edge_ns) / self.period_ns))
+        seen = (before_ns + t_ns) // 2
+        periods = max(1, round((seen - self.edge_ns) / self.period_ns))
         expected = self.edge_ns + periods * self.period_ns
-        residual = t_ns - expected
-        self.period_ns += round(_PERIOD_CORRECTION * residual / periods)
+        residual = seen - expected
+        if abs(residual) > 2 * NS_PER_MS:  # not jitter: the driver was reloaded
+            self.edge_ns = seen
+            self.misses += 1
+            return
+        self.misses = 0
+        gain = min(_PERIOD_CORRECTION * periods, _PERIOD_CORRECTION_MAX)
+        self.period_ns += round(gain * residual / periods)
         self.edge_ns = expected + round(_PHASE_CORRECTION * residual)
         self.guard_ns = max(_MIN_GUARD_NS, self.guard_ns // 2)
 
     def missed(self) -> None:
         """No change in the window looked at: look wider next time."""
+        self.misses += 1
         self.guard_ns = min(self.period_ns // 2, self.guard_ns * 2)
+
+
+def clear_moment(trackers: Collection[EdgeTracker], t_ns: int) -> int:
+    """When to read all counters at once, from ``t_ns`` to one period later: far from everyone's edges.
+
+    The first moment that is far enough from all, else the middle of the widest span between edges.
+    """
+    if all(tracker.clearance(t_ns) >= _ENOUGH_NS for tracker in trackers):
+        return t_ns
+    end = t_ns + max(tracker.period_ns for tracker in trackers)
+    edges = sorted(edge for tracker in trackers for edge in _edges(tracker, t_ns, end))
+    best, widest = t_ns, 0
+    for a, b in itertools.pairwise(edges):
+        moment = max(t_ns, a + min((b - a) // 2, _ENOUGH_NS))
+        width = min(moment - a, b - moment)
+        if width > widest:
+            best, widest = moment, width
+            if widest >= _ENOUGH_NS:
+                break
+    return best
+
+
+def _edges(tracker: EdgeTracker, start_ns: int, end_ns: int) -> range:
+    """Expected edges from the last one before ``start_ns`` to the first one after ``end_ns``."""
+    return range(tracker.last(start_ns), tracker.due(end_ns) + 1, tracker.period_ns)

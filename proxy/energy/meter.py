@@ -22,15 +22,19 @@ class Found:
 
 
 class Source(Protocol):
-    """A way to read devices. Used from one thread only: the sampler's."""
+    """A way to read devices. Used from one thread only: its sampler's."""
 
-    name: str  # goes into records: nvml, zeus, prometheus, replay, simulated, estimate
+    name: str  # goes into records: nvml, zeus, prometheus, agent, replay, simulated, estimate, ...
+    interval_s: float | None  # shortest useful time between two readings; None: the sampler's own
 
     def open(self) -> list[Found]:
         """Find the devices; raises :class:`SensorError`."""
 
     def read(self) -> list[Sample]:
-        """One reading of each device that could be read now; a failing device is left out."""
+        """What is new of each device that could be read now; a failing device is left out.
+
+        Stamps are this host's monotonic clock, in order for each device.
+        """
 
     def close(self) -> None:
         """Give the library back; never raises."""
@@ -40,5 +44,8 @@ class Source(Protocol):
 class EdgeSource(Source, Protocol):
     """A source of cumulative counters whose update edges the sampler may look for."""
 
-    def peek(self) -> Sample | None:
-        """A reading of one device, always the same, cheap enough to repeat; None: not now."""
+    def counters(self) -> tuple[str, ...]:
+        """Ids of the devices that are read by a counter."""
+
+    def peek(self, device: str) -> Sample | None:
+        """A reading of one counter, cheap enough to repeat; None: not now."""

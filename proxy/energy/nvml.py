@@ -1,35 +1,46 @@
 """NVIDIA GPUs through NVML: the only file that imports pynvml.
 
-A device is read by its cumulative energy counter (Volta and newer), else by power: ``POWER_INSTANT``,
-``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Every poll is emitted, equal values included: the
-core integrates, and dropping equal power readings would lose constant stretches. A driver whose version
+A device is read by its cumulative energy counter (Volta and newer), else by power: ``POWER_INSTANT``, the
+driver's ring buffer, ``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Every poll is emitted, equal
+values included: the core integrates, and dropping equal power readings would lose constant stretches. A
+reading that is an average over the last second is stamped at that second's middle. A driver whose version
 says "simulated" makes the source ``nvml-simulated``.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import pynvml
 
-from proxy.clock import now_ns
+from proxy.clock import WallAnchor, now_ns
 from proxy.core.events import Device, Sample
 from proxy.energy.meter import Found, SensorError
+from proxy.energy.ring import PowerRing
 from proxy.energy.selection import Selection, pick
 from proxy.units import MW_PER_WATT, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
 _RETRY_NS: Final = NS_PER_SECOND
 _GAIN_ERROR: Final = 0.05  # per board, up to about 5 % (arXiv 2312.02741)
+_POWER_ERROR: Final = 0.10  # polled power: up to 9 % off an external meter (same source)
 _POWER_AVERAGE: Final = 185
 _POWER_INSTANT: Final = 186
+_GPU_SCOPE, _MODULE_SCOPE = 0, 1
 _AMPERE: Final = 7
+_GA100: Final = ("A100", "A30", "A800")  # of the Ampere family, and yet instantaneous (nvml.h)
+_HALF_AVERAGE_NS: Final = NS_PER_SECOND // 2
 
 COUNTER: Final = "energy counter"
 INSTANT: Final = "power (instant)"
+RING: Final = "power (driver's ring buffer)"
 AVERAGE: Final = "power (1 s average)"
 USAGE: Final = "power (GetPowerUsage)"
+USAGE_AVERAGE: Final = "power (GetPowerUsage, 1 s average)"
+HOST: Final = "power (module less GPU, instant)"
 
 _WAYS_OUT: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no libnvidia-ml.so.1: install the NVIDIA driver, or in a "
@@ -42,45 +53,55 @@ _WAYS_OUT: Final = {
     "nvidia module or reboot",
 }
 
-_READERS: Final[dict[str, Callable[[Any], float]]] = {}
+_AVERAGES: Final = (AVERAGE, USAGE_AVERAGE)
 
 
-def _reader(name: str) -> Callable[[Callable[[Any], float]], Callable[[Any], float]]:
-    """Register a way of reading, in order of preference."""
-
-    def register(function: Callable[[Any], float]) -> Callable[[Any], float]:
-        _READERS[name] = function
-        return function
-
-    return register
-
-
-@_reader(COUNTER)
 def _counter_mj(handle: Any) -> float:
     return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
 
-@_reader(INSTANT)
-def _instant_mw(handle: Any) -> float:
-    return _field_mw(handle, _POWER_INSTANT)
-
-
-@_reader(AVERAGE)
-def _average_mw(handle: Any) -> float:
-    return _field_mw(handle, _POWER_AVERAGE)
-
-
-@_reader(USAGE)
 def _usage_mw(handle: Any) -> float:
     return float(pynvml.nvmlDeviceGetPowerUsage(handle))
 
 
-def _field_mw(handle: Any, number: int) -> float:
-    """One power field value; its own return code raises as a call's would."""
-    value = pynvml.nvmlDeviceGetFieldValues(handle, [number])[0]
-    if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    return float(value.value.uiVal)
+def _fields_mw(handle: Any, *fields: tuple[int, int]) -> list[float]:
+    """Power field values by (field, scope); a field's own return code raises as a call's would."""
+    values = pynvml.nvmlDeviceGetFieldValues(handle, list(fields))
+    for value in values:
+        if value.nvmlReturn != pynvml.NVML_SUCCESS:
+            raise pynvml.NVMLError(value.nvmlReturn)
+    return [float(value.value.uiVal) for value in values]
+
+
+def _host_mw(handle: Any) -> float:
+    """Grace Hopper: what the module draws beside its GPU, both read in one call."""
+    module, gpu = _fields_mw(handle, (_POWER_INSTANT, _MODULE_SCOPE), (_POWER_INSTANT, _GPU_SCOPE))
+    return max(module - gpu, 0.0)
+
+
+_READERS: Final[dict[str, Callable[[Any], float]]] = {
+    COUNTER: _counter_mj,
+    INSTANT: lambda handle: _fields_mw(handle, (_POWER_INSTANT, _GPU_SCOPE))[0],
+    RING: lambda handle: _ring_points(handle, 0)[-1][1],
+    AVERAGE: lambda handle: _fields_mw(handle, (_POWER_AVERAGE, _GPU_SCOPE))[0],
+    USAGE: _usage_mw,
+    USAGE_AVERAGE: _usage_mw,
+    HOST: _host_mw,
+}
+_CAUTIONS: Final = {
+    INSTANT: ("power readings may see only a part of the time (H100, A100: 25 ms of every 100)",),
+    AVERAGE: ("an average over 1 s: what is shorter is not resolved",),
+}
+_PREFERENCE: Final = (COUNTER, INSTANT, RING, AVERAGE, USAGE)
+
+
+def _ring_points(handle: Any, after_us: int) -> list[tuple[int, float]]:
+    """(unix microseconds, milliwatts) of the driver's buffer; empty where there is nothing newer."""
+    try:
+        _, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, after_us)
+    except pynvml.NVMLError_NotFound:
+        return []
+    return [(int(s.timeStamp), float(s.sampleValue.uiVal)) for s in samples]
 
 
 @dataclass(slots=True)
@@ -93,16 +114,29 @@ class _Gpu:
     notes: tuple[str, ...] = ()
     latency_ns: int = 0
     retry_ns: int | None = None
-    failure: str = field(default="")
+    failure: str = ""
+    ring: PowerRing = field(default_factory=PowerRing)
 
 
 class NvmlSource:
-    """The GPUs of this host. ``selection`` says which (``--devices``, CUDA_VISIBLE_DEVICES)."""
+    """The GPUs of this host. ``selection`` says which (``--devices``, CUDA_VISIBLE_DEVICES).
 
-    def __init__(self, selection: Selection | None = None, clock: Callable[[], int] = now_ns) -> None:
+    ``host``: on Grace Hopper, the rest of each module too, as a device of kind ``host``.
+    """
+
+    interval_s: float | None = None
+
+    def __init__(
+        self,
+        selection: Selection | None = None,
+        clock: Callable[[], int] = now_ns,
+        *,
+        host: bool = False,
+    ) -> None:
         self.name = "nvml"
         self._selection = selection or Selection()
         self._clock = clock
+        self._host = host
         self._gpus: list[_Gpu] = []
 
     def open(self) -> list[Found]:
@@ -114,7 +148,7 @@ class NvmlSource:
         try:
             if "simulated" in _text(pynvml.nvmlSystemGetDriverVersion()):
                 self.name = "nvml-simulated"
-            self._gpus = [self._open_gpu(i) for i in self._chosen()]
+            self._gpus = [gpu for i in self._chosen() for gpu in self._open_gpu(i)]
         except pynvml.NVMLError as error:
             self.close()
             raise SensorError(f"NVML: {_explain(error)}") from error
@@ -127,36 +161,40 @@ class NvmlSource:
         return [Found(g.device, g.reading, None, seconds_from_ns(g.latency_ns), g.notes) for g in self._gpus]
 
     def read(self) -> list[Sample]:
-        """One reading of each device; a failing one is left out, logged once, tried each second."""
+        """What is new of each device; a failing one is left out, logged once, tried each second."""
         samples = []
         for gpu in self._gpus:
-            if gpu.retry_ns is not None and self._clock() < gpu.retry_ns:
-                continue
-            sample = self._read_gpu(gpu)
-            if sample is not None:
-                samples.append(sample)
+            if gpu.retry_ns is None or self._clock() >= gpu.retry_ns:
+                samples += self._read_gpu(gpu)
         return samples
 
-    def peek(self) -> Sample | None:
-        """The first device's counter; None when it fails or a device has power readings only."""
-        if any(gpu.reading != COUNTER for gpu in self._gpus):
-            return None
-        first = self._gpus[0]
-        return None if first.retry_ns is not None else self._read_gpu(first)
+    def counters(self) -> tuple[str, ...]:
+        """Ids of the devices that are read by their energy counter."""
+        return tuple(gpu.device.id for gpu in self._gpus if gpu.reading == COUNTER)
+
+    def peek(self, device: str) -> Sample | None:
+        """One device's counter; None while it fails."""
+        gpu = next(gpu for gpu in self._gpus if gpu.device.id == device)
+        samples = self._read_gpu(gpu) if gpu.retry_ns is None else []
+        return samples[0] if samples else None
 
     def failures(self) -> dict[str, str]:
         """Devices that cannot be read now, and why."""
         return {g.device.id: g.failure for g in self._gpus if g.retry_ns is not None}
 
-    def foreign_processes(self, own: frozenset[int]) -> dict[str, tuple[int, ...]]:
-        """Compute processes on each device other than ``own``; devices that do not tell are left out."""
+    def processes(self) -> dict[str, dict[int, float | None]]:
+        """Compute processes by device: pid -> SM utilisation in percent, None where not told.
+
+        A device whose driver lists no processes is left out. Pids are those of the host's namespace.
+        """
         found = {}
         for gpu in self._gpus:
             try:
                 running = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
             except pynvml.NVMLError:
                 continue
-            found[gpu.device.id] = tuple(p.pid for p in running if p.pid not in own)
+            shares = _utilisation(gpu.handle)
+            found[gpu.device.id] = {p.pid: shares.get(p.pid) for p in running}
         return found
 
     def close(self) -> None:
@@ -174,52 +212,67 @@ class NvmlSource:
         ]
         return pick(self._selection, uuids)
 
-    def _open_gpu(self, index: int) -> _Gpu:
+    def _open_gpu(self, index: int) -> list[_Gpu]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         _refuse_mig(handle, index)
+        reading, latency_ns, notes = self._choose_reading(handle, index)
         device = Device(
             id=f"gpu{index}",
             name=_text(pynvml.nvmlDeviceGetName(handle)),
             uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
             source=self.name,
-            gain_error=_GAIN_ERROR,
+            gain_error=_GAIN_ERROR if reading == COUNTER else _POWER_ERROR,
         )
-        reading, latency_ns, notes = self._choose_reading(handle, index)
-        return _Gpu(device, handle, reading, (*notes, *_context(handle)), latency_ns)
+        found = [_Gpu(device, handle, reading, (*notes, *_context(handle)), latency_ns)]
+        if self._host and _answers(_host_mw, handle):
+            rest = Device(f"host{index}", f"CPU and memory of the module of gpu{index}", kind="host")
+            found.append(_Gpu(msgspec.structs.replace(rest, uuid=device.uuid), handle, HOST))
+        return found
 
     def _choose_reading(self, handle: Any, index: int) -> tuple[str, int, tuple[str, ...]]:
         """The best reading that answers, its call latency, and why better ones were passed over."""
         notes = []
-        for name, read in _READERS.items():
+        for name in _PREFERENCE:
             started = self._clock()
             try:
-                read(handle)
-            except pynvml.NVMLError as error:
+                _READERS[name](handle)
+            except (pynvml.NVMLError, IndexError) as error:
                 notes.append(f"no {name}: {error}")
                 continue
-            if name == USAGE and pynvml.nvmlDeviceGetArchitecture(handle) >= _AMPERE:
-                notes.append("GetPowerUsage is a 1 s average on Ampere (except A100) and newer")
-            return name, self._clock() - started, tuple(notes)
+            latency_ns = self._clock() - started
+            notes += _CAUTIONS.get(name, ())
+            if name == USAGE and _is_average(handle):
+                name = USAGE_AVERAGE  # noqa: PLW2901
+            return name, latency_ns, tuple(notes)
         raise SensorError(f"NVML: gpu{index} has neither energy nor power: {'; '.join(notes)}")
 
-    def _read_gpu(self, gpu: _Gpu) -> Sample | None:
+    def _read_gpu(self, gpu: _Gpu) -> list[Sample]:
         try:
             if gpu.retry_ns is not None:
                 gpu.handle = self._reacquire(gpu)
             before = self._clock()
-            value = _READERS[gpu.reading](gpu.handle)
-            after = self._clock()
+            samples = self._samples(gpu, before)
+            gpu.latency_ns = self._clock() - before
         except pynvml.NVMLError as error:
             self._failed(gpu, error)
-            return None
+            return []
         if gpu.retry_ns is not None:
             _LOG.warning("%s answers again", gpu.device.id)
             gpu.retry_ns, gpu.failure = None, ""
-        gpu.latency_ns = after - before
-        t_ns = (before + after) // 2
+        return samples
+
+    def _samples(self, gpu: _Gpu, before_ns: int) -> list[Sample]:
+        """Call the driver; the stamp of a reading is the middle of the call."""
+        if gpu.reading == RING:
+            points = _ring_points(gpu.handle, gpu.ring.last_us)
+            return gpu.ring.take(gpu.device.id, self.name, points, WallAnchor.take())
+        value = _READERS[gpu.reading](gpu.handle)
+        t_ns = (before_ns + self._clock()) // 2
         if gpu.reading == COUNTER:
-            return Sample(t_ns, gpu.device.id, energy_mj=value, source=self.name)
-        return Sample(t_ns, gpu.device.id, power_mw=value, source=self.name)
+            return [Sample(t_ns, gpu.device.id, energy_mj=value, source=self.name)]
+        if gpu.reading in _AVERAGES:
+            t_ns -= _HALF_AVERAGE_NS
+        return [Sample(t_ns, gpu.device.id, power_mw=value, source=self.name)]
 
     def _failed(self, gpu: _Gpu, error: Exception) -> None:
         if gpu.retry_ns is None:
@@ -229,11 +282,38 @@ class NvmlSource:
 
     def _reacquire(self, gpu: _Gpu) -> Any:
         """A fresh handle by UUID: after a driver reload the old one is dead, and indices may move."""
-        try:
-            return pynvml.nvmlDeviceGetHandleByUUID(gpu.device.uuid)
-        except pynvml.NVMLError_Uninitialized:
-            pynvml.nvmlInit()
-            return pynvml.nvmlDeviceGetHandleByUUID(gpu.device.uuid)
+        if all(other.retry_ns is not None for other in self._gpus):
+            self._restart()  # the driver may have been reloaded: what the library holds is dead too
+        return pynvml.nvmlDeviceGetHandleByUUID(gpu.device.uuid)
+
+    def _restart(self) -> None:
+        with contextlib.suppress(pynvml.NVMLError_Uninitialized):
+            pynvml.nvmlShutdown()
+        pynvml.nvmlInit()
+
+
+def _answers(read: Callable[[Any], float], handle: Any) -> bool:
+    try:
+        read(handle)
+    except pynvml.NVMLError:
+        return False
+    return True
+
+
+def _is_average(handle: Any) -> bool:
+    """Whether ``GetPowerUsage`` is a 1 s average: Ampere and newer, but for GA100 (nvml.h)."""
+    if pynvml.nvmlDeviceGetArchitecture(handle) < _AMPERE:
+        return False
+    return not any(model in _text(pynvml.nvmlDeviceGetName(handle)) for model in _GA100)
+
+
+def _utilisation(handle: Any) -> dict[int, float]:
+    """SM utilisation by pid over the last second or so, percent; empty where the driver does not tell."""
+    try:
+        samples = pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
+    except pynvml.NVMLError:
+        return {}
+    return {s.pid: float(s.smUtil) for s in sorted(samples, key=lambda s: s.timeStamp)}
 
 
 def _refuse_mig(handle: Any, index: int) -> None:

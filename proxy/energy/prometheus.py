@@ -45,6 +45,7 @@ class PrometheusSource:
     """One exporter's page; the first known metric that is on it is read."""
 
     name = "prometheus"
+    interval_s: float | None = None
 
     def __init__(
         self,

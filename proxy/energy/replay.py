@@ -16,6 +16,7 @@ class ReplaySource:
     """Samples of a timeline file, shifted so that the first is due when the source is opened."""
 
     name = "replay"
+    interval_s: float | None = None
 
     def __init__(self, path: Path, clock: Callable[[], int] = now_ns) -> None:
         self._path = path

@@ -1,35 +1,39 @@
 """The sampler: one thread that reads a source at absolute deadlines and hands over what it read.
 
 Deadlines are ``start + k * interval``: a slow call delays one tick and skips those it ran over, counted,
-and never shifts the rest. Where all devices have energy counters, a tick waits for the counter's next
-own edge and polls closely around it, so that a sample's stamp is the edge's.
+and never shifts the rest. Counters are read away from their own update edges, and a reading takes the
+stamp of the edge it shows; now and then one counter is polled closely to see where its edges are.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.edges import EdgeTracker, measure_period
+from proxy.energy.edges import EdgeTracker, clear_moment
 from proxy.energy.meter import EdgeSource, SensorError, Source
-from proxy.units import NS_PER_MS, NS_PER_SECOND, seconds_from_ns
+from proxy.energy.probe import probe
+from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
 _POLL_NS: Final = NS_PER_MS // 4
-_MEASURE_POLL_NS: Final = NS_PER_MS
-_MEASURE_NS: Final = 450 * NS_PER_MS
-_SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot find an edge: plain ticks
-_SLOW_CALLS: Final = 3  # once may be the scheduler's doing
+_FOLLOW_NS: Final = NS_PER_SECOND // 4  # how often the edges of one of the counters are looked at
+_EAGER_TICKS: Final = 200  # at first at each tick, until all edges are known well
 
 Callback = Callable[[list[Sample]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerStats:
-    """What the sampler did so far. Latency is that of one reading of all devices, in seconds."""
+    """What the sampler did so far. Latency is that of one reading of all devices, in seconds.
+
+    ``periods_s`` are the counters' update periods by device, ``update_period_s`` the longest of them.
+    """
 
     ticks: int = 0
     skipped: int = 0
@@ -37,6 +41,7 @@ class SamplerStats:
     update_period_s: float | None = None
     latency_s: float | None = None
     latency_max_s: float = 0.0
+    periods_s: dict[str, float] = field(default_factory=dict)
 
 
 class Sampler:
@@ -58,11 +63,13 @@ class Sampler:
         self._source = source
         self._peeked = source if isinstance(source, EdgeSource) else None
         self._on_samples = on_samples
-        self._interval_ns = round(NS_PER_SECOND / hz)
+        self._interval_ns = max(round(NS_PER_SECOND / hz), ns_from_seconds(source.interval_s or 0.0))
         self._clock = clock
         self._wait = wait or self._wait_real
         self._stop = threading.Event()
-        self._edges: EdgeTracker | None = None
+        self._trackers: dict[str, EdgeTracker] = {}
+        self._last: dict[str, Sample] = {}
+        self._follow_ns = 0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -82,79 +89,84 @@ class Sampler:
         """Read until told to stop; closes the source."""
         try:
             self._emit(self._read())
-            stopped = self._measure()
+            if self._peeked is not None:
+                self._measure(self._peeked, self._peeked.counters())
             target = self._clock()
-            while not stopped:
+            while True:
                 target = self._next(target)
-                stopped = self._tick(target)
+                moment = clear_moment(self._trackers.values(), target) if self._trackers else target
+                if self._wait(moment):
+                    break
+                self.stats = replace(self.stats, ticks=self.stats.ticks + 1)
+                self._emit([self._at_edge(sample) for sample in self._read()])
+                self._follow()
         finally:
             self._source.close()
 
     def _next(self, target_ns: int) -> int:
         """The next deadline after ``target_ns`` that has not passed; those that have are skipped."""
         interval = self._interval_ns
-        if self._edges is not None:
-            interval = max(interval, self._edges.period_ns)
+        if self._trackers:
+            interval = max(interval, *(tracker.period_ns for tracker in self._trackers.values()))
         late = max(0, self._clock() - target_ns - interval) // interval
         if late:
             self.stats = replace(self.stats, skipped=self.stats.skipped + late)
         return target_ns + (late + 1) * interval
 
-    def _tick(self, target_ns: int) -> bool:
-        """Read at the deadline, or at the counter's next edge; True when told to stop."""
-        edges = self._edges
-        if edges is None:
-            stopped = self._wait(target_ns)
-            samples = [] if stopped else self._read()
+    def _at_edge(self, sample: Sample) -> Sample:
+        """The reading at the stamp of the edge it shows, where that is certain; else as it is."""
+        tracker = self._trackers.get(sample.device)
+        last = self._last.get(sample.device)
+        self._last[sample.device] = sample
+        if tracker is None or not tracker.is_clear(sample.t_ns):
+            return sample
+        edge = tracker.last(sample.t_ns)
+        if last is not None and (edge <= last.t_ns or sample.energy_mj == last.energy_mj):
+            return sample
+        self._last[sample.device] = moved = msgspec.structs.replace(sample, t_ns=edge)
+        return moved
+
+    def _follow(self) -> None:
+        """When it is time: look closely at the next edge of the counter not looked at for longest."""
+        now = self._clock()
+        if self._peeked is None or not self._trackers or now < self._follow_ns:
+            return
+        if self.stats.ticks > _EAGER_TICKS or all(t.sure for t in self._trackers.values()):
+            self._follow_ns = now + _FOLLOW_NS
+        device = next(iter(self._trackers))
+        tracker = self._trackers[device] = self._trackers.pop(device)  # to the end of the queue
+        if tracker.lost:
+            del self._trackers[device]
+            self._measure(self._peeked, (device,))
         else:
-            due = edges.due(target_ns)
-            stopped = self._wait(due - edges.guard_ns)
-            samples = [] if stopped else self._read_at_edge(edges, due)
-        if not stopped:
-            self.stats = replace(self.stats, ticks=self.stats.ticks + 1)
-            self._emit(samples)
-        return stopped
+            self._look(self._peeked, device, tracker)
 
-    def _read_at_edge(self, edges: EdgeTracker, due_ns: int) -> list[Sample]:
-        """Poll one counter closely until it steps or the window around ``due_ns`` ends; then read all."""
-        before = self._peek()
-        while before is not None and self._clock() < due_ns + edges.guard_ns:
+    def _look(self, source: EdgeSource, device: str, tracker: EdgeTracker) -> None:
+        """Poll one counter from before its next edge until it steps or should have."""
+        due = tracker.due(self._clock() + tracker.guard_ns)
+        if self._wait(due - tracker.guard_ns):
+            return
+        before = source.peek(device)
+        while before is not None and self._clock() < due + tracker.guard_ns:
             if self._wait(self._clock() + _POLL_NS):
-                break
-            now = self._peek()
-            if now is None:
-                break
-            if now.energy_mj != before.energy_mj:
-                edges.hit(before.t_ns, now.t_ns)
-                return self._read()
+                return
+            now = source.peek(device)
+            if now is not None and now.energy_mj != before.energy_mj:
+                tracker.hit(before.t_ns, now.t_ns)
+                return
             before = now
-        edges.missed()
-        return self._read()
+        tracker.missed()
 
-    def _measure(self) -> bool:
-        """Poll fast for a while to find the counter's update period; True when told to stop."""
-        end, polls, slow, last = self._clock() + _MEASURE_NS, 0, 0, self._peek()
-        changes: list[int] = []
-        while last is not None and (now := self._clock()) < end:
-            if self._wait(now + _MEASURE_POLL_NS):
-                return True
-            started = self._clock()
-            sample = self._peek()
-            slow += self._clock() - started > _SLOW_CALL_NS
-            if sample is None or slow >= _SLOW_CALLS:
-                return False
-            polls += 1
-            if sample.energy_mj != last.energy_mj:
-                changes.append(sample.t_ns)
-            last = sample
-        period = measure_period(changes, polls)
-        if period is not None:
-            self._edges = EdgeTracker(period, changes[-1])
-            self.stats = replace(self.stats, update_period_s=seconds_from_ns(period))
-        return False
-
-    def _peek(self) -> Sample | None:
-        return None if self._peeked is None else self._peeked.peek()
+    def _measure(self, source: EdgeSource, devices: tuple[str, ...]) -> None:
+        """Find the update periods of counters."""
+        periods = dict(self.stats.periods_s)
+        for device, seen in probe(source, devices, self._clock, self._wait).items():
+            tracker = seen.tracker()
+            if tracker is not None:
+                self._trackers[device] = tracker
+                periods[device] = seconds_from_ns(tracker.period_ns)
+        longest = max(periods.values(), default=None)
+        self.stats = replace(self.stats, periods_s=periods, update_period_s=longest)
 
     def _read(self) -> list[Sample]:
         """One reading of the source; a failure is counted and logged, and yields nothing."""

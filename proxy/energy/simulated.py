@@ -18,6 +18,7 @@ class SimulatedSource:
     """The devices of a simulator's shared file (``power_timeline``): asked for by name, never guessed."""
 
     name = "simulated"
+    interval_s: float | None = None
 
     def __init__(self, path: Path, clock: Callable[[], int] = now_ns) -> None:
         self._path = path
@@ -44,9 +45,13 @@ class SimulatedSource:
         samples = (self._sample(block) for block in self._blocks)
         return [sample for sample in samples if sample is not None]
 
-    def peek(self) -> Sample | None:
-        """The first device's counter; None while it is lost."""
-        return self._sample(self._blocks[0])
+    def counters(self) -> tuple[str, ...]:
+        """Ids of all devices."""
+        return tuple(f"gpu{block.index}" for block in self._blocks)
+
+    def peek(self, device: str) -> Sample | None:
+        """One device's counter; None while it is lost."""
+        return self._sample(self._blocks[int(device.removeprefix("gpu"))])
 
     def close(self) -> None:
         """Unmap the file; never raises."""

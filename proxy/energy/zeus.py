@@ -18,6 +18,7 @@ class ZeusSource:
     """The GPUs that ``zeus.device.get_gpus`` finds and that have an energy counter."""
 
     name = "zeus"
+    interval_s: float | None = None
 
     def __init__(self, selection: Selection | None = None, clock: Callable[[], int] = now_ns) -> None:
         self._selection = selection or Selection()

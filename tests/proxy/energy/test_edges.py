@@ -1,4 +1,4 @@
-from proxy.energy.edges import EdgeTracker, measure_period
+from proxy.energy.edges import EdgeTracker, clear_moment, measure_period
 from proxy.units import NS_PER_MS
 
 
@@ -39,3 +39,32 @@ def test_misses_widen_the_window_up_to_half_a_period() -> None:
     for _ in range(10):
         tracker.missed()
     assert tracker.guard_ns == 10 * NS_PER_MS
+
+
+def test_a_far_edge_is_a_new_phase_not_jitter() -> None:
+    tracker = EdgeTracker(20 * NS_PER_MS, 0)
+    tracker.hit(27 * NS_PER_MS, 28 * NS_PER_MS)
+    assert tracker.last(30 * NS_PER_MS) == 27 * NS_PER_MS + NS_PER_MS // 2
+
+
+def test_nothing_is_certain_after_many_misses() -> None:
+    tracker = EdgeTracker(20 * NS_PER_MS, 0, guard_ns=NS_PER_MS)
+    assert tracker.is_clear(10 * NS_PER_MS)
+    for _ in range(6):
+        tracker.missed()
+    assert tracker.lost
+    assert not tracker.is_clear(10 * NS_PER_MS)
+
+
+def test_the_moment_to_read_is_far_from_all_edges() -> None:
+    trackers = [EdgeTracker(20 * NS_PER_MS, phase * NS_PER_MS) for phase in (0, 2, 4, 13, 15)]
+    moment = clear_moment(trackers, NS_PER_MS)
+    assert moment == 7 * NS_PER_MS  # in the span from 4 to 13
+    assert clear_moment(trackers, 8 * NS_PER_MS) == 8 * NS_PER_MS  # clear already
+
+
+def test_the_moment_is_never_early_and_the_best_there_is() -> None:
+    trackers = [EdgeTracker(20 * NS_PER_MS, phase * 2 * NS_PER_MS) for phase in range(10)]
+    moment = clear_moment(trackers, 101 * NS_PER_MS + 7)
+    assert moment >= 101 * NS_PER_MS + 7
+    assert min(tracker.clearance(moment) for tracker in trackers) == NS_PER_MS

@@ -1,5 +1,6 @@
 """The production NVML code on the stand-in: one child process a scenario set, true pynvml inside."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
-from proxy.units import NS_PER_SECOND
+from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -24,6 +25,24 @@ for line in choice.lines: print(line)
 if choice.source:
     for f in choice.found: print("READING", f.device.id, f.reading)
     for s in choice.source.read(): print("SAMPLE", s.device, s.energy_mj, s.power_mw)
+"""
+
+RING = """
+import sys
+from proxy.energy.nvml import NvmlSource
+source = NvmlSource(); source.open()
+stamps = []
+for line in sys.stdin:
+    stamps += [s.t_ns for s in source.read()]
+    print(len(stamps), flush=True)
+print(*stamps)
+"""
+
+HOST = """
+from proxy.energy.nvml import NvmlSource
+source = NvmlSource(host=True)
+print([(f.device.id, f.device.kind, f.reading) for f in source.open()])
+print([(s.device, s.power_mw) for s in source.read()])
 """
 
 LOSS = """
@@ -63,7 +82,12 @@ def test_counter_first_and_the_source_says_simulated(library: Path, tmp_path: Pa
     ("settings", "reading"),
     [
         ({"error_energy": 3}, "power (instant)"),
-        ({"error_energy": 3, "error_fields": 3}, "power (GetPowerUsage)"),
+        ({"error_energy": 3, "error_fields": 3}, "power (driver's ring buffer)"),
+        ({"error_energy": 3, "error_fields": 3, "error_samples": 3}, "power (GetPowerUsage, 1 s average)"),
+        (
+            {"error_energy": 3, "error_fields": 3, "error_samples": 3, "architecture": 5},
+            "power (GetPowerUsage)",
+        ),
     ],
 )
 def test_falls_back_to_power(library: Path, tmp_path: Path, settings: dict[str, int], reading: str) -> None:
@@ -127,3 +151,28 @@ def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_pa
             assert read(1).startswith("['gpu0'] {'gpu1'")  # not asked again within a second
             assert read(NS_PER_SECOND) == "['gpu0', 'gpu1'] {}\n"
             child.stdin.close()
+
+
+def test_the_ring_buffer_gives_every_sample_once(library: Path, tmp_path: Path) -> None:
+    device = SimulatedDevice(update_ns=10 * NS_PER_MS)
+    with Standin(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as standin:
+        standin.configure(0, error_energy=3, error_fields=3)
+        env = {**os.environ, **environment(library, tmp_path / "s")}
+        command = [sys.executable, "-c", RING]
+        done = subprocess.run(command, env=env, input="\n" * 300, capture_output=True, text=True, check=True)
+    stamps = [int(word) for word in done.stdout.splitlines()[-1].split()]
+    assert len(stamps) >= 120  # the whole ring, and what came meanwhile
+    gaps = [b - a for a, b in itertools.pairwise(stamps)]
+    assert all(abs(gap - 10 * NS_PER_MS) < NS_PER_MS for gap in gaps)
+
+
+def test_the_rest_of_a_grace_hopper_module_is_a_host_device(library: Path, tmp_path: Path) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=100)], now_ns() - NS_PER_SECOND) as standin:
+        standin.configure(0, module_watts=80)
+        env = {**os.environ, **environment(library, tmp_path / "s")}
+        command = [sys.executable, "-c", HOST]
+        found, samples = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    assert "('host0', 'host', 'power (module less GPU, instant)')" in found
+    assert "('host0', 80000.0)" in samples

@@ -1,0 +1,70 @@
+"""Measuring a source at start: each counter's update period, and how long a call takes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.core.events import Sample
+from proxy.energy.edges import EdgeTracker, measure_period
+from proxy.energy.meter import EdgeSource
+from proxy.units import NS_PER_MS, seconds_from_ns
+
+_POLL_NS: Final = NS_PER_MS
+_MEASURE_NS: Final = 450 * NS_PER_MS
+_SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot find an edge
+_SLOW_CALLS: Final = 3  # once may be the scheduler's doing
+
+
+@dataclass(slots=True)
+class Probe:
+    """What fast polling of one counter showed. Slow: its calls take too long to look for edges."""
+
+    last: Sample
+    changes: list[int] = field(default_factory=list)
+    latencies: list[int] = field(default_factory=list)
+    slow: int = 0
+    failed: bool = False
+
+    def take(self, sample: Sample | None, latency_ns: int) -> None:
+        """One more poll."""
+        self.latencies.append(latency_ns)
+        self.slow += latency_ns > _SLOW_CALL_NS
+        if sample is None:
+            self.failed = True
+            return
+        if sample.energy_mj != self.last.energy_mj:
+            self.changes.append((sample.t_ns + self.last.t_ns) // 2)
+        self.last = sample
+
+    @property
+    def usable(self) -> bool:
+        """Whether polling on makes sense."""
+        return not self.failed and self.slow < _SLOW_CALLS
+
+    @property
+    def latency_s(self) -> float | None:
+        """Median call latency, seconds."""
+        calls = sorted(self.latencies)
+        return seconds_from_ns(calls[len(calls) // 2]) if calls else None
+
+    def tracker(self) -> EdgeTracker | None:
+        """What follows the edges from here on; None where none were found."""
+        period = measure_period(self.changes, len(self.latencies)) if self.usable else None
+        return None if period is None else EdgeTracker(period, self.changes[-1])
+
+
+def probe(
+    source: EdgeSource, devices: Sequence[str], clock: Callable[[], int], wait: Callable[[int], bool]
+) -> dict[str, Probe]:
+    """Poll the counters of ``devices`` each millisecond for 0.45 s; ``wait`` as of the sampler."""
+    first = ((device, source.peek(device)) for device in devices)
+    probes = {device: Probe(sample) for device, sample in first if sample is not None}
+    end = clock() + _MEASURE_NS
+    while (now := clock()) < end and any(p.usable for p in probes.values()):
+        if wait(now + _POLL_NS):
+            break
+        for device, seen in probes.items():
+            if seen.usable:
+                started = clock()
+                seen.take(source.peek(device), clock() - started)
+    return probes

@@ -17,26 +17,57 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a step costs: once, per decoding stream, per context token it reads, per prompt token."""
+    """What a step costs: once, per decoding stream, per context token it reads, per prompt token.
+
+    ``experts``: what reading the weights of all experts costs; a step pays the share of experts its tokens
+    are routed to.
+    """
 
     static: float
     decode: float
     context: float
     prefill: float
+    experts: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts: how many a layer has, and how many one token is routed to."""
+
+    count: int
+    routed: int
+
+    def touched(self, tokens: int) -> float:
+        """Share of a layer's experts that ``tokens`` tokens need, routed evenly: 1 - (1 - k/E)**tokens."""
+        share: float = 1.0 - (1.0 - self.routed / self.count) ** tokens
+        return share
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The scheduler's limits: streams at once, tokens a step, tokens in the KV cache."""
+    """The scheduler's limits: streams at once, tokens a step, tokens in the KV cache, in the queue."""
 
     max_num_seqs: int
     max_batched_tokens: int
     kv_tokens: int
+    max_model_len: int = 131_072
+    max_waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"limits.max_batched_tokens is {self.max_batched_tokens}, at least max_num_seqs "
+                f"({self.max_num_seqs}) is needed: every stream decodes a token a step"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One model on one GPU: joules and seconds of a step."""
+    """One model on one or several GPUs: joules (of all of them together) and seconds of a step.
+
+    ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead. ``source``: where
+    the constants are from, and which of them were assumed.
+    """
 
     model: str
     device: str
@@ -44,6 +75,10 @@ class Profile:
     joules: Costs
     seconds: Costs
     limits: Limits
+    devices: int = 1
+    cap_watts: float | None = None
+    experts: Experts | None = None
+    source: str = ""
 
 
 def load(name: str) -> Profile:

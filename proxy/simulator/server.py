@@ -13,9 +13,9 @@ import msgspec
 from aiohttp import web
 
 from proxy.clock import WallAnchor, now_ns
-from proxy.simulator.engine import Job
+from proxy.simulator.job import Job
 from proxy.simulator.profile import Profile
-from proxy.simulator.runner import Draw, Runner
+from proxy.simulator.runner import Draw, Runner, StoppedError
 from proxy.units import NS_PER_SECOND
 
 DEFAULT_TOKENS: Final = 128
@@ -111,7 +111,7 @@ class Server:
 
     async def _truth(self, _request: web.Request) -> web.Response:
         runner = self.runner
-        return _json({"idle_joules": runner.idle_joules, "busy_joules": runner.busy_joules})
+        return _json({"idle_joules": runner.idle_joules(now_ns()), "busy_joules": runner.busy_joules})
 
     async def _truth_of(self, request: web.Request) -> web.Response:
         job = self._jobs.get(request.match_info["id"])
@@ -134,7 +134,9 @@ class Server:
         if body.model != self._profile.model:
             text = f"The model `{body.model}` does not exist. Valid aliases: {self._profile.model}."
             return _error(404, text, "NotFoundError", "model")
-        wanted = body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS
+        wanted = next(
+            (n for n in (body.max_completion_tokens, body.max_tokens) if n is not None), DEFAULT_TOKENS
+        )
         if wanted < 1:
             return _error(
                 400, f"max_tokens must be at least 1, got {wanted}.", "BadRequestError", "max_tokens"
@@ -145,7 +147,7 @@ class Server:
         head = {"id": f"{prefix}-{name}", "object": kind, "created": self._now(), "model": body.model}
         if body.stream:
             return await self._stream(request, body, job, head)
-        text = "".join([word async for word in self._words(job)])
+        text = "".join([word async for word, _ in self._words(job)])
         choice = {"index": 0, "finish_reason": "length"} | (
             {"message": {"role": "assistant", "content": text}} if prefix == "chatcmpl" else {"text": text}
         )
@@ -156,14 +158,16 @@ class Server:
         if len(self._jobs) > _KEEP_TRUTH:
             del self._jobs[next(iter(self._jobs))]
 
-    async def _words(self, job: Job) -> AsyncIterator[str]:
-        """A word for each token; the job is cancelled when its reader goes."""
+    async def _words(self, job: Job) -> AsyncIterator[tuple[str, bool]]:
+        """A word for each token, and whether more come; the job is cancelled when its reader goes."""
         queue = self.runner.submit(job)
         try:
-            number, more = 0, True
+            number = 0
+            more: bool | None = True
             while more:
-                more = await queue.get()
-                yield _WORDS[number % len(_WORDS)] + " "
+                if (more := await queue.get()) is None:
+                    raise StoppedError
+                yield _WORDS[number % len(_WORDS)] + " ", more
                 number += 1
         finally:
             self.runner.leave(job)
@@ -179,8 +183,8 @@ class Server:
             await response.write(_event(head, {"delta": {"role": "assistant", "content": ""}}))
         words = self._words(job)
         try:
-            async for word in words:
-                reason = "length" if job.done and job.emitted == job.output_tokens else None
+            async for word, more in words:
+                reason = None if more else "length"
                 choice = {"delta": {"content": word}} if chat else {"text": word}
                 await response.write(_event(head, choice, reason))
         finally:

@@ -7,9 +7,10 @@ import httpx
 import openai
 import pytest
 
+from proxy.clock import now_ns
 from proxy.simulator.profile import DEFAULT, Costs, load
 from proxy.simulator.server import Server
-from proxy.units import seconds_from_ns
+from proxy.units import NS_PER_MS, seconds_from_ns
 
 FAST = replace(load(DEFAULT), seconds=Costs(static=2e-3, decode=1e-6, context=0.0, prefill=1e-6))
 MODEL = FAST.model
@@ -24,8 +25,9 @@ class Drawn:
     def __call__(self, t_ns: int, watts: float) -> None:
         self.segments.append((t_ns, watts))
 
-    def joules(self) -> float:
-        return sum(w * seconds_from_ns(b - a) for (a, w), (b, _) in pairwise(self.segments))
+    def joules(self, until_ns: int) -> float:
+        whole = [*self.segments, (until_ns, 0.0)]
+        return sum(w * seconds_from_ns(b - a) for (a, w), (b, _) in pairwise(whole))
 
 
 @pytest.fixture
@@ -89,8 +91,9 @@ async def test_errors_have_the_shape_of_vllm(client: openai.AsyncOpenAI, server:
         await client.completions.create(model="other", prompt="x")
     with pytest.raises(openai.NotFoundError):
         await client.embeddings.create(model=MODEL, input="x")
-    with pytest.raises(openai.BadRequestError, match="max_tokens"):
-        await client.completions.create(model=MODEL, prompt="x", max_tokens=-1)
+    for wrong in (-1, 0):
+        with pytest.raises(openai.BadRequestError, match="max_tokens"):
+            await client.completions.create(model=MODEL, prompt="x", max_tokens=wrong)
     async with httpx.AsyncClient() as plain:
         answer = await plain.post(f"http://127.0.0.1:{server.port}/v1/completions", content=b"{")
         assert answer.status_code == 400
@@ -113,8 +116,9 @@ async def test_truth_adds_up_to_the_energy_drawn(
 
     joules = await asyncio.gather(*(ask(str(n)) for n in range(3)))
     assert sum(joules) == pytest.approx(server.runner.busy_joules, rel=1e-9)
-    total = server.runner.busy_joules + server.runner.idle_joules
-    assert total == pytest.approx(drawn.joules(), rel=1e-9)
+    now = now_ns() + NS_PER_MS
+    total = server.runner.busy_joules + server.runner.idle_joules(now)
+    assert total == pytest.approx(drawn.joules(now), rel=1e-9)
 
 
 async def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
@@ -130,3 +134,12 @@ async def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the engine still computes for nobody")
+
+
+async def test_a_slow_reader_sees_one_end(client: openai.AsyncOpenAI) -> None:
+    stream = await client.completions.create(model=MODEL, prompt="x", max_tokens=40, stream=True)
+    reasons = []
+    async for chunk in stream:
+        await asyncio.sleep(0.005)
+        reasons += [choice.finish_reason for choice in chunk.choices]
+    assert reasons == [None] * 39 + ["length"]

@@ -1,0 +1,73 @@
+"""What steps cost: linear in who is in them, touched experts apart, under a power cap.
+
+A step of ``n`` decoding streams over ``c`` context tokens and of ``p`` prompt tokens costs
+``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules. A cap
+stretches time: what is above idle power takes as long as the cap asks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from proxy.simulator.profile import Costs, Profile
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Joules of one step, as the requests in it are charged: a decoding stream, a context token, ..."""
+
+    static: float  # of the whole step
+    token: float  # a decoded token, experts included
+    context: float
+    prompt: float  # a prompt token, experts included
+
+
+class StepCosts:
+    """Costs of a profile's steps. Pure; times in seconds, energy in joules of all devices together."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._joules = profile.joules
+        self._seconds = profile.seconds
+        self._experts = profile.experts
+        self._idle_watts = profile.idle_watts
+        self._cap_watts = profile.cap_watts
+        if self._cap_watts is not None and self._cap_watts <= self._idle_watts:
+            raise ValueError(f"cap_watts {self._cap_watts:g} is not above idle_watts {self._idle_watts:g}")
+
+    def step(self, decode: int, context: int, prompt: int) -> tuple[float, float]:
+        """Seconds and joules of one step."""
+        touched = self._touched(decode + prompt)
+        seconds = _linear(self._seconds, decode, prompt, touched) + self._seconds.context * context
+        joules = _linear(self._joules, decode, prompt, touched) + self._joules.context * context
+        if self._cap_watts is None:
+            return seconds, joules
+        longer = max((joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts), seconds)
+        return longer, joules + self._idle_watts * (longer - seconds)
+
+    def steps(self, decode: int, context: int, count: int) -> tuple[Floats, Floats]:
+        """Seconds and joules of ``count`` steps of decoding, in each of which every stream grows by one."""
+        touched = self._touched(decode)
+        contexts = context + decode * np.arange(count, dtype=np.float64)
+        seconds = _linear(self._seconds, decode, 0, touched) + self._seconds.context * contexts
+        joules = _linear(self._joules, decode, 0, touched) + self._joules.context * contexts
+        if self._cap_watts is None:
+            return seconds, joules
+        needed = (joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts)
+        longer = np.maximum(seconds, needed)
+        return longer, joules + self._idle_watts * (longer - seconds)
+
+    def shares(self, decode: int, prompt: int) -> Shares:
+        """How the joules of a step without cap divide."""
+        each, tokens = self._joules, decode + prompt
+        experts = each.experts * self._touched(tokens) / tokens
+        return Shares(each.static, each.decode + experts, each.context, each.prefill + experts)
+
+    def _touched(self, tokens: int) -> float:
+        return self._experts.touched(tokens) if self._experts is not None else 0.0
+
+
+def _linear(each: Costs, decode: int, prompt: int, touched: float) -> float:
+    return each.static + each.decode * decode + each.prefill * prompt + each.experts * touched

@@ -1,0 +1,59 @@
+"""A request in the simulated engine, and its true joules."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Joules:
+    """True joules of one request, by part."""
+
+    static: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    context: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self.static + self.prefill + self.decode + self.context
+
+
+@dataclass(slots=True)
+class Job:
+    """One sequence: its prompt, the tokens it shall get, and what has become of it.
+
+    ``chain``: a hash for each leading full block of the prompt that other prompts may share, each of all text
+    up to the block's end. ``runs``: its tokens were made at the ends of the steps with these numbers, as
+    half-open ranges; the range it is in now ends with the engine's step number. Counts of tokens.
+    """
+
+    name: str
+    prompt_tokens: int
+    output_tokens: int
+    chain: tuple[Hashable, ...] = ()
+    left: int = 0  # prompt tokens still to compute; after preemption those of its answer too
+    emitted: int = 0  # up to date in jobs that are not decoding: see Engine.emitted
+    cached_tokens: int = 0  # of the prompt, when first scheduled
+    preemptions: int = 0
+    scheduled: int | None = None  # number of the first step it was in
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    joules: Joules = field(default_factory=Joules)
+    # The engine's own:
+    private: int = 0  # blocks held alone
+    shared: int = 0  # leading blocks of the chain held with others
+    joined: int | None = None  # number of its first step of decoding; None: not decoding
+    marks: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        self.left = self.prompt_tokens
+
+    @property
+    def done(self) -> bool:
+        """Whether all its tokens are out."""
+        return self.emitted >= self.output_tokens
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose keys and values are in the cache, while it is not decoding."""
+        return self.prompt_tokens + self.emitted - self.left

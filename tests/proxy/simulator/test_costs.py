@@ -1,0 +1,44 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proxy.simulator.costs import StepCosts
+from proxy.simulator.profile import DEFAULT, Experts, load
+
+PROFILE = load(DEFAULT)
+MIXTURE = replace(PROFILE, experts=Experts(count=128, routed=8), joules=replace(PROFILE.joules, experts=5.0))
+
+
+def test_many_steps_cost_what_they_cost_one_by_one() -> None:
+    for cap in (None, 400.0):
+        costs = StepCosts(replace(PROFILE, cap_watts=cap))
+        seconds, joules = costs.steps(8, 4000, 5)
+        one_by_one = [costs.step(8, 4000 + 8 * i, 0) for i in range(5)]
+        np.testing.assert_allclose(np.column_stack([seconds, joules]), one_by_one, rtol=1e-12)
+
+
+def test_a_cap_makes_steps_longer_and_keeps_what_is_above_idle() -> None:
+    free, capped = StepCosts(PROFILE), StepCosts(replace(PROFILE, cap_watts=300.0))
+    seconds, joules = free.step(100, 50_000, 0)
+    longer, more = capped.step(100, 50_000, 0)
+    assert joules / seconds > 300.0
+    assert more / longer == pytest.approx(300.0)
+    idle = PROFILE.idle_watts
+    assert more - idle * longer == pytest.approx(joules - idle * seconds)
+    assert capped.step(1, 1, 0) == pytest.approx(free.step(1, 1, 0)) or free.step(1, 1, 0)[1] > 0
+    with pytest.raises(ValueError, match="not above idle_watts"):
+        StepCosts(replace(PROFILE, cap_watts=10.0))
+
+
+def test_few_tokens_touch_few_experts() -> None:
+    costs = StepCosts(MIXTURE)
+    added = [costs.step(n, 0, 0)[1] - StepCosts(PROFILE).step(n, 0, 0)[1] for n in (1, 2, 1000)]
+    assert added == pytest.approx([5.0 / 16, 5.0 * (1 - (15 / 16) ** 2), 5.0])
+
+
+def test_shares_add_up_to_the_step() -> None:
+    costs = StepCosts(MIXTURE)
+    shares = costs.shares(7, 90)
+    total = shares.static + 7 * shares.token + 90 * shares.prompt + 3000 * shares.context
+    assert total == pytest.approx(costs.step(7, 3000, 90)[1], rel=1e-12)

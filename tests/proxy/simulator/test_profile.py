@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from proxy.simulator.profile import DEFAULT, Experts, ProfileError, load, names
+
+
+def test_every_profile_of_the_package_loads_and_names_its_source() -> None:
+    assert DEFAULT in names()
+    for name in names():
+        profile = load(name)
+        assert "simulated" in profile.device
+        assert profile.limits.kv_tokens > 0
+
+
+def test_a_profile_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ProfileError, match=names()[0]):
+        load("nothing")
+
+
+def test_a_profile_with_a_wrong_key_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("model = 'x'\n")
+    with pytest.raises(ProfileError, match="missing required field"):
+        load(str(path))
+
+
+def test_a_budget_below_the_streams_is_refused(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "proxy/simulator/profiles" / f"{DEFAULT}.toml").read_text()
+    path = tmp_path / "p.toml"
+    path.write_text(text.replace("max_batched_tokens = 2048", "max_batched_tokens = 100"))
+    with pytest.raises(ProfileError, match="max_batched_tokens is 100"):
+        load(str(path))
+
+
+def test_experts_are_touched_as_tokens_come() -> None:
+    experts = Experts(count=8, routed=2)
+    assert experts.touched(0) == 0.0
+    assert experts.touched(1) == 0.25
+    assert experts.touched(500) == pytest.approx(1.0)

@@ -1,0 +1,64 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from proxy.clock import now_ns
+from proxy.simulator.job import Job
+from proxy.simulator.profile import DEFAULT, Costs, load
+from proxy.simulator.runner import BEHIND_NS, Runner
+from proxy.units import seconds_from_ns
+
+FAST = replace(load(DEFAULT), seconds=Costs(static=2e-3, decode=0.0, context=0.0, prefill=0.0))
+
+
+@asynccontextmanager
+async def running(runner: Runner) -> AsyncIterator[None]:
+    task = asyncio.get_running_loop().create_task(runner.run())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_steps_take_the_profiles_time_however_late_they_start() -> None:
+    runner = Runner(FAST, lambda _t, _w: None)
+    async with running(runner):
+        start = now_ns()
+        queue = runner.submit(Job("a", 1, 150))
+        tokens = 0
+        while await queue.get():
+            tokens += 1
+        took = seconds_from_ns(now_ns() - start) - runner.late_seconds
+    assert tokens == 149
+    # One step's rounding and one restart of the schedule at most: nothing that grows with the steps.
+    assert took == pytest.approx(150 * 2e-3, abs=seconds_from_ns(BEHIND_NS) + 5e-3)
+
+
+async def test_idle_joules_grow_while_idle_and_only_then() -> None:
+    runner = Runner(FAST, lambda _t, _w: None)
+    async with running(runner):
+        await asyncio.sleep(0)
+        now = now_ns()
+        more = runner.idle_joules(now + 1_000_000_000) - runner.idle_joules(now)
+        assert more == pytest.approx(FAST.idle_watts)
+        queue = runner.submit(Job("a", 1, 50))
+        await queue.get()
+        assert runner.idle_joules(now) == runner.idle_joules(now + 1_000_000_000)
+
+
+async def test_a_failure_is_logged_and_ends_every_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def draw(_t: int, watts: float) -> None:
+        if watts != FAST.idle_watts:
+            raise ValueError("the file is gone")
+
+    runner = Runner(FAST, draw)
+    with caplog.at_level(logging.ERROR):
+        async with running(runner):
+            queue = runner.submit(Job("a", 1, 5))
+            assert await queue.get() is None
+            assert await runner.submit(Job("b", 1, 5)).get() is None
+    assert "the simulated engine failed" in caplog.text
+    assert runner.failed

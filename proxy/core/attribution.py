@@ -47,7 +47,7 @@ class Attributor:
         policy: str = "steps",
         devices: Sequence[Device] = (),
         *,
-        settle_s: float = 30.0,
+        settle_s: float = 120.0,
         stale_s: float = 30.0,
     ) -> None:
         """Waits are in seconds of the timeline.

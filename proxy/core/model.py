@@ -49,6 +49,18 @@ class EnergyModel:
         """Whether enough busy time was seen for the terms to mean something."""
         return self.seconds >= MATURE_SECONDS
 
+    def copy(self) -> "EnergyModel":
+        """A model of its own with the same past."""
+        other = EnergyModel(self.groups)
+        other.adopt(self)
+        return other
+
+    def adopt(self, other: "EnergyModel") -> None:
+        """Take the other's past as one's own."""
+        self._gram, self._moment = other._gram.copy(), other._moment.copy()
+        self._power, self._weight, self.seconds = other._power, other._weight, other.seconds
+        self.theta, self.variance = other.theta.copy(), other.variance
+
     def widen(self, groups: int) -> None:
         """Make room for more groups; what was learned stays."""
         old = self.groups * WIDTH

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
-from proxy.core.model import EnergyModel
+from proxy.core.model import PRIOR, EnergyModel
 from proxy.core.work import WIDTH
 
-_STRETCH: Final = 48  # steps a row of the duration fit under a standing queue
 _CERTAIN_STEPS: Final = 10
+_ROUNDS: Final = 4  # of placing prompts and fitting durations in turn, until there is a fit
 _SILENT: Final = 5.0
+_OUTLIER: Final = 3.0  # residuals beyond so many typical ones teach nothing
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
 
@@ -45,73 +46,136 @@ def place(
     if len(stamps) < 2 or not len(step):
         return step, prompts.request, prompts.tokens
     took = stamps - begins
-    earliest = np.minimum(np.searchsorted(begins, prompts.arrival, side="left"), step)
-    features = np.zeros((len(stamps), WIDTH + 1))
-    features[:, :WIDTH] = decoding
-    features[:, 0] = 1.0
-    features[:, 3] = np.bincount(step, prompts.tokens, minlength=len(stamps))
-    _learn(features, took, _certain(earliest, step, len(stamps)), durations)
-    per_token = float(durations.theta[3])
-    if not durations.mature or per_token <= 0.0:
-        return step, prompts.request, prompts.tokens
-    usual = features[:, :3] @ durations.theta[:3]
-    room = np.maximum(took - usual, 0.0) / per_token
-    step, row, tokens = _lay_back(earliest, prompts, room)
+    view = _View(_decode_only(decoding), took, *_earliest(begins, prompts), prompts)
+    if durations.mature:
+        placed = view.placed(durations.theta[:WIDTH])
+        view.teach(durations, placed, durations.theta[:WIDTH])
+    else:
+        placed = view.first_placed(durations)
+    step, row, tokens = placed
     return step, prompts.request[row], tokens
 
 
-def _certain(earliest: Ints, step: Ints, steps: int) -> NDArray[np.bool_]:
-    """Steps in which no prompt was waiting or half done, so that what they computed is known."""
-    spread = earliest < step
-    change = np.zeros(steps + 1)
-    np.add.at(change, earliest[spread], 1.0)
-    np.add.at(change, step[spread] + 1, -1.0)
-    return np.asarray(np.cumsum(change)[:steps] == 0.0)
+def _decode_only(decoding: Floats) -> Floats:
+    features = decoding.copy()
+    features[:, 0] = 1.0
+    return features
 
 
-def _learn(features: Floats, took: Floats, certain: NDArray[np.bool_], durations: EnergyModel) -> None:
-    """Fit durations: over steps whose work is certain, or, under a standing queue, over long stretches.
+def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
+    """The first step each prompt can have been in (P,), by its arrival; and by the prompt finished before it.
 
-    Steps that took far longer than most hold a silence and say nothing.
+    Engines compute one prompt after the other (vLLM and SGLang at most one is half done).
     """
-    if np.count_nonzero(features[certain, 3]) >= _CERTAIN_STEPS:
-        rows, seconds = features[certain], took[certain]
-    else:
-        stretch = np.arange(len(took)) // _STRETCH
-        rows = np.stack([np.bincount(stretch, column) for column in features.T], axis=1)
-        seconds = np.bincount(stretch, took).astype(float)
-    usable = (seconds > 0.0) & (seconds < _SILENT * float(np.quantile(seconds, 0.9)))
-    durations.learn(rows[usable], seconds[usable], seconds[usable])
+    arrived = np.minimum(np.searchsorted(begins, prompts.arrival, side="left"), prompts.step)
+    order = np.lexsort((prompts.arrival, prompts.step))
+    finished = np.empty(len(order), np.int64)
+    finished[order[1:]] = prompts.step[order[:-1]]
+    finished[order[0]] = 0
+    return arrived, np.maximum(arrived, finished)
 
 
-def _lay_back(earliest: Ints, prompts: Prompts, room: Floats) -> tuple[Ints, Ints, Floats]:
-    """Each prompt into the room of its steps, last come first, backwards from its first token."""
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Steps of a block and the prompts to be laid into them."""
+
+    decoding: Floats  # (B, 4)
+    took: Floats  # (B,) seconds
+    arrived: Ints  # (P,)
+    free: Ints  # (P,)
+    prompts: Prompts
+
+    def whole(self) -> tuple[Ints, Ints, Floats]:
+        """Each prompt in the step of its first token."""
+        return self.prompts.step, np.arange(len(self.prompts.step)), self.prompts.tokens
+
+    def placed(self, theta: Floats) -> tuple[Ints, Ints, Floats]:
+        """Each prompt where the durations leave room for it."""
+        if theta[3] <= 0.0:
+            return self.whole()
+        room = np.maximum(self.took - self.decoding @ theta, 0.0) / theta[3]
+        return _lay_back(self.arrived, self.free, self.prompts, room)
+
+    def features(self, placed: tuple[Ints, Ints, Floats]) -> Floats:
+        rows = np.zeros((len(self.took), WIDTH + 1))
+        rows[:, :WIDTH] = self.decoding
+        rows[:, 3] = np.bincount(placed[0], placed[2], minlength=len(rows))
+        return rows
+
+    def typical(self, rows: Floats, theta: Floats) -> tuple[NDArray[np.bool_], float]:
+        """Steps that took about as long as their work says, and the scale of the others' doubt."""
+        usable = self.took < _SILENT * float(np.quantile(self.took, 0.95))
+        residual = np.abs(self.took - rows[:, :WIDTH] @ theta)
+        scale = float(np.median(residual[usable])) if usable.any() else 0.0
+        return usable & (residual <= _OUTLIER * max(scale, 1e-4 * float(np.median(self.took)))), scale
+
+    def teach(self, durations: EnergyModel, placed: tuple[Ints, Ints, Floats], theta: Floats) -> float:
+        """Fit durations to the typical steps; returns the typical residual."""
+        rows = self.features(placed)
+        typical, scale = self.typical(rows, theta)
+        durations.learn(rows[typical], self.took[typical], self.took[typical])
+        return scale
+
+    def first_placed(self, durations: EnergyModel) -> tuple[Ints, Ints, Floats]:
+        """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
+        best: tuple[float, EnergyModel, tuple[Ints, Ints, Floats]] | None = None
+        scaled = np.array(PRIOR)
+        placed = self.whole()
+        total = self.features(placed).sum(axis=0)[:WIDTH]
+        scaled *= float(self.took.sum()) / max(float(total @ scaled), 1e-12)
+        for start in (placed, self.placed(scaled)):
+            placed, theta = start, None
+            for _ in range(_ROUNDS):
+                trial = durations.copy()
+                theta = self._robust(trial, placed, theta)
+                placed = self.placed(theta)
+            rows = self.features(placed)
+            _, scale = self.typical(rows, theta)
+            if best is None or scale < best[0]:
+                best = (scale, trial, placed)
+        durations.adopt(best[1])
+        return best[2]
+
+    def _robust(self, trial: EnergyModel, placed: tuple[Ints, Ints, Floats], theta: Floats | None) -> Floats:
+        rows = self.features(placed)
+        if theta is None:
+            probe = trial.copy()
+            probe.learn(rows, self.took, self.took)
+            theta = probe.theta[:WIDTH]
+        self.teach(trial, placed, theta)
+        return trial.theta[:WIDTH]
+
+
+def _lay_back(arrived: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Ints, Ints, Floats]:
+    """Each prompt into the room of its steps, last come first, backwards from its first token.
+
+    Back to the step in which the prompt before it was finished; further only for what finds no room there.
+    """
     left = room.tolist()
     step_out: list[int] = []
     row_out: list[int] = []
     tokens_out: list[float] = []
     order = np.lexsort((prompts.arrival, prompts.step))[::-1]
     for row in order.tolist():
-        last = int(prompts.step[row])
-        first = int(earliest[row])
-        wanted = float(prompts.tokens[row])
+        last, wanted = int(prompts.step[row]), float(prompts.tokens[row])
         least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
-        at, rest = last, wanted
-        chunks: list[tuple[int, float]] = []
-        while at >= first and rest > 0.0:
+        chunks: dict[int, float] = {}
+        rest = wanted
+        for at in range(last, int(arrived[row]) - 1, -1):
             take = min(rest, left[at])
-            if at == first or rest - take < least:
+            if rest - take < least:
                 take = rest
             if take >= least or take == rest:
-                chunks.append((at, take))
+                chunks[at] = take
                 left[at] = max(left[at] - take, 0.0)
                 rest -= take
-            at -= 1
-        if not chunks or chunks[0][0] != last:
-            chunks.insert(0, (last, min(least, wanted) * 1e-3))
-        scale = wanted / sum(tokens for _, tokens in chunks)
-        for place_at, tokens in chunks:
-            step_out.append(place_at)
+            if rest <= 0.0 or (at <= free[row] and rest < 0.3 * wanted):
+                break
+        if last not in chunks:
+            chunks[last] = min(least, wanted) * 1e-3
+        scale = wanted / sum(chunks.values())
+        for at, tokens in chunks.items():
+            step_out.append(at)
             row_out.append(row)
             tokens_out.append(tokens * scale)
     return np.array(step_out), np.array(row_out), np.array(tokens_out)

@@ -19,11 +19,12 @@ _COLUMNS: Final = ("measured", "requests", "idle", "unattributed")
 class Account:
     """Cumulative joules at the edges of closed windows; totals are kept for ever, edges for a while."""
 
-    __slots__ = ("_columns", "_edges", "device", "name", "series", "series_start_ns")
+    __slots__ = ("_columns", "_edges", "device", "gain_error", "name", "series", "series_start_ns")
 
-    def __init__(self, device: str, name: str | None = None) -> None:
+    def __init__(self, device: str, name: str | None = None, gain_error: float | None = None) -> None:
         self.device = device
         self.name = name
+        self.gain_error = gain_error
         self.series = EnergySeries()
         self.series_start_ns: int | None = None  # first reading ever; the series forgets
         self._edges = array("q")

@@ -8,35 +8,26 @@ joules, bit for bit, live and offline.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from proxy.core.accounts import Account
-from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample
-from proxy.core.model import EnergyModel
-from proxy.core.policies import policy_named
+from proxy.core.device_model import DeviceModel, group_terms
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span, Step
+from proxy.core.outputs import NEVER, Streams
+from proxy.core.policies import Block, policy_named
+from proxy.core.shares import Share, share_of
 from proxy.core.tracks import Charge, Group, Track
-from proxy.core.work import WIDTH, Work, share
-from proxy.schema import DeviceAccount, ModelTerms, Parts
-from proxy.units import NS_PER_MS, ns_from_seconds, seconds_from_ns
+from proxy.core.work import Work, share
+from proxy.schema import DeviceAccount, ModelTerms
+from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
+_BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
+_COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
+_COLD_QUIET_NS: Final = 5 * NS_PER_SECOND  # or so long when no more is to be seen
+_BATCH: Final = 1 << 16  # outputs taken at once
 
-
-class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """The joules of one request, as the core knows them (fields as in ``RequestEnergy``)."""
-
-    request: str
-    joules: float | None
-    joules_low: float | None
-    joules_high: float | None
-    parts: Parts | None
-    policy: str
-    evidence: str
-    devices: dict[str, float]
-    unknown: str | None
-    final: bool
+__all__ = ["Attributor", "Share"]
 
 
 class Attributor:
@@ -61,38 +52,51 @@ class Attributor:
         self._accounts: dict[str, Account] = {}
         self._models: dict[str, DeviceModel] = {}
         self._groups: dict[tuple[str, ...], Group] = {}
+        self._streams = Streams()
+        self._slots: dict[str, int] = {}  # of open requests
         self._tracks: dict[str, tuple[Track, Group]] = {}
         self._young: dict[str, Track] = {}  # running, and not yet older than settle_s
         self._ended: dict[str, Track] = {}  # ended, and not yet final
+        self._outputs: list[Output] = []  # not taken yet
         self._done: list[Share] = []
-        self._now: int | None = None
+        self._now = -NEVER
         self._declare(devices)
 
     def _declare(self, devices: Iterable[Device]) -> None:
         for device in devices:
-            self._accounts[device.id] = Account(device.id, device.name)
+            self._accounts.setdefault(device.id, Account(device.id, device.name, device.gain_error))
 
     def feed(self, event: Event) -> None:
         """Take one event; raises ``ValueError`` for a stamp before the last one."""
-        if isinstance(event, Header):
-            self._declare(event.devices)
+        t_ns = event.t_ns
+        if t_ns is None or t_ns < self._now:
+            self._header_or_refuse(event)
             return
-        if self._now is not None and event.t_ns < self._now:
-            raise ValueError(f"t_ns {event.t_ns} is before {self._now}: events must be in order")
-        self._now = event.t_ns
+        self._now = t_ns
+        if type(event) is Output:
+            self._outputs.append(event)
+            if len(self._outputs) >= _BATCH:
+                self._take_outputs()
+            return
         match event:
-            case Output():
-                found = self._tracks.get(event.request)
-                if found is not None and found[0].end is None:
-                    found[1].output(found[0], event.t_ns, event.tokens)
             case Sample():
                 self._sample(event)
             case Arrive():
                 self._arrive(event)
             case End():
                 self._end(event)
-            case _:
-                pass  # engine evidence: not used yet
+            case Step():
+                self._step(event)
+            case Span():
+                if event.request in self._tracks:
+                    self._tracks[event.request][0].span = event
+            case Header():
+                self._declare(event.devices)
+
+    def _header_or_refuse(self, event: Event) -> None:
+        if not isinstance(event, Header):
+            raise ValueError(f"t_ns {event.t_ns} is before {self._now}: events must be in order")
+        self._declare(event.devices)
 
     def _arrive(self, arrive: Arrive) -> None:
         if arrive.request in self._tracks:
@@ -100,8 +104,11 @@ class Attributor:
         key = (*arrive.devices, arrive.backend or arrive.model or "")
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(key, arrive.devices)
-        track = group.open(arrive)
+            group = self._groups[key] = Group(key, arrive.devices, self._streams)
+            group.kept_ns = arrive.t_ns - 1
+        slot = self._streams.open(arrive.t_ns)
+        track = group.tracks[slot] = Track(arrive, slot, evidence=self.policy.evidence)
+        self._slots[arrive.request] = slot
         self._tracks[arrive.request] = (track, group)
         self._young[arrive.request] = track
 
@@ -111,11 +118,42 @@ class Attributor:
             return
         track = found[0]
         track.end = end
+        self._streams.end_ns[track.slot] = end.t_ns
         self._young.pop(end.request, None)
         if self._measured(track):
             self._ended[end.request] = track
         else:
             self._finish(track)
+
+    def _step(self, step: Step) -> None:
+        for group in self._groups.values():
+            if group.devices == step.devices and step.backend in {None, group.key[-1]}:
+                group.steps.append(step)
+
+    def _take_outputs(self) -> None:
+        """Outputs since the last time, into the columns of their groups."""
+        batch, self._outputs = self._outputs, []
+        if not any(account.series.edge_ns is not None for account in self._accounts.values()):
+            return
+        slots, unknown = self._slots, -1
+        slot = np.array([slots.get(o.request, unknown) for o in batch], np.int64)
+        t_ns = np.array([o.t_ns for o in batch], np.int64)
+        tokens = np.array([-1 if o.tokens is None else o.tokens for o in batch], np.int64)
+        # A chunk of no tokens says nothing of the engine.
+        known = (slot >= 0) & (tokens != 0) & (t_ns <= self._streams.end_ns[slot])
+        if not known.all():
+            slot, t_ns, tokens = slot[known], t_ns[known], tokens[known]
+        self._streams.see(t_ns, slot, tokens)
+        groups = list(self._groups.values())
+        if len(groups) == 1:
+            groups[0].outputs.extend(t_ns, slot, tokens)
+            return
+        for group in groups:
+            of_group = np.zeros(len(self._streams.start_ns), bool)
+            of_group[list(group.tracks)] = True
+            mine = of_group[slot]
+            if mine.any():
+                group.outputs.extend(t_ns[mine], slot[mine], tokens[mine])
 
     def _sample(self, sample: Sample) -> None:
         account = self._accounts.get(sample.device)
@@ -146,13 +184,16 @@ class Attributor:
             del self._young[oldest]
         quiet = len(self._tracks) == len(self._ended)
         end = horizon
-        if self.policy.needs_usage and self._young:
-            first = next(iter(self._young.values())).start_ns
-            end = min(horizon, max(first, horizon - self._settle_ns))
-            end = read[0].series.edge_at_or_before(end)
-            if not self._mature() and horizon - start < self._settle_ns:
+        if self.policy.needs_usage:
+            if self._young:
+                first = next(iter(self._young.values())).start_ns
+                end = min(horizon, max(first, horizon - self._settle_ns))
+                end = read[0].series.edge_at_or_before(end)
+            cold = _COLD_QUIET_NS if quiet else _COLD_NS
+            if not self._mature() and horizon - start < cold:
                 return  # a first guess for the terms from as much as may be waited for
-        if end - start >= _BLOCK_NS or (quiet and self._ended and end > start):
+        least = max(_BLOCK_NS, (horizon - start) // _BLOCK_OF_PENDING)
+        if end - start >= least or (quiet and self._ended and end > start):
             self._close(end)
 
     def _mature(self) -> bool:
@@ -160,20 +201,22 @@ class Attributor:
 
     def _close(self, end: int) -> None:
         """Divide what was measured since the last closing, up to ``end``."""
+        self._take_outputs()
         read = [a for a in self._accounts.values() if a.closed_ns is not None and a.closed_ns < end]
         if read:
             start = min(a.closed_ns or 0 for a in read)
-            works = [
-                (group, tracks, self.policy.work(group, tracks, start, end))
-                for group in self._groups.values()
-                if (tracks := _within(group, start, end))
-            ]
+            works = []
+            for group in self._groups.values():
+                if tracks := group.within(min(start, group.kept_ns), end):
+                    works.append((group, tracks, self.policy.work(group, tracks, start, end)))
             for account in read:
                 self._divide(account, works, end)
         for group in self._groups.values():
-            group.forget(end)
-        for track in [t for t in self._ended.values() if self._is_closed(t)]:
-            self._finish(track)
+            running = any(t.end is None or t.end.t_ns > end for t in group.tracks.values())
+            group.forget(group.view(end)[0] if running and self.policy.needs_usage else end)
+        for request, track in list(self._ended.items()):
+            if self._is_closed(track, self._tracks[request][1]):
+                self._finish(track)
 
     def _divide(self, account: Account, works: list[tuple[Group, list[Track], Work]], end: int) -> None:
         """Share one device's windows among the groups on it."""
@@ -182,85 +225,41 @@ class Attributor:
         here = [w for w in works if account.device in w[0].devices]
         model = self._models.setdefault(account.device, DeviceModel())
         slots = [model.slot(group.key) for group, _, _ in here]
-        split = self.policy.split(model.fit, edges, measured, [w[2] for w in here], slots)
-        for (_, tracks, work), terms, scale in zip(here, split.terms, split.scales, strict=True):
-            parts = share(work, terms, scale)
-            life, alone = work.bounds(terms, scale)
-            for index in np.flatnonzero(life + parts.sum(axis=1)).tolist():
+        totals = [work.features() for _, _, work in here]
+        split = self.policy.split(
+            model.fit, Block(edges, measured, [work for _, _, work in here], totals, slots)
+        )
+        model.learned_ns = end
+        rows = zip(here, totals, split.terms, split.scales, split.misfits, strict=True)
+        for (_, tracks, work), total, terms, scale, misfit in rows:
+            dealt = share(work, total, terms, scale, misfit)
+            joules = dealt.parts.sum(axis=1)
+            for index in np.flatnonzero(dealt.life + joules).tolist():
                 track = tracks[index]
                 charge = track.charges.setdefault(account.device, Charge())
-                charge.add(float(parts[index].sum()), float(alone[index]), float(life[index]))
-                track.parts += parts[index]
+                charge.add(float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]))
+                track.parts += dealt.parts[index]
         account.book(edges, measured, split.requests)
         account.series.forget(end)
 
     def _finish(self, track: Track) -> None:
         request = track.arrive.request
         self._done.append(self._share(track, final=True))
-        self._tracks.pop(request)[1].close(track)
+        group = self._tracks.pop(request)[1]
+        del group.tracks[track.slot], self._slots[request]
+        self._streams.close(track.slot)
         self._young.pop(request, None)
         self._ended.pop(request, None)
 
-    def _is_closed(self, track: Track) -> bool:
+    def _is_closed(self, track: Track, group: Group) -> bool:
         end = track.end_ns
-        return end is not None and all((a.closed_ns or 0) >= end for a in self._measured(track))
+        if end is None or group.kept_ns < end:
+            return False
+        return all((a.closed_ns or 0) >= end for a in self._measured(track))
 
     def _share(self, track: Track, *, final: bool) -> Share:
-        accounts = self._measured(track)
-        unknown = self._unknown(track, accounts, final=final)
-        charges = track.charges
-        if not charges and unknown is None:
-            charges = {account.device: Charge() for account in accounts}
-        if not charges:
-            return self._nothing(track, unknown or "no_samples", final=final)
-        joules = sum(c.joules for c in charges.values())
-        edge = sum((a.series.watts or 0.0) * _period_seconds(a) for a in accounts)
-        low = max(sum(c.alone for c in charges.values()) - edge, 0.0)
-        high = sum(c.life for c in charges.values()) + edge
-        return Share(
-            request=track.arrive.request,
-            joules=joules,
-            joules_low=min(low, joules),
-            joules_high=None if unknown else max(high, joules),
-            parts=_parts(track.parts) if self.policy.needs_usage else None,
-            policy=self.policy.name,
-            evidence=self.policy.evidence,
-            devices={device: c.joules for device, c in charges.items()},
-            unknown=unknown,
-            final=final,
-        )
-
-    def _nothing(self, track: Track, reason: str, *, final: bool) -> Share:
-        return Share(
-            request=track.arrive.request,
-            joules=None,
-            joules_low=None,
-            joules_high=None,
-            parts=None,
-            policy=self.policy.name,
-            evidence=self.policy.evidence,
-            devices={},
-            unknown=reason,
-            final=final,
-        )
-
-    def _unknown(self, track: Track, accounts: list[Account], *, final: bool) -> str | None:
-        """Why the energy of a request is not, or not wholly, known."""
-        if not track.arrive.devices:
-            return "no_device"
-        if len(accounts) < len(track.arrive.devices):
-            return "no_samples"
-        end = track.end_ns
-        for account in accounts:
-            first, closed = account.series_start_ns, account.closed_ns
-            if first is None or first > track.start_ns:
-                return "before_first_sample"
-            if final and end is not None and closed is not None and closed < end:
-                return "after_last_sample"
-            for gap in account.series.gaps:
-                if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
-                    return gap.reason
-        return None
+        policy = self.policy
+        return share_of(track, self._measured(track), policy.name, with_parts=policy.needs_usage, final=final)
 
     def drain(self) -> list[Share]:
         """Shares that became final since the last call, in order of becoming so."""
@@ -276,16 +275,17 @@ class Attributor:
         if found is None:
             return None
         track = found[0]
-        copy = Track(track.arrive, end=track.end, parts=track.parts.copy())
+        copy = Track(track.arrive, end=track.end, evidence=track.evidence)
+        running = max(len(self._tracks) - len(self._ended), 1)
         for account in self._measured(track):
-            device = account.device
-            known = track.charges.get(device, Charge())
+            known = track.charges.get(account.device, Charge())
             start = max(account.closed_ns or t_ns, track.start_ns)
             end = min(track.end_ns or t_ns, t_ns)
-            running = len(self._tracks) - len(self._ended)
-            open_joules = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
-            charge = copy.charges[device] = Charge(known.joules, known.alone, known.life)
-            charge.add(open_joules / max(running, 1), 0.0, open_joules)
+            still_open = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
+            charge = copy.charges[account.device] = Charge(known.joules, known.life, known.misfit)
+            charge.add(still_open / running, still_open, still_open / running)
+        total, closed = sum(c.joules for c in copy.charges.values()), float(track.parts.sum())
+        copy.parts = track.parts * (total / closed if closed > 0.0 else 0.0)
         return self._share(copy, final=False)
 
     def flush(self) -> None:
@@ -314,65 +314,9 @@ class Attributor:
 
     def terms(self) -> list[ModelTerms]:
         """The fitted terms of each energy group, summed over its devices; none for unfitted policies."""
-        sums: dict[tuple[str, ...], NDArray[np.float64]] = {}
-        idle: dict[tuple[str, ...], float] = {}
-        fits: dict[tuple[str, ...], EnergyModel] = {}
-        for model in self._models.values():
-            for key, terms in model.terms():
-                if model.fit.variance is not None:
-                    sums[key] = sums.get(key, np.zeros(WIDTH)) + terms
-                    idle[key] = idle.get(key, 0.0) + float(model.fit.theta[-1])
-                    fits[key] = model.fit
-        return [
-            ModelTerms(
-                group=",".join(part for part in key if part),
-                static_j=float(terms[0]),
-                decode_j=float(terms[1]),
-                context_j=float(terms[2]),
-                prefill_j=float(terms[3]),
-                idle_w=idle[key],
-                r2=fits[key].r2,
-                windows=fits[key].windows,
-            )
-            for key, terms in sums.items()
-        ]
+        return group_terms(self._models.values(), self._now)
 
     def closed_ns(self) -> int | None:
         """Until when every device's windows are closed; None with no readings."""
         closed = [a.closed_ns for a in self._accounts.values() if a.closed_ns is not None]
         return min(closed) if closed else None
-
-
-def _period_seconds(account: Account) -> float:
-    return (account.series.period_ns or 0.0) / 1e9
-
-
-class DeviceModel:
-    """The fit of one device, and which group has which of its slots."""
-
-    __slots__ = ("_slots", "fit")
-
-    def __init__(self) -> None:
-        self.fit = EnergyModel(0)
-        self._slots: dict[tuple[str, ...], int] = {}
-
-    def slot(self, key: tuple[str, ...]) -> int:
-        """The slot of a group; a new one is made room for."""
-        if key not in self._slots:
-            self._slots[key] = len(self._slots)
-            self.fit.widen(len(self._slots))
-        return self._slots[key]
-
-    def terms(self) -> list[tuple[tuple[str, ...], NDArray[np.float64]]]:
-        """The four terms of each group."""
-        return [(key, self.fit.theta[i * WIDTH : (i + 1) * WIDTH]) for key, i in self._slots.items()]
-
-
-def _within(group: Group, start: int, end: int) -> list[Track]:
-    """Tracks of a group with a part of their life in [start, end]."""
-    return [t for t in group.tracks.values() if t.start_ns < end and (t.end_ns is None or t.end_ns >= start)]
-
-
-def _parts(joules: NDArray[np.float64]) -> Parts:
-    static, decode, context, prefill = joules.tolist()
-    return Parts(static=static, decode=decode, context=context, prefill=prefill)

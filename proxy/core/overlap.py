@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proxy.core.tracks import Track
-from proxy.core.work import WIDTH, Work
+from proxy.core.work import Work
 
 
 def overlap(tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
@@ -31,12 +31,8 @@ def overlap(tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
         cell_end=knots[1:][busy],
         shared=(members * np.diff(knots) / 1e9)[busy],
         members=members[busy],
-        span_request=np.arange(len(tracks)),
         span_first=renumber[span_first],
         span_last=renumber[span_last],
-        entry_cell=np.empty(0, np.int64),
-        entry_request=np.empty(0, np.int64),
-        entry_features=np.empty((0, WIDTH)),
     )
 
 

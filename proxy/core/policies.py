@@ -15,20 +15,35 @@ from proxy.core.model import EnergyModel
 from proxy.core.overlap import overlap
 from proxy.core.steps import Habits, steps
 from proxy.core.tracks import Group, Track
-from proxy.core.work import WIDTH, Floats, Ints, Work, covered_seconds, in_windows, scale_of_cells
+from proxy.core.work import WIDTH, Floats, Ints, Work, covered_seconds, in_windows, over_cells
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one device's windows are divided: for each work its terms (4,) and cell scales (C,).
+    """How one device's windows are divided: for each work its terms (4,), and for its cells (C,) each the
+    scale (measured over modelled) and the misfit (squared relative mismatch of model and meter).
 
-    ``requests`` (W,) joules of each window that go to requests; the rest is idle. ``noise`` (W,): the
-    relative mismatch of model and meter in each window.
+    ``requests`` (W,) joules of each window that go to requests; the rest is idle.
     """
 
     terms: list[Floats]
     scales: list[Floats]
+    misfits: list[Floats]
     requests: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One device's windows, edges (W + 1,) ns and joules (W,), and the works on it.
+
+    ``totals``: the features of each work's cells, (C, 4); ``slots`` index the device's model.
+    """
+
+    edges: Ints
+    joules: Floats
+    works: Sequence[Work]
+    totals: Sequence[Floats]
+    slots: Sequence[int]
 
 
 class Policy(Protocol):
@@ -41,10 +56,8 @@ class Policy(Protocol):
     def work(self, group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
         """What the group did in [start_ns, end_ns)."""
 
-    def split(
-        self, model: EnergyModel, edges: Ints, joules: Floats, works: Sequence[Work], slots: Sequence[int]
-    ) -> Split:
-        """Divide windows (edges (W + 1,), joules (W,)) of a device among works; ``slots`` index its model."""
+    def split(self, model: EnergyModel, block: Block) -> Split:
+        """Divide the windows of a device among the works on it."""
 
 
 class Overlap:
@@ -59,12 +72,10 @@ class Overlap:
         del group
         return overlap(tracks, start_ns, end_ns)
 
-    def split(
-        self, model: EnergyModel, edges: Ints, joules: Floats, works: Sequence[Work], slots: Sequence[int]
-    ) -> Split:
+    def split(self, model: EnergyModel, block: Block) -> Split:
         """By active request seconds; idle by time."""
-        del model, slots
-        return split_by_time(edges, joules, works, [np.array([1.0, 0.0, 0.0, 0.0])] * len(works))
+        del model
+        return split_by_time(block, np.array([1.0, 0.0, 0.0, 0.0]))
 
 
 class _Stepwise:
@@ -82,7 +93,7 @@ class _Stepwise:
         for track in tracks:
             if track.end is not None and track.end.prompt_tokens is not None:
                 habits.see_prompt(track.end.prompt_tokens)
-        return steps(tracks, group.outputs, start_ns, end_ns, habits)
+        return steps(group, tracks, start_ns, end_ns, habits)
 
 
 class Tokens(_Stepwise):
@@ -90,12 +101,10 @@ class Tokens(_Stepwise):
 
     name = "tokens"
 
-    def split(
-        self, model: EnergyModel, edges: Ints, joules: Floats, works: Sequence[Work], slots: Sequence[int]
-    ) -> Split:
+    def split(self, model: EnergyModel, block: Block) -> Split:
         """By tokens computed and emitted; silence counts next to nothing; idle by time."""
-        del model, slots
-        return split_by_time(edges, joules, works, [np.array([1e-9, 1.0, 0.0, 1.0])] * len(works))
+        del model
+        return split_by_time(block, np.array([1e-9, 1.0, 0.0, 1.0]))
 
 
 class Steps(_Stepwise):
@@ -103,36 +112,45 @@ class Steps(_Stepwise):
 
     name = "steps"
 
-    def split(
-        self, model: EnergyModel, edges: Ints, joules: Floats, works: Sequence[Work], slots: Sequence[int]
-    ) -> Split:
+    def split(self, model: EnergyModel, block: Block) -> Split:
         """By the fitted terms; they are fitted to these windows first."""
-        seconds = np.diff(edges) / 1e9
+        joules, seconds = block.joules, np.diff(block.edges) / 1e9
         happened = np.zeros((len(joules), model.groups * WIDTH + 1))
-        for slot, work in zip(slots, works, strict=True):
-            happened[:, slot * WIDTH : (slot + 1) * WIDTH] = in_windows(work, edges)
-        happened[:, -1] = np.clip(seconds - covered_seconds(works, edges), 0.0, None)
+        for slot, work, totals in zip(block.slots, block.works, block.totals, strict=True):
+            happened[:, slot * WIDTH : (slot + 1) * WIDTH] = in_windows(work, totals, block.edges)
+        happened[:, -1] = np.clip(seconds - covered_seconds(block.works, block.edges), 0.0, None)
         model.learn(happened, joules, seconds)
         theta = model.theta
         busy = happened[:, :-1] @ theta[:-1]
         modelled = busy + happened[:, -1] * theta[-1]
         ratio = np.divide(joules, modelled, out=np.zeros_like(joules), where=modelled > 0.0)
-        terms = [theta[slot * WIDTH : (slot + 1) * WIDTH] for slot in slots]
-        return Split(terms, [scale_of_cells(work, edges, ratio) for work in works], ratio * busy)
+        terms = [theta[slot * WIDTH : (slot + 1) * WIDTH] for slot in block.slots]
+        return _split(block, terms, ratio, ratio * busy)
 
 
-def split_by_time(edges: Ints, joules: Floats, works: Sequence[Work], terms: list[Floats]) -> Split:
-    """Idle energy by the time no request was in the engine; the rest by the works' fixed terms."""
-    seconds = np.diff(edges) / 1e9
-    busy_seconds = np.minimum(covered_seconds(works, edges), seconds)
+def split_by_time(block: Block, terms: Floats) -> Split:
+    """Idle energy by the time no request was in the engine; the rest by fixed terms (4,)."""
+    seconds = np.diff(block.edges) / 1e9
+    busy_seconds = np.minimum(covered_seconds(block.works, block.edges), seconds)
     # A window covered whole leaves no idle crumb of rounding.
     whole = np.isclose(busy_seconds, seconds, rtol=1e-12, atol=0.0)
-    busy = joules * np.where(whole, 1.0, busy_seconds / seconds)
-    weight = np.zeros(len(joules))
-    for work, term in zip(works, terms, strict=True):
-        weight += in_windows(work, edges) @ term
+    busy = block.joules * np.where(whole, 1.0, busy_seconds / seconds)
+    weight = np.zeros(len(busy))
+    for work, totals in zip(block.works, block.totals, strict=True):
+        weight += in_windows(work, totals, block.edges) @ terms
     ratio = np.divide(busy, weight, out=np.zeros_like(busy), where=weight > 0.0)
-    return Split(terms, [scale_of_cells(work, edges, ratio) for work in works], ratio * weight)
+    return _split(block, [terms] * len(block.works), ratio, ratio * weight)
+
+
+def _split(block: Block, terms: list[Floats], ratio: Floats, requests: Floats) -> Split:
+    usual = float(np.average(ratio, weights=requests)) if requests.any() else 1.0
+    misfit = (ratio / usual - 1.0) ** 2
+    return Split(
+        terms,
+        [over_cells(work, block.edges, ratio) for work in block.works],
+        [over_cells(work, block.edges, misfit) for work in block.works],
+        requests,
+    )
 
 
 POLICIES: Final[dict[str, type[Policy]]] = {"steps": Steps, "tokens": Tokens, "overlap": Overlap}

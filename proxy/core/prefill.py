@@ -2,9 +2,10 @@
 
 An engine computes prompts in chunks under a token budget that the proxy cannot see. It need not: a step that
 computes prompt tokens takes longer, so the durations of the steps tell how many there were. The usual
-duration of a step is fitted (base, per decoding stream, per context token, per prompt token) to steps of
-which it is certain what they computed; then each prompt is laid back from the step of its first token,
-first come first served, into the time those steps took beyond what decoding explains.
+duration of a step is fitted (base, per decoding stream, per context token, per prompt token); then each prompt
+is laid back from the step of its first token, one prompt after the other, into the time those steps took
+beyond what decoding explains. Placing and fitting feed each other; before there is a fit they take turns,
+from two sides (each prompt in one step; budgets always full), and what explains the steps better is kept.
 """
 
 from dataclasses import dataclass
@@ -17,165 +18,193 @@ from proxy.core.bursts import Floats, Ints
 from proxy.core.model import PRIOR, EnergyModel
 from proxy.core.work import WIDTH
 
-_CERTAIN_STEPS: Final = 10
-_ROUNDS: Final = 4  # of placing prompts and fitting durations in turn, until there is a fit
-_SILENT: Final = 5.0
-_OUTLIER: Final = 3.0  # residuals beyond so many typical ones teach nothing
+_ROUNDS: Final = 4
+_SILENT: Final = 5.0  # times longer than most: such a step holds a silence
+_OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
+_LOST_SHARE: Final = 0.3  # of a prompt without room where it should be: look for more further back
+
+Placed = tuple[Ints, Ints, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Steps of a block, (B,) each: begin and end (s), decoding streams, tokens of context they read.
+
+    Steps that end in (0, ``until``] are the block's own, the others its surroundings.
+    """
+
+    begins: Floats
+    stamps: Floats
+    streams: Floats
+    context: Floats
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Prompts to be placed, (P,) each: request index, step of the first token, arrival (s), tokens."""
+    """Prompts to be placed, (P,) each: request index, step of the first token, arrival (s), tokens.
+
+    ``reported``: whether the engine told the tokens; else they are a guess.
+    """
 
     request: Ints
     step: Ints
     arrival: Floats
     tokens: Floats
+    reported: NDArray[np.bool_]
 
 
-def place(
-    begins: Floats, stamps: Floats, decoding: Floats, prompts: Prompts, durations: EnergyModel
-) -> tuple[Ints, Ints, Floats]:
-    """Chunks (step, request, tokens) of all prompts; ``decoding`` (B, 4) are the features of decode alone.
-
-    ``durations`` is the fit of step durations; it learns from these steps.
-    """
-    step = prompts.step
-    if len(stamps) < 2 or not len(step):
-        return step, prompts.request, prompts.tokens
-    took = stamps - begins
-    view = _View(_decode_only(decoding), took, *_earliest(begins, prompts), prompts)
+def place(seen: Seen, prompts: Prompts, durations: EnergyModel) -> Placed:
+    """Chunks (step, request, tokens) of all prompts; ``durations`` is the fit of step durations, and learns."""
+    if len(seen.stamps) < 2 or not len(prompts.step):
+        return prompts.step, prompts.request, prompts.tokens
+    view = _View(seen, prompts)
     if durations.mature:
         placed = view.placed(durations.theta[:WIDTH])
-        view.teach(durations, placed, durations.theta[:WIDTH])
+        view.teach(durations, placed)
     else:
         placed = view.first_placed(durations)
     step, row, tokens = placed
     return step, prompts.request[row], tokens
 
 
-def _decode_only(decoding: Floats) -> Floats:
-    features = decoding.copy()
-    features[:, 0] = 1.0
-    return features
-
-
-def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
-    """The first step each prompt can have been in (P,), by its arrival; and by the prompt finished before it.
-
-    Engines compute one prompt after the other (vLLM and SGLang at most one is half done).
-    """
-    arrived = np.minimum(np.searchsorted(begins, prompts.arrival, side="left"), prompts.step)
-    order = np.lexsort((prompts.arrival, prompts.step))
-    finished = np.empty(len(order), np.int64)
-    finished[order[1:]] = prompts.step[order[:-1]]
-    finished[order[0]] = 0
-    return arrived, np.maximum(arrived, finished)
-
-
-@dataclass(frozen=True, slots=True)
 class _View:
-    """Steps of a block and the prompts to be laid into them."""
+    """The steps of a block, and where its prompts can have been."""
 
-    decoding: Floats  # (B, 4)
-    took: Floats  # (B,) seconds
-    arrived: Ints  # (P,)
-    free: Ints  # (P,)
-    prompts: Prompts
+    __slots__ = ("_decoding", "_earliest", "_own", "_prompts", "_took")
 
-    def whole(self) -> tuple[Ints, Ints, Floats]:
-        """Each prompt in the step of its first token."""
-        return self.prompts.step, np.arange(len(self.prompts.step)), self.prompts.tokens
+    def __init__(self, seen: Seen, prompts: Prompts) -> None:
+        self._took = seen.stamps - seen.begins
+        self._own = (seen.stamps > 0.0) & (seen.stamps <= seen.until)
+        self._decoding = np.zeros((len(self._took), WIDTH + 1))
+        self._decoding[:, 0] = 1.0
+        self._decoding[:, 1] = seen.streams
+        self._decoding[:, 2] = seen.context
+        self._prompts = prompts
+        self._earliest = _earliest(seen.begins, prompts)
 
-    def placed(self, theta: Floats) -> tuple[Ints, Ints, Floats]:
-        """Each prompt where the durations leave room for it."""
+    def first_placed(self, durations: EnergyModel) -> Placed:
+        """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
+        whole = self._whole()
+        prior = np.array(PRIOR)
+        total = self._features(whole).sum(axis=0)[:WIDTH]
+        full = self.placed(prior * float(self._took.sum()) / float(total @ prior))
+        best, model, placed = np.inf, durations, whole
+        for start in (whole, full):
+            trial, at = self._in_turn(durations, start)
+            _, doubt = self._typical(self._features(at), trial.theta[:WIDTH])
+            if doubt < best:
+                best, model, placed = doubt, trial, at
+        durations.adopt(model)
+        return placed
+
+    def _in_turn(self, durations: EnergyModel, placed: Placed) -> tuple[EnergyModel, Placed]:
+        rough = durations.copy()
+        rows = self._features(placed)
+        rough.learn(rows[self._own], self._took[self._own], self._took[self._own])
+        for _ in range(_ROUNDS):
+            trial = durations.copy()
+            trial.theta = rough.theta
+            self.teach(trial, placed)
+            placed = self.placed(trial.theta[:WIDTH])
+            rough = trial
+        return rough, placed
+
+    def placed(self, theta: Floats) -> Placed:
+        """Each prompt where durations (base, stream, context, prompt token; s) leave room for it."""
         if theta[3] <= 0.0:
-            return self.whole()
-        room = np.maximum(self.took - self.decoding @ theta, 0.0) / theta[3]
-        return _lay_back(self.arrived, self.free, self.prompts, room)
+            return self._whole()
+        excess = self._took - self._decoding[:, :WIDTH] @ theta
+        return _lay_back(self._earliest, self._prompts, np.maximum(excess, 0.0) / float(theta[3]))
 
-    def features(self, placed: tuple[Ints, Ints, Floats]) -> Floats:
-        rows = np.zeros((len(self.took), WIDTH + 1))
-        rows[:, :WIDTH] = self.decoding
+    def teach(self, durations: EnergyModel, placed: Placed) -> None:
+        """Fit durations to the typical steps of the block."""
+        rows = self._features(placed)
+        typical = self._typical(rows, durations.theta[:WIDTH])[0] & self._own
+        durations.learn(rows[typical], self._took[typical], self._took[typical])
+
+    def _whole(self) -> Placed:
+        """Each prompt in the step of its first token."""
+        return self._prompts.step, np.arange(len(self._prompts.step)), self._prompts.tokens
+
+    def _features(self, placed: Placed) -> Floats:
+        rows = self._decoding.copy()
         rows[:, 3] = np.bincount(placed[0], placed[2], minlength=len(rows))
         return rows
 
-    def typical(self, rows: Floats, theta: Floats) -> tuple[NDArray[np.bool_], float]:
-        """Steps that took about as long as their work says, and the scale of the others' doubt."""
-        usable = self.took < _SILENT * float(np.quantile(self.took, 0.95))
-        residual = np.abs(self.took - rows[:, :WIDTH] @ theta)
-        scale = float(np.median(residual[usable])) if usable.any() else 0.0
-        return usable & (residual <= _OUTLIER * max(scale, 1e-4 * float(np.median(self.took)))), scale
-
-    def teach(self, durations: EnergyModel, placed: tuple[Ints, Ints, Floats], theta: Floats) -> float:
-        """Fit durations to the typical steps; returns the typical residual."""
-        rows = self.features(placed)
-        typical, scale = self.typical(rows, theta)
-        durations.learn(rows[typical], self.took[typical], self.took[typical])
-        return scale
-
-    def first_placed(self, durations: EnergyModel) -> tuple[Ints, Ints, Floats]:
-        """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
-        best: tuple[float, EnergyModel, tuple[Ints, Ints, Floats]] | None = None
-        scaled = np.array(PRIOR)
-        placed = self.whole()
-        total = self.features(placed).sum(axis=0)[:WIDTH]
-        scaled *= float(self.took.sum()) / max(float(total @ scaled), 1e-12)
-        for start in (placed, self.placed(scaled)):
-            placed, theta = start, None
-            for _ in range(_ROUNDS):
-                trial = durations.copy()
-                theta = self._robust(trial, placed, theta)
-                placed = self.placed(theta)
-            rows = self.features(placed)
-            _, scale = self.typical(rows, theta)
-            if best is None or scale < best[0]:
-                best = (scale, trial, placed)
-        durations.adopt(best[1])
-        return best[2]
-
-    def _robust(self, trial: EnergyModel, placed: tuple[Ints, Ints, Floats], theta: Floats | None) -> Floats:
-        rows = self.features(placed)
-        if theta is None:
-            probe = trial.copy()
-            probe.learn(rows, self.took, self.took)
-            theta = probe.theta[:WIDTH]
-        self.teach(trial, placed, theta)
-        return trial.theta[:WIDTH]
+    def _typical(self, rows: Floats, theta: Floats) -> tuple[NDArray[np.bool_], float]:
+        """Steps that took about as long as their work says; the median residual (s)."""
+        usable = self._took < _SILENT * float(np.quantile(self._took, 0.95))
+        residual = np.abs(self._took - rows[:, :WIDTH] @ theta)
+        doubt = float(np.median(residual[usable]))
+        return usable & (residual <= _OUTLIER * max(doubt, 1e-4 * float(np.median(self._took)))), doubt
 
 
-def _lay_back(arrived: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Ints, Ints, Floats]:
-    """Each prompt into the room of its steps, last come first, backwards from its first token.
+def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
+    """The first step each prompt can have been in (P,): by its arrival, and by the prompt finished before it.
+
+    Engines compute one prompt after the other (in vLLM and SGLang at most one is half done).
+    """
+    arrived = np.minimum(np.searchsorted(begins, prompts.arrival, side="left"), prompts.step)
+    order = np.lexsort((prompts.arrival, prompts.step))
+    finished = np.zeros(len(order), np.int64)
+    finished[order[1:]] = prompts.step[order[:-1]]
+    return arrived, np.maximum(arrived, finished)
+
+
+def _lay_back(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats) -> Placed:
+    """Each prompt into the room (tokens) of its steps, last come first, backwards from its first token.
 
     Back to the step in which the prompt before it was finished; further only for what finds no room there.
     """
+    arrived, free = (bound.tolist() for bound in earliest)
     left = room.tolist()
-    step_out: list[int] = []
-    row_out: list[int] = []
-    tokens_out: list[float] = []
-    order = np.lexsort((prompts.arrival, prompts.step))[::-1]
-    for row in order.tolist():
-        last, wanted = int(prompts.step[row]), float(prompts.tokens[row])
-        least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
-        chunks: dict[int, float] = {}
-        rest = wanted
-        for at in range(last, int(arrived[row]) - 1, -1):
-            take = min(rest, left[at])
-            if rest - take < least:
-                take = rest
-            if take >= least or take == rest:
-                chunks[at] = take
-                left[at] = max(left[at] - take, 0.0)
-                rest -= take
-            if rest <= 0.0 or (at <= free[row] and rest < 0.3 * wanted):
-                break
-        if last not in chunks:
-            chunks[last] = min(least, wanted) * 1e-3
-        scale = wanted / sum(chunks.values())
-        for at, tokens in chunks.items():
-            step_out.append(at)
-            row_out.append(row)
-            tokens_out.append(tokens * scale)
-    return np.array(step_out), np.array(row_out), np.array(tokens_out)
+    steps: list[int] = []
+    rows: list[int] = []
+    tokens: list[float] = []
+    last_steps, wants, reported = prompts.step.tolist(), prompts.tokens.tolist(), prompts.reported.tolist()
+    order = np.lexsort((prompts.arrival, prompts.step))[::-1].tolist()
+    # Prompts of known length first: what room they leave is what the others can have had.
+    for row in sorted(order, key=lambda row: not reported[row]):
+        if reported[row]:
+            chunks = _fill(left, last_steps[row], free[row], arrived[row], wants[row])
+        else:
+            chunks = _guess(left, last_steps[row], free[row], wants[row])
+        steps += chunks
+        rows += [row] * len(chunks)
+        tokens += chunks.values()
+    return np.array(steps), np.array(rows), np.array(tokens)
+
+
+def _fill(left: list[float], last: int, free: int, arrived: int, wanted: float) -> dict[int, float]:
+    """Chunks of one prompt by step; takes its room."""
+    least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
+    chunks: dict[int, float] = {}
+    rest = wanted
+    for at in range(last, arrived - 1, -1):
+        take = min(rest, left[at])
+        if rest - take < least:
+            take = rest
+        if take >= least or take == rest:
+            chunks[at] = take
+            left[at] = max(left[at] - take, 0.0)
+            rest -= take
+        if rest <= 0.0 or (at <= free and rest < _LOST_SHARE * wanted):
+            break
+    chunks.setdefault(last, min(least, wanted) * 1e-3)
+    scale = wanted / sum(chunks.values())
+    return {at: tokens * scale for at, tokens in chunks.items()}
+
+
+def _guess(left: list[float], last: int, free: int, usual: float) -> dict[int, float]:
+    """Chunks of a prompt nobody told the length of: all the room since the prompt before it."""
+    chunks = {}
+    for at in range(last, free if free < last else last - 1, -1):
+        if left[at] >= _LEAST_SHARE * usual:
+            chunks[at] = left[at]
+            left[at] = 0.0
+        elif at < last:
+            break
+    return chunks or {last: 1.0}

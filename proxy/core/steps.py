@@ -2,8 +2,9 @@
 
 1. Output events are clustered into bursts; a burst is one step (``bursts``). Several tokens in one chunk
    are as many steps, back to the stream's last one, or one step where there were no more (speculative
-   decoding).
-2. A request's prompt (less what was cached) was computed in the steps that end at its first token.
+   decoding). Answers sent whole are laid into the steps of the others (``whole``).
+2. A request's prompt (less what was cached) was computed in the steps that end at its first token
+   (``prefill``).
 3. Each step costs its static share, equally split, and each request its own decode, context and prefill.
 
 Time in which requests are in the engine and nothing is seen of them is shared equally, as ``overlap`` does.
@@ -16,11 +17,13 @@ from typing import Final
 
 import numpy as np
 
-from proxy.core.bursts import Floats, Ints, burst_of_event, pace, previous_of_stream, separating_gap
+from proxy.core.bursts import Floats, Ints, bursts, by_stream, paces, previous_of_stream, separating_gap
+from proxy.core.lock import blurred, locked
 from proxy.core.model import EnergyModel
-from proxy.core.prefill import Prompts, place
-from proxy.core.tracks import Outputs, Track
-from proxy.core.work import WIDTH, Work
+from proxy.core.prefill import Prompts, Seen, place
+from proxy.core.tracks import Group, Track
+from proxy.core.whole import Clock, reveal, unseen
+from proxy.core.work import Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
 
@@ -30,9 +33,9 @@ class Habits:
     """What was learned of one engine: its pace and its usual prompt, for where a timeline is silent."""
 
     step_seconds: float = _DEFAULT_STEP_SECONDS
+    gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
     prompt_tokens: float = 0.0
     prompts: int = 0
-    last_ns: int = 0  # the last step of closed windows
     durations: EnergyModel = field(default_factory=lambda: EnergyModel(1))
 
     def see_prompt(self, tokens: int) -> None:
@@ -43,13 +46,14 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class _Requests:
-    """Columns of the tracks of a block, (R,) each; times in seconds after the block's origin."""
+    """Columns of the tracks of a block, (R,) each; times in seconds after the block's start."""
 
     start: Floats
     end: Floats
     first: Floats  # NaN: no output yet
     prompt: Floats  # all of it: the context a decode step reads
     computed: Floats  # of it, not cached: what prefill computes
+    reported: Floats  # 1 where the engine told, 0 where the prompt is a guess
     before: Floats  # tokens emitted before the block's events
 
 
@@ -62,126 +66,112 @@ class _Events:
     tokens: Floats
     burst: Ints
     previous: Ints
+    is_first: Ints  # of its request
+    emitted: Floats  # tokens of its request before it
 
 
-def steps(tracks: Sequence[Track], outputs: Outputs, start_ns: int, end_ns: int, habits: Habits) -> Work:
-    """Work of [start_ns, end_ns), from all output events after ``start_ns`` (later ones complete steps)."""
-    requests = _columns(tracks, start_ns, end_ns, habits)
-    events = _events(tracks, outputs, requests, start_ns, habits)
+def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Work:
+    """Work of [start_ns, end_ns), from the outputs around it."""
+    _reveal(group, tracks, habits)
+    requests = _columns(group, tracks, start_ns, end_ns, habits)
+    until = group.view(end_ns)[1]
+    events = _events(group, tracks, requests, start_ns, until, habits)
+    group.step_seconds = habits.step_seconds
     stamps = _stamps(events)
-    begins = _begins(stamps, requests, events, (habits.last_ns - start_ns) / 1e9)
-    cell, request, features = _entries(events, requests, begins, stamps, habits)
-    static = np.bincount(cell, features[:, 0], minlength=len(stamps))
-    features[:, 0] /= np.maximum(static[cell], 1.0)
-    done = stamps[stamps * 1e9 <= end_ns - start_ns]
-    if len(done):
-        habits.last_ns = start_ns + round(float(done[-1]) * 1e9)
-    return _with_silence(requests, begins, stamps, (cell, request, features), start_ns, end_ns, habits)
+    begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
+    entries = _entries(events, requests, begins, stamps, habits, (end_ns - start_ns) / 1e9)
+    return _with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
 
 
-def _columns(tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> _Requests:
-    def seconds(stamp: int | None) -> float:
-        return np.nan if stamp is None else (stamp - start_ns) / 1e9
+def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
+    """Answers sent whole get their outputs, from all steps known by now."""
+    hidden = unseen(group, tracks)
+    if hidden:
+        outputs = group.outputs
+        t = outputs.t_ns / 1e9
+        tokens = np.maximum(outputs.tokens, 1).astype(float)
+        burst, previous, _ = _clustered(t, outputs.slot, tokens, habits)
+        stamps = np.bincount(burst, t) / np.bincount(burst) if len(t) else np.empty(0)
+        joined = np.zeros(len(stamps), bool)
+        # A stream's next token comes in the next step: between the two there was none.
+        again = np.flatnonzero((previous >= 0) & (tokens == 1.0))
+        again = again[burst[again] - burst[previous[again]] == 1]
+        joined[burst[again]] = True
+        reveal(group, hidden, Clock(stamps, joined), habits.step_seconds)
 
-    prompt, cached = [], []
-    for track in tracks:
-        end = track.end
-        known = end.prompt_tokens if end else None
-        prompt.append(habits.prompt_tokens if known is None else float(known))
-        cached.append(float(end.cached_tokens or 0) if end and known is not None else 0.0)
-    far = (end_ns - start_ns) / 1e9
-    ends = [far if t.end_ns is None else seconds(t.end_ns) for t in tracks]
+
+def _clustered(t: Floats, stream: Ints, tokens: Floats, habits: Habits) -> tuple[Ints, Ints, Ints]:
+    """Burst and predecessor of each event, and the order of events by stream."""
+    order = by_stream(stream)
+    previous = previous_of_stream(stream, order)
+    pace = paces(t, tokens, previous)
+    known = np.isfinite(pace)
+    if known.any():
+        habits.step_seconds = float(np.median(pace[known]))
+        habits.gap_seconds = separating_gap(t, habits.step_seconds)
+    burst = bursts(t, previous, pace, habits.gap_seconds)
+    if blurred(burst, tokens, previous):
+        burst = locked(t, stream, tokens, previous)
+    return burst, previous, order
+
+
+def _columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> _Requests:
+    slots = np.array([t.slot for t in tracks], np.int64)
+    streams = group.streams
+    prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
+    cached = [t.end.cached_tokens or 0 if t.end and t.end.prompt_tokens is not None else 0 for t in tracks]
+    reported = np.array([p is not None for p in prompts])
+    prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
+    first = streams.first_ns[slots]
     return _Requests(
-        start=np.array([seconds(t.start_ns) for t in tracks]),
-        end=np.array(ends),
-        first=np.array([seconds(t.first_ns) for t in tracks]),
-        prompt=np.array(prompt),
-        computed=np.maximum(np.array(prompt) - np.array(cached), 1.0),
-        before=np.array([float(t.closed_tokens) for t in tracks]),
+        start=(streams.start_ns[slots] - start_ns) / 1e9,
+        end=np.minimum(streams.end_ns[slots] - start_ns, end_ns - start_ns) / 1e9,
+        first=np.where(first < 0, np.nan, (first - start_ns) / 1e9),
+        prompt=prompt,
+        computed=np.maximum(prompt - np.array(cached), 1.0),
+        reported=reported.astype(float),
+        before=streams.forgotten[slots].astype(float),
     )
 
 
 def _events(
-    tracks: Sequence[Track], outputs: Outputs, requests: _Requests, start_ns: int, habits: Habits
+    group: Group, tracks: Sequence[Track], requests: _Requests, start_ns: int, until_ns: int, habits: Habits
 ) -> _Events:
-    index = np.full(max((t.slot for t in tracks), default=-1) + 1, -1, np.int64)
-    index[[t.slot for t in tracks]] = np.arange(len(tracks))
-    stamp, slot, tokens = outputs.columns()
-    known = (slot < len(index)) & (stamp > start_ns)
-    known[known] = index[slot[known]] >= 0
-    request = index[slot[known]]
-    t = (stamp[known] - start_ns) / 1e9
-    sized = _sized(tracks, request, tokens[known].astype(float))
-    previous = previous_of_stream(request)
-    step = pace(t, sized, previous)
-    habits.step_seconds = step or habits.step_seconds
-    gap = separating_gap(t, habits.step_seconds)
-    burst = burst_of_event(t, previous, gap)
-    hidden = _hidden(tracks, requests, t, burst, habits)
-    if not len(hidden[0]):
-        return _Events(t, request, sized, burst, previous)
-    t, request, sized = (np.concatenate(pair) for pair in zip((t, request, sized), hidden, strict=True))
-    order = np.argsort(t, kind="stable")
-    t, request, sized = t[order], request[order], sized[order]
-    previous = previous_of_stream(request)
-    return _Events(t, request, sized, burst_of_event(t, previous, gap), previous)
+    stamp, slot, tokens = group.outputs.until(until_ns)
+    row = np.full(len(group.streams.start_ns), -1, np.int64)
+    row[[t.slot for t in tracks]] = np.arange(len(tracks))
+    request = row[slot]
+    known = request >= 0
+    if not known.all():
+        stamp, request, tokens = stamp[known], request[known], tokens[known]
+    t = (stamp - start_ns) / 1e9
+    sized = _sized(group, tracks, request, tokens)
+    burst, previous, order = _clustered(t, request, sized, habits)
+    is_first = np.flatnonzero((previous < 0) & (t == requests.first[request]))
+    return _Events(t, request, sized, burst, previous, is_first, _emitted(sized, request, order, requests))
 
 
-def _sized(tracks: Sequence[Track], request: Ints, tokens: Floats) -> Floats:
+def _sized(group: Group, tracks: Sequence[Track], request: Ints, tokens: Ints) -> Floats:
     """Tokens of each chunk; where not known, the answer's tokens spread over its chunks, else one."""
-    unsized = tokens < 0
-    if not unsized.any():
-        return tokens
+    if not (tokens < 0).any():
+        return tokens.astype(float)
     each = np.ones(len(tracks))
     for index, track in enumerate(tracks):
         total = track.end.completion_tokens if track.end else None
-        if total is not None and track.chunks:
-            each[index] = max(total - track.outputs, 0) / track.chunks
-    return np.where(unsized, each[request], tokens)
+        chunks = int(group.streams.chunks[track.slot])
+        if total is not None and chunks:
+            each[index] = max(total - int(group.streams.tokens[track.slot]), 0) / chunks
+    return np.where(tokens < 0, each[request], tokens.astype(float))
 
 
-def _hidden(
-    tracks: Sequence[Track], requests: _Requests, t: Floats, burst: Ints, habits: Habits
-) -> tuple[Floats, Ints, Floats]:
-    """Output events that nobody saw: answers sent whole emit one token a step, back from their end."""
-    clock = np.bincount(burst, t) / np.maximum(np.bincount(burst), 1) if len(burst) else np.empty(0)
-    stamps, owners = [], []
-    hidden = [i for i, t in enumerate(tracks) if not t.chunks and t.end and t.end.completion_tokens]
-    for index in sorted(hidden, key=lambda i: float(requests.end[i])):
-        end = tracks[index].end
-        total = (end.completion_tokens if end else None) or 0
-        ticks = _ticks(clock, requests.start[index], requests.end[index], total, habits.step_seconds)
-        ticks = ticks[ticks > 0.0]
-        clock = np.union1d(clock, ticks)  # steps that only such answers were in are steps of the next, too
-        stamps.append(ticks)
-        owners.append(np.full(len(ticks), index))
-        requests.first[index] = ticks[0] if len(ticks) == total else -1.0
-        requests.before[index] = total - len(ticks)
-    if not stamps:
-        return np.empty(0), np.empty(0, np.int64), np.empty(0)
-    t_hidden = np.concatenate(stamps)
-    return t_hidden, np.concatenate(owners), np.ones(len(t_hidden))
-
-
-def _ticks(clock: Floats, start: float, end: float, count: int, step: float) -> Floats:
-    """``count`` stamps up to ``end``: the steps seen of others, and where none are, at the usual pace."""
-    seen = clock[(clock > start) & (clock <= end + 0.5 * step)]
-    seen = seen[len(seen) - min(count, len(seen)) :]
-    inner = np.concatenate([[start], seen, [end]])
-    room = np.maximum(np.round(np.diff(inner) / step) - 1.0, 0.0)
-    missing = count - len(seen)
-    if missing <= 0:
-        return seen
-    if not room.sum():
-        return np.linspace(start, end, count + 1)[1:]
-    fill = [seen]
-    for left, right, many in zip(inner[-2::-1], inner[:0:-1], room[::-1], strict=True):
-        take = int(min(many, missing))
-        if take:
-            fill.append(right - (right - left) / (many + 1.0) * np.arange(1, take + 1))
-        missing -= take
-    ticks = np.sort(np.concatenate(fill))
-    return ticks if missing <= 0 else np.linspace(start, end, count + 1)[1:]
+def _emitted(tokens: Floats, request: Ints, order: Ints, requests: _Requests) -> Floats:
+    """Tokens its request had emitted before each event, (E,)."""
+    sorted_tokens, sorted_request = tokens[order], request[order]
+    running = np.concatenate([[0.0], np.cumsum(sorted_tokens)])
+    begin = np.concatenate([[0], np.cumsum(np.bincount(request, minlength=len(requests.start)))])[:-1]
+    emitted = np.empty(len(tokens))
+    emitted[order] = running[:-1] + (requests.before - running[begin])[sorted_request]
+    return emitted
 
 
 def _stamps(events: _Events) -> Floats:
@@ -193,12 +183,12 @@ def _stamps(events: _Events) -> Floats:
 
 def _begins(stamps: Floats, requests: _Requests, events: _Events, before: float) -> Floats:
     """When each step began: the last one's end, or the arrival that ended an idle engine or began it."""
-    begins = np.concatenate([[before], stamps[:-1]]) if len(stamps) else np.empty(0)
-    owner = events.request
-    is_first = (events.t == requests.first[owner]) & (events.previous < 0)
+    begins = np.concatenate([[min(before, stamps[0])], stamps[:-1]]) if len(stamps) else np.empty(0)
+    first = events.is_first
     alone = np.full(len(stamps), -np.inf)
-    others = np.bincount(events.burst, ~is_first, minlength=len(stamps)) > 0
-    np.maximum.at(alone, events.burst[is_first], requests.start[owner[is_first]])
+    count = np.bincount(events.burst, minlength=len(stamps))
+    others = count > np.bincount(events.burst[first], minlength=len(stamps))
+    np.maximum.at(alone, events.burst[first], requests.start[events.request[first]])
     # A step of nothing but first tokens began after the last of its requests came; with others decoding
     # in it, it began where the step before it ended.
     begins = np.where(others, begins, np.maximum(begins, alone))
@@ -207,52 +197,50 @@ def _begins(stamps: Floats, requests: _Requests, events: _Events, before: float)
 
 
 def _entries(
-    events: _Events, requests: _Requests, begins: Floats, stamps: Floats, habits: Habits
-) -> tuple[Ints, Ints, Floats]:
-    """One row per request and step: (cell, request, features); static is 1, to be divided by the members."""
-    owner = events.request
-    is_first = (events.t == requests.first[owner]) & (events.previous < 0)
-    emitted = _emitted_before(events, requests)
-    distance = np.where(events.previous >= 0, events.burst - events.burst[events.previous], events.tokens)
-    decoded = events.tokens - is_first
-    count = np.clip(distance, 1.0, np.maximum(np.round(events.tokens), 1.0)).astype(np.int64)
-    count = np.minimum(count, events.burst + 1)
-    decode_count = np.where(is_first, count - 1, count)
-    cell, row = _spread(events.burst, decode_count)
-    features = np.zeros((len(cell), WIDTH))
-    features[:, 0] = 1.0
-    features[:, 1] = decoded[row] / decode_count[row]
-    features[:, 2] = requests.prompt[owner[row]] + emitted[row] + 0.5 * decoded[row]
-    first = np.flatnonzero(is_first)
-    decoding = np.stack(
-        [np.bincount(cell, column, minlength=len(stamps)).astype(float) for column in features.T], axis=1
-    )
+    events: _Events, requests: _Requests, begins: Floats, stamps: Floats, habits: Habits, length: float
+) -> list[Entries]:
+    """Decoding, and prompts; static is one step, to be divided by its members."""
+    decode = _decoding(events, requests)
+    first = events.is_first
+    after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
-        owner[first],
-        np.maximum(events.burst[first] - decode_count[first], 0),
-        requests.start[owner[first]],
-        requests.computed[owner[first]],
+        request=events.request[first],
+        step=np.maximum(events.burst[first] - after, 0),
+        arrival=requests.start[events.request[first]],
+        tokens=requests.computed[events.request[first]],
+        reported=requests.reported[events.request[first]] > 0,
     )
-    step, request, tokens = place(begins, stamps, decoding, prompts, habits.durations)
-    prefill = np.zeros((len(step), WIDTH))
-    prefill[:, 0] = 1.0
-    prefill[:, 3] = tokens
-    return (
-        np.concatenate([cell, step]),
-        np.concatenate([owner[row], request]),
-        np.concatenate([features, prefill]),
+    count = len(stamps)
+    seen = Seen(
+        begins=begins,
+        stamps=stamps,
+        streams=np.bincount(decode.cell, decode.decode, minlength=count),
+        context=np.bincount(decode.cell, decode.context, minlength=count),
+        until=length,
     )
+    step, request, tokens = place(seen, prompts, habits.durations)
+    members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
+    each = 1.0 / np.maximum(members, 1)
+    return [
+        Entries(decode.cell, decode.request, each[decode.cell], decode.decode, decode.context),
+        Entries(step, request, each[step], prefill=tokens),
+    ]
 
 
-def _emitted_before(events: _Events, requests: _Requests) -> Floats:
-    """Tokens its stream had emitted before each event, (E,)."""
-    owner = events.request
-    order = np.argsort(owner, kind="stable")
-    running = np.cumsum(events.tokens[order])
-    base = np.concatenate([[0.0], running])[np.searchsorted(owner[order], np.arange(len(requests.start)))]
-    emitted = np.empty(len(owner))
-    emitted[order] = running - base[owner[order]]
-    return np.asarray(emitted + requests.before[owner] - events.tokens, dtype=float)
+def _decoding(events: _Events, requests: _Requests) -> Entries:
+    """One row per request and step in which it decoded."""
+    decoded = events.tokens.copy()
+    decoded[events.is_first] -= 1.0  # the first token comes with the prompt
+    context = requests.prompt[events.request] + events.emitted + 0.5 * decoded
+    if (events.tokens == 1.0).all():
+        row = np.flatnonzero(decoded > 0.0)
+        return Entries(events.burst[row], events.request[row], None, decoded[row], context[row])
+    room = np.where(events.previous >= 0, events.burst - events.burst[events.previous], events.tokens)
+    count = np.clip(room, 1.0, np.maximum(np.round(events.tokens), 1.0)).astype(np.int64)
+    count = np.minimum(count, events.burst + 1)
+    count[events.is_first] = np.minimum(count, np.round(decoded).astype(np.int64))[events.is_first]
+    cell, row = _spread(events.burst, count)
+    return Entries(cell, events.request[row], None, decoded[row] / count[row], context[row])
 
 
 def _spread(burst: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -266,7 +254,7 @@ def _with_silence(
     requests: _Requests,
     begins: Floats,
     stamps: Floats,
-    entries: tuple[Ints, Ints, Floats],
+    entries: Sequence[Entries],
     start_ns: int,
     end_ns: int,
     habits: Habits,
@@ -292,19 +280,17 @@ def _with_silence(
     silent = np.concatenate([np.zeros(len(stamps)), (right - left) / habits.step_seconds])
     members = np.concatenate([np.zeros(len(stamps)), alive])
     begin, end = begin[order], end[order]
-    first = np.searchsorted(begin, np.maximum(requests.start, 0.0), side="left")
+    first = np.searchsorted(begin, requests.start, side="left")
     last = np.maximum(np.searchsorted(begin, requests.end, side="left"), first)
-    cell, request, features = entries
     return Work(
         requests=len(requests.start),
         cell_start=start_ns + np.round(begin * 1e9).astype(np.int64),
         cell_end=start_ns + np.maximum(np.round(end * 1e9), np.round(begin * 1e9) + 1).astype(np.int64),
         shared=silent[order],
         members=members[order],
-        span_request=np.arange(len(requests.start)),
         span_first=first,
         span_last=last,
-        entry_cell=place[cell],
-        entry_request=request,
-        entry_features=features,
+        entries=tuple(
+            Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
+        ),
     )

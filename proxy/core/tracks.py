@@ -1,28 +1,34 @@
 """Tracks: what is known of each request, from its arrival to its final share; groups of them."""
 
-import bisect
-from array import array
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.events import Arrive, End
+from proxy.core.events import Arrive, End, Span, Step
+from proxy.core.outputs import Outputs, Streams
+
+LEAST_MARGIN_NS = 250_000_000
+_MARGIN_STEPS = 3.0
 
 
 @dataclass(slots=True)
 class Charge:
-    """Joules of one request on one device: its share, what was measured while it was alone, and in all."""
+    """Joules of one request on one device.
+
+    ``life``: joules of all work of its group while it lived; ``misfit``: its joules times the squared
+    relative mismatch of model and meter in their windows.
+    """
 
     joules: float = 0.0
-    alone: float = 0.0
     life: float = 0.0
+    misfit: float = 0.0
 
-    def add(self, joules: float, alone: float, life: float) -> None:
+    def add(self, joules: float, life: float, misfit: float) -> None:
         """Add one block's."""
         self.joules += joules
-        self.alone += alone
         self.life += life
+        self.misfit += misfit
 
 
 @dataclass(slots=True)
@@ -32,10 +38,8 @@ class Track:
     arrive: Arrive
     slot: int = 0
     end: End | None = None
-    first_ns: int | None = None
-    outputs: int = 0  # tokens seen in chunks
-    chunks: int = 0
-    closed_tokens: int = 0  # of them, in closed windows
+    span: Span | None = None
+    evidence: str = "chunks"
     charges: dict[str, Charge] = field(default_factory=dict)
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
 
@@ -49,79 +53,61 @@ class Track:
         """When the answer ended; None while it runs."""
         return self.end.t_ns if self.end else None
 
-
-class Outputs:
-    """Output events not closed yet, in columns: t_ns, slot of the request, tokens (-1: not known)."""
-
-    __slots__ = ("_slot", "_t", "_tokens")
-
-    def __init__(self) -> None:
-        self._t = array("q")
-        self._slot = array("q")
-        self._tokens = array("q")
-
-    def append(self, t_ns: int, slot: int, tokens: int) -> None:
-        """Take one event; stamps in order."""
-        self._t.append(t_ns)
-        self._slot.append(slot)
-        self._tokens.append(tokens)
-
-    def columns(
-        self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Copies of the columns, (E,) each."""
-        return np.array(self._t), np.array(self._slot), np.array(self._tokens)
-
-    def forget(self, t_ns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Drop events at or before ``t_ns``; returns the slots and tokens dropped."""
-        count = bisect.bisect_right(self._t, t_ns)
-        slot, tokens = np.array(self._slot[:count]), np.array(self._tokens[:count])
-        del self._t[:count]
-        del self._slot[:count]
-        del self._tokens[:count]
-        return slot.astype(np.int64), tokens.astype(np.int64)
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The prompt as the engine reported it; None where it did not."""
+        return self.end.prompt_tokens if self.end else None
 
 
 class Group:
-    """The requests on one backend: tracks, and their outputs not closed yet."""
+    """The requests on one backend: tracks by slot, and their outputs that are still needed.
 
-    __slots__ = ("_free", "devices", "key", "outputs", "tracks")
+    Outputs are kept a while beyond the closed windows: the steps around a boundary, and the prompt that is
+    half computed there, must look the same from both of its sides.
+    """
 
-    def __init__(self, key: tuple[str, ...], devices: tuple[str, ...]) -> None:
+    __slots__ = ("devices", "kept_ns", "key", "outputs", "steps", "step_seconds", "streams", "tracks")
+
+    def __init__(self, key: tuple[str, ...], devices: tuple[str, ...], streams: Streams) -> None:
         self.key = key
         self.devices = devices
+        self.streams = streams
         self.outputs = Outputs()
+        self.steps: list[Step] = []
         self.tracks: dict[int, Track] = {}
-        self._free: list[int] = []
+        self.kept_ns = 0
+        self.step_seconds = 0.0
 
-    def open(self, arrive: Arrive) -> Track:
-        """Start a request. Slots are small integers, used again after the final share."""
-        slot = self._free.pop() if self._free else len(self.tracks)
-        track = self.tracks[slot] = Track(arrive, slot)
-        return track
+    def within(self, start_ns: int, end_ns: int) -> list[Track]:
+        """Tracks with a part of their life in [start_ns, end_ns)."""
+        return [
+            t
+            for t in self.tracks.values()
+            if t.start_ns < end_ns and (t.end is None or t.end.t_ns >= start_ns)
+        ]
 
-    def output(self, track: Track, t_ns: int, tokens: int | None) -> None:
-        """Take one chunk of a request; a chunk of no tokens says nothing of the engine."""
-        if tokens == 0:
-            return
-        if track.first_ns is None:
-            track.first_ns = t_ns
-        track.chunks += 1
-        track.outputs += tokens or 0
-        self.outputs.append(t_ns, track.slot, -1 if tokens is None else tokens)
+    def view(self, boundary_ns: int) -> tuple[int, int]:
+        """From and until when outputs tell of the steps at a boundary.
 
-    def forget(self, t_ns: int) -> None:
-        """Drop outputs at or before ``t_ns``: their windows are closed."""
-        slots, tokens = self.outputs.forget(t_ns)
-        if not len(slots):
-            return
-        closed = np.bincount(slots, np.abs(tokens))
-        for slot in np.flatnonzero(closed).tolist():
-            track = self.tracks.get(slot)
-            if track is not None:
-                track.closed_tokens += int(closed[slot])
+        Of the prompts that had arrived there one may be half computed: the next to be finished.
+        """
+        margin = max(LEAST_MARGIN_NS, round(_MARGIN_STEPS * self.step_seconds * 1e9))
+        slots = np.fromiter(self.tracks, np.int64, len(self.tracks))
+        first = self.streams.first_ns[slots]
+        arrived = self.streams.start_ns[slots]
+        ahead = (first > boundary_ns) & (arrived < boundary_ns)
+        if not ahead.any():
+            return boundary_ns - margin, boundary_ns + margin
+        finished = int(first[ahead].min())
+        before = first[(first >= 0) & (first <= boundary_ns)]
+        began = int(arrived[ahead & (first == finished)].min())
+        began = max(began, int(before.max()) if len(before) else began)
+        return min(boundary_ns - margin, began), max(boundary_ns + margin, finished)
 
-    def close(self, track: Track) -> None:
-        """Forget a request whose share is final."""
-        del self.tracks[track.slot]
-        self._free.append(track.slot)
+    def forget(self, kept_ns: int) -> None:
+        """Drop outputs and steps at or before ``kept_ns``."""
+        self.kept_ns = kept_ns
+        slots, tokens = self.outputs.forget(kept_ns)
+        np.add.at(self.streams.forgotten, slots, np.abs(tokens))
+        if self.steps:
+            self.steps = [step for step in self.steps if step.t_ns > kept_ns]

@@ -1,6 +1,6 @@
 """Work: who did what when, as a policy sees it; and its division by what the meter measured.
 
-A policy turns the timeline of one energy group into :class:`Work`. ``divide`` then shares the *measured*
+A policy turns the timeline of one energy group into :class:`Work`. ``share`` then divides the *measured*
 energy of each window in proportion to the modelled energy of the work in it: the model sets proportions,
 the meter sets the sum. All of it is cumulative sums over cells, read at a request's boundaries (as virtual
 time is in fair queueing), so the cost per output event does not grow with concurrency.
@@ -21,12 +21,27 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Entries:
+    """Work of one request in one cell a row, (N,) each; a column that is None is zero throughout."""
+
+    cell: Ints
+    request: Ints
+    static: Floats | None = None  # in steps
+    decode: Floats | None = None  # in tokens
+    context: Floats | None = None  # in tokens read
+    prefill: Floats | None = None  # in tokens
+
+    def columns(self) -> tuple[Floats | None, ...]:
+        """In the order of ``FEATURES``."""
+        return self.static, self.decode, self.context, self.prefill
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What one group did in a block. Requests are indices 0..R-1; cells are disjoint and sorted.
 
-    Shapes: C cells, S spans, N entries. ``shared[c]`` is the static work of cell c (in steps, or seconds for
-    ``overlap``), split equally among ``members[c]`` requests: those whose span [first, last) holds c. An
-    entry adds ``entry_features`` (static, decode, context, prefill) of one request to one cell.
+    Shapes: C cells, S spans. ``shared[c]`` is the static work of cell c (in steps, or seconds for
+    ``overlap``), split equally among ``members[c]`` requests: those whose span [first, last) holds c.
     """
 
     requests: int
@@ -34,38 +49,30 @@ class Work:
     cell_end: Ints  # (C,) ns, > cell_start
     shared: Floats  # (C,)
     members: Floats  # (C,)
-    span_request: Ints  # (S,)
-    span_first: Ints  # (S,)
-    span_last: Ints  # (S,)
-    entry_cell: Ints  # (N,)
-    entry_request: Ints  # (N,)
-    entry_features: Floats  # (N, 4)
+    span_first: Ints  # (R,)
+    span_last: Ints  # (R,)
+    entries: tuple[Entries, ...] = ()
 
     def features(self) -> Floats:
         """Totals of each cell, (C, 4)."""
         cells = len(self.cell_start)
-        totals = np.empty((cells, WIDTH))
-        for column in range(WIDTH):
-            totals[:, column] = np.bincount(self.entry_cell, self.entry_features[:, column], minlength=cells)
+        totals = np.zeros((cells, WIDTH))
+        for entries in self.entries:
+            for column, values in enumerate(entries.columns()):
+                if values is not None:
+                    totals[:, column] += np.bincount(entries.cell, values, minlength=cells)
         totals[:, 0] += np.where(self.members > 0, self.shared, 0.0)
         return totals
 
-    def bounds(self, terms: Floats, scale: Floats) -> tuple[Floats, Floats]:
-        """For each request the joules of all work while it lived, and of that it was alone in, (R,) each."""
-        each = (self.features() @ terms) * scale
-        owners = np.bincount(self.entry_cell, minlength=len(each)) + np.where(
-            self.members > 0, self.members, 0.0
-        )
-        return self._over_spans(each), self._over_spans(np.where(owners == 1, each, 0.0))
-
-    def _over_spans(self, values: Floats) -> Floats:
-        cumulative = np.concatenate([[0.0], np.cumsum(values)])
-        of_span = cumulative[self.span_last] - cumulative[self.span_first]
-        return np.bincount(self.span_request, of_span, minlength=self.requests).astype(float)
+    def over_lives(self, cells: Floats) -> Floats:
+        """For each request the sum of a value of cells, (C,), over its life, (R,)."""
+        cumulative = np.concatenate([[0.0], np.cumsum(cells)])
+        # A difference of cumulative sums may round below zero; no request earns energy.
+        return np.maximum(cumulative[self.span_last] - cumulative[self.span_first], 0.0)
 
 
-def in_windows(work: Work, edges: Ints) -> Floats:
-    """Features that fall into each window, (W, 4).
+def in_windows(work: Work, totals: Floats, edges: Ints) -> Floats:
+    """Features that fall into each window, (W, 4), of ``totals`` (C, 4) of the cells.
 
     Work is spread evenly over its cell.
     """
@@ -75,7 +82,6 @@ def in_windows(work: Work, edges: Ints) -> Floats:
     origin = edges[0]
     knots = np.stack([work.cell_start, work.cell_end], axis=1).ravel() - origin
     at = (edges - origin).astype(float)
-    totals = work.features()
     out = np.empty((count, WIDTH))
     for column in range(WIDTH):
         out[:, column] = np.diff(np.interp(at, knots, _steps_up(totals[:, column])))
@@ -104,10 +110,10 @@ def _steps_up(values: Floats) -> Floats:
     return np.stack([ends - values, ends], axis=1).ravel()
 
 
-def scale_of_cells(work: Work, edges: Ints, ratio: Floats) -> Floats:
-    """Measured over modelled energy for each cell, (C,): the mean over the cell, zero outside the windows."""
+def over_cells(work: Work, edges: Ints, values: Floats) -> Floats:
+    """A value of windows, (W,), as its mean over each cell, (C,), zero outside the windows."""
     origin = edges[0]
-    cumulative = np.concatenate([[0.0], np.cumsum(ratio * np.diff(edges))])
+    cumulative = np.concatenate([[0.0], np.cumsum(values * np.diff(edges))])
     at = (edges - origin).astype(float)
     rise = np.interp(work.cell_end - origin, at, cumulative) - np.interp(
         work.cell_start - origin, at, cumulative
@@ -115,21 +121,35 @@ def scale_of_cells(work: Work, edges: Ints, ratio: Floats) -> Floats:
     return np.asarray(rise / (work.cell_end - work.cell_start), dtype=float)
 
 
-def share(work: Work, terms: Floats, scale: Floats) -> Floats:
-    """Joules of each request by part, (R, 4): modelled work times its cell's scale."""
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What requests got, (R, ...) each: joules by part; of all work in their life; weighted misfit."""
+
+    parts: Floats  # (R, 4)
+    life: Floats
+    misfit: Floats
+
+
+def share(work: Work, totals: Floats, terms: Floats, scale: Floats, misfit: Floats) -> Dealt:
+    """Deal out a block: modelled work times the cell's ``scale`` (C,), measured over modelled.
+
+    ``totals`` (C, 4) of the cells, ``terms`` (4,), ``misfit`` (C,) squared relative mismatch of the windows.
+    """
     parts = np.zeros((work.requests, WIDTH))
-    if len(work.entry_cell):
-        weight = scale[work.entry_cell]
-        for column in range(WIDTH):
-            parts[:, column] = np.bincount(
-                work.entry_request,
-                work.entry_features[:, column] * weight,
-                minlength=work.requests,
-            )
-    if len(work.span_request):
-        each = np.where(work.members > 0, work.shared / np.maximum(work.members, 1.0), 0.0) * scale
-        cumulative = np.concatenate([[0.0], np.cumsum(each)])
-        joules = cumulative[work.span_last] - cumulative[work.span_first]
-        # A difference of cumulative sums may round below zero; no request earns energy.
-        parts[:, 0] += np.bincount(work.span_request, np.maximum(joules, 0.0), minlength=work.requests)
-    return parts * terms
+    doubt = np.zeros(work.requests)
+    for entries in work.entries:
+        weight = scale[entries.cell]
+        joules = np.zeros(len(weight))
+        for column, values in enumerate(entries.columns()):
+            if values is not None and terms[column] > 0.0:
+                each = values * weight * terms[column]
+                parts[:, column] += np.bincount(entries.request, each, minlength=work.requests)
+                joules += each
+        joules *= misfit[entries.cell]
+        doubt += np.bincount(entries.request, joules, minlength=work.requests)
+    silent = np.where(work.members > 0, work.shared / np.maximum(work.members, 1.0), 0.0)
+    if silent.any():
+        each = silent * scale * terms[0]
+        parts[:, 0] += work.over_lives(each)
+        doubt += work.over_lives(each * misfit)
+    return Dealt(parts, work.over_lives((totals @ terms) * scale), doubt)

@@ -1,0 +1,90 @@
+"""Phase lock: steps where the network delays chunks by about as long as a step takes.
+
+Bursts then run into each other, but each stream still counts: between two of its chunks lie as many steps
+as it emitted tokens. The mean rate of all streams, integrated, is a clock of steps in which the delays
+of single chunks average out; each stream keeps one offset to it, for all of its life.
+"""
+
+import heapq
+from typing import Final
+
+import numpy as np
+
+from proxy.core.bursts import Floats, Ints
+
+_ODD_SHARE: Final = 0.03  # of chunks that are further from their stream's last than its tokens: blurred
+
+
+def blurred(burst: Ints, tokens: Floats, previous: Ints) -> bool:
+    """Whether bursts contradict what the streams count: more of them than tokens.
+
+    Bursts of nothing but first tokens do not count: engines that compute prompts first stop decoding then.
+    """
+    again = np.flatnonzero(previous >= 0)
+    if not len(again):
+        return False
+    decoding = np.zeros(int(burst[-1]) + 1)
+    decoding[burst[again]] = 1.0
+    step = np.cumsum(decoding)[burst]
+    apart = step[again] - step[previous[again]]
+    return float(np.mean(apart > np.round(tokens[again]))) > _ODD_SHARE
+
+
+def locked(t: Floats, stream: Ints, tokens: Floats, previous: Ints) -> Ints:
+    """The step of each event by its stream's own count, numbered in order of time, (E,); stamps in order."""
+    count = _counted(tokens, previous)
+    clock = _clock(t, tokens, previous)
+    streams = int(stream.max()) + 1
+    seen = np.bincount(stream, minlength=streams)
+    offset = np.bincount(stream, clock - count, minlength=streams) / np.maximum(seen, 1)
+    step = count + _whole_offsets(stream, offset)[stream]
+    _, inverse = np.unique(np.round(step).astype(np.int64), return_inverse=True)
+    stamps = np.bincount(inverse, t) / np.bincount(inverse)
+    rank = np.empty(len(stamps), np.int64)
+    rank[np.argsort(stamps, kind="stable")] = np.arange(len(stamps))
+    return rank[inverse]
+
+
+def _counted(tokens: Floats, previous: Ints) -> Floats:
+    """Tokens of its stream up to and with each event, (E,)."""
+    running = np.round(tokens)
+    total = running.tolist()
+    for event, before in enumerate(previous.tolist()):
+        if before >= 0:
+            total[event] += total[before]
+    return np.array(total)
+
+
+def _clock(t: Floats, tokens: Floats, previous: Ints) -> Floats:
+    """Steps until each event by the mean rate of the streams active, (E,); idle time counts as two."""
+    again = np.flatnonzero(previous >= 0)
+    before = previous[again]
+    rate = np.round(tokens[again]) / np.maximum(t[again] - t[before], 1e-6)
+    change, active = np.zeros(len(t)), np.zeros(len(t))
+    change[again] -= rate
+    active[again] -= 1.0
+    change[before] += rate
+    active[before] += 1.0
+    active = np.round(np.cumsum(active))[:-1]
+    rates = np.cumsum(change)[:-1] / np.maximum(active, 1.0)
+    steps = np.where(active > 0.0, rates * np.diff(t), 2.0)
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _whole_offsets(stream: Ints, offset: Floats) -> Floats:
+    """Offsets rounded to whole steps, each against the streams that are active when it begins, (S,)."""
+    ids, first = np.unique(stream, return_index=True)
+    last = len(stream) - 1 - np.unique(stream[::-1], return_index=True)[1]
+    whole = np.zeros(len(offset))
+    alive: list[tuple[int, float]] = []  # (last event, fraction)
+    total = 0.0
+    for index in np.argsort(first, kind="stable").tolist():
+        while alive and alive[0][0] < first[index]:
+            total -= heapq.heappop(alive)[1]
+        own = float(offset[ids[index]])
+        phase = total / len(alive) if alive else own - round(own)
+        whole[ids[index]] = round(own - phase)
+        fraction = own - whole[ids[index]]
+        heapq.heappush(alive, (int(last[index]), fraction))
+        total += fraction
+    return whole

@@ -1,0 +1,75 @@
+"""Shares: the joules of one request, as the core knows them, and how sure it is of them."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from proxy.core.accounts import Account
+from proxy.core.intervals import half_width
+from proxy.core.tracks import Charge, Track
+from proxy.core.work import Floats
+from proxy.schema import Parts
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """The joules of one request, as the core knows them (fields as in ``RequestEnergy``)."""
+
+    request: str
+    joules: float | None
+    joules_low: float | None
+    joules_high: float | None
+    parts: Parts | None
+    policy: str
+    evidence: str
+    devices: dict[str, float]
+    unknown: str | None
+    final: bool
+
+
+def share_of(
+    track: Track, accounts: Sequence[Account], policy: str, *, with_parts: bool, final: bool
+) -> Share:
+    """The share of a request measured by ``accounts``: those of its devices that have readings."""
+    unknown = why_unknown(track, accounts, final=final)
+    charges = track.charges
+    if not charges and unknown is None:
+        charges = {account.device: Charge() for account in accounts}
+    joules = sum(c.joules for c in charges.values())
+    width = half_width(track, accounts)
+    return Share(
+        request=track.arrive.request,
+        joules=joules if charges else None,
+        joules_low=max(joules - width, 0.0) if charges else None,
+        joules_high=joules + width if charges and unknown is None else None,
+        parts=_parts(track.parts) if charges and with_parts else None,
+        policy=policy,
+        evidence=track.evidence,
+        devices={device: c.joules for device, c in charges.items()},
+        unknown=unknown if charges else unknown or "no_samples",
+        final=final,
+    )
+
+
+def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> str | None:
+    """Why the energy of a request is not, or not wholly, known; None where it is."""
+    if not track.arrive.devices:
+        return "no_device"
+    if len(accounts) < len(track.arrive.devices):
+        return "no_samples"
+    end = track.end_ns
+    for account in accounts:
+        first, closed = account.series_start_ns, account.closed_ns
+        if first is None or first > track.start_ns:
+            return "before_first_sample"
+        if final and end is not None and closed is not None and closed < end:
+            return "after_last_sample"
+        for gap in account.series.gaps:
+            if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
+                return gap.reason
+    return None
+
+
+def _parts(joules: Floats) -> Parts:
+    static, decode, context, prefill = np.asarray(joules).tolist()
+    return Parts(static=static, decode=decode, context=context, prefill=prefill)

@@ -6,6 +6,7 @@ joules, bit for bit, live and offline.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -205,10 +206,11 @@ class Attributor:
         read = [a for a in self._accounts.values() if a.closed_ns is not None and a.closed_ns < end]
         if read:
             start = min(a.closed_ns or 0 for a in read)
-            works = []
-            for group in self._groups.values():
-                if tracks := group.within(min(start, group.kept_ns), end):
-                    works.append((group, tracks, self.policy.work(group, tracks, start, end)))
+            works = [
+                (group, tracks, self.policy.work(group, tracks, start, end))
+                for group in self._groups.values()
+                if (tracks := group.within(min(start, group.kept_ns), end))
+            ]
             for account in read:
                 self._divide(account, works, end)
         for group in self._groups.values():
@@ -237,7 +239,9 @@ class Attributor:
             for index in np.flatnonzero(dealt.life + joules).tolist():
                 track = tracks[index]
                 charge = track.charges.setdefault(account.device, Charge())
-                charge.add(float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]))
+                charge.add(
+                    float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]), model.youth
+                )
                 track.parts += dealt.parts[index]
         account.book(edges, measured, split.requests)
         account.series.forget(end)
@@ -282,8 +286,8 @@ class Attributor:
             start = max(account.closed_ns or t_ns, track.start_ns)
             end = min(track.end_ns or t_ns, t_ns)
             still_open = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
-            charge = copy.charges[account.device] = Charge(known.joules, known.life, known.misfit)
-            charge.add(still_open / running, still_open, still_open / running)
+            charge = copy.charges[account.device] = replace(known)
+            charge.add(still_open / running, still_open, still_open / running, 1.0)
         total, closed = sum(c.joules for c in copy.charges.values()), float(track.parts.sum())
         copy.parts = track.parts * (total / closed if closed > 0.0 else 0.0)
         return self._share(copy, final=False)

@@ -3,8 +3,8 @@
 A batching engine emits for every decoding stream at the end of a step, so chunks come in bursts. A burst
 ends at a gap, or when a stream that already emitted in it emits again. The gap that separates bursts is
 learned from the data: between the many small distances within bursts and the few large ones between
-them lies a valley, found near the rank that the streams' own pace predicts. Where the network blurs the
-valley, bursts that follow each other too fast to be two steps, and have no stream in common, are one.
+them lies a valley, found near the rank that the streams' own pace predicts. Where the network blurs
+the valley, the streams' own count tells more (``lock``).
 """
 
 from typing import Final
@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 _RANK_BAND: Final = (0.5, 2.0)
 _SAMPLE: Final = 20_000  # distances looked at for the valley
-_LEAST_STEP: Final = 0.5  # of the streams' pace: no step is shorter
+_FEW: Final = 10
+_MERGED: Final = 1.5  # times longer than after one token, at least, is the wait for a merged chunk
 
 
 def by_stream(stream: Ints) -> Ints:
@@ -36,10 +37,25 @@ def previous_of_stream(stream: Ints, order: Ints) -> Ints:
     return previous
 
 
-def paces(t: Floats, tokens: Floats, previous: Ints) -> Floats:
-    """Seconds a token of each event since its stream's last, (E,); NaN for a stream's first."""
+def steps_apart(t: Floats, tokens: Floats, previous: Ints) -> Floats:
+    """Steps between each chunk and its stream's last, (E,): its tokens; or one, in speculative decoding.
+
+    Merged chunks of several tokens come as many steps after the last; speculated ones come as soon as others.
+    """
+    again = np.flatnonzero(previous >= 0)
+    several = again[tokens[again] > 1.0]
+    single = again[tokens[again] == 1.0]
+    if len(several) < _FEW or len(single) < _FEW:
+        return tokens
+    since = t - t[previous]
+    speculative = np.median(since[several]) < _MERGED * np.median(since[single])
+    return np.ones(len(tokens)) if speculative else tokens
+
+
+def paces(t: Floats, steps: Floats, previous: Ints) -> Floats:
+    """Seconds a step of each event since its stream's last, (E,); NaN for a stream's first."""
     since = np.where(previous >= 0, t - t[previous], np.nan)
-    return np.asarray(since / np.maximum(tokens, 1.0), dtype=float)
+    return np.asarray(since / np.maximum(steps, 1.0), dtype=float)
 
 
 def separating_gap(t: Floats, step_seconds: float) -> float:
@@ -62,8 +78,8 @@ def separating_gap(t: Floats, step_seconds: float) -> float:
     return float(np.sqrt(gaps[best] * max(gaps[best + 1], 1e-7)))
 
 
-def bursts(t: Floats, previous: Ints, pace: Floats, gap_seconds: float) -> Ints:
-    """The burst number of each event, from 0; stamps in order. ``pace``: as by :func:`paces`."""
+def bursts(t: Floats, previous: Ints, gap_seconds: float) -> Ints:
+    """The burst number of each event, from 0; stamps in order."""
     if not len(t):
         return np.empty(0, np.int64)
     starts = np.concatenate([[True], np.diff(t) > gap_seconds])
@@ -74,7 +90,6 @@ def bursts(t: Floats, previous: Ints, pace: Floats, gap_seconds: float) -> Ints:
     mixed = newest_previous[ends - 1] >= first
     for begin, end in zip(first[mixed].tolist(), ends[mixed].tolist(), strict=True):
         _cut(starts, previous, begin, end)
-    #_join(starts, t, previous, pace)
     return np.cumsum(starts) - 1
 
 
@@ -84,23 +99,3 @@ def _cut(starts: NDArray[np.bool_], previous: Ints, begin: int, end: int) -> Non
         if previous[index] >= begin:
             starts[index] = True
             begin = index
-
-
-def _join(starts: NDArray[np.bool_], t: Floats, previous: Ints, pace: Floats) -> None:
-    """Join bursts that no engine could have computed one after the other."""
-    usual = float(np.nanmedian(pace)) if np.isfinite(pace).any() else 0.0
-    while True:
-        first = np.flatnonzero(starts)
-        newest = np.maximum.reduceat(previous, first)
-        known = np.isfinite(pace)
-        count = np.add.reduceat(known.astype(float), first)
-        local = np.where(
-            count > 0, np.add.reduceat(np.where(known, pace, 0.0), first) / np.maximum(count, 1.0), usual
-        )
-        ends = t[np.append(first[1:], len(t)) - 1]
-        short = ends[1:] - t[first[:-1]] < _LEAST_STEP * np.minimum(local[1:], local[:-1])
-        joined = np.flatnonzero(short & (newest[1:] < first[:-1])) + 1
-        joined = joined[np.diff(joined, prepend=-2) > 1]  # of neighbours one at a time
-        if not len(joined):
-            return
-        starts[first[joined]] = False

@@ -1,6 +1,7 @@
 """The fit of one device, and which group on it has which of its slots."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from proxy.core.work import WIDTH
 from proxy.schema import ModelTerms
 
 Key = tuple[str, ...]
+_WINDOWS_OF_YOUTH: Final = 5.0
 
 
 class DeviceModel:
@@ -21,6 +23,11 @@ class DeviceModel:
         self.fit = EnergyModel(0)
         self.learned_ns = 0  # end of the newest window it learned from
         self._slots: dict[Key, int] = {}
+
+    @property
+    def youth(self) -> float:
+        """How little it has seen: from 1 (nothing) to 0."""
+        return _WINDOWS_OF_YOUTH / (_WINDOWS_OF_YOUTH + self.fit.windows)
 
     def slot(self, key: Key) -> int:
         """The slot of a group; a new one is made room for."""

@@ -15,8 +15,8 @@ from proxy.core.bursts import Floats, Ints
 _ODD_SHARE: Final = 0.03  # of chunks that are further from their stream's last than its tokens: blurred
 
 
-def blurred(burst: Ints, tokens: Floats, previous: Ints) -> bool:
-    """Whether bursts contradict what the streams count: more of them than tokens.
+def blurred(burst: Ints, steps: Floats, previous: Ints) -> bool:
+    """Whether bursts contradict what the streams count: more of them than steps (E,) between two chunks.
 
     Bursts of nothing but first tokens do not count: engines that compute prompts first stop decoding then.
     """
@@ -27,13 +27,16 @@ def blurred(burst: Ints, tokens: Floats, previous: Ints) -> bool:
     decoding[burst[again]] = 1.0
     step = np.cumsum(decoding)[burst]
     apart = step[again] - step[previous[again]]
-    return float(np.mean(apart > np.round(tokens[again]))) > _ODD_SHARE
+    return float(np.mean(apart > np.round(steps[again]))) > _ODD_SHARE
 
 
-def locked(t: Floats, stream: Ints, tokens: Floats, previous: Ints) -> Ints:
-    """The step of each event by its stream's own count, numbered in order of time, (E,); stamps in order."""
-    count = _counted(tokens, previous)
-    clock = _clock(t, tokens, previous)
+def locked(t: Floats, stream: Ints, steps: Floats, previous: Ints) -> Ints:
+    """The step of each event by its stream's own count, numbered in order of time, (E,); stamps in order.
+
+    ``steps`` (E,): between a chunk and its stream's last one.
+    """
+    count = _counted(steps, previous)
+    clock = _clock(t, steps, previous)
     streams = int(stream.max()) + 1
     seen = np.bincount(stream, minlength=streams)
     offset = np.bincount(stream, clock - count, minlength=streams) / np.maximum(seen, 1)
@@ -45,30 +48,29 @@ def locked(t: Floats, stream: Ints, tokens: Floats, previous: Ints) -> Ints:
     return rank[inverse]
 
 
-def _counted(tokens: Floats, previous: Ints) -> Floats:
-    """Tokens of its stream up to and with each event, (E,)."""
-    running = np.round(tokens)
-    total = running.tolist()
+def _counted(steps: Floats, previous: Ints) -> Floats:
+    """Steps of its stream up to and with each event, (E,)."""
+    total = np.round(steps).tolist()
     for event, before in enumerate(previous.tolist()):
         if before >= 0:
             total[event] += total[before]
     return np.array(total)
 
 
-def _clock(t: Floats, tokens: Floats, previous: Ints) -> Floats:
+def _clock(t: Floats, steps: Floats, previous: Ints) -> Floats:
     """Steps until each event by the mean rate of the streams active, (E,); idle time counts as two."""
     again = np.flatnonzero(previous >= 0)
     before = previous[again]
-    rate = np.round(tokens[again]) / np.maximum(t[again] - t[before], 1e-6)
+    rate = np.round(steps[again]) / np.maximum(t[again] - t[before], 1e-6)
     change, active = np.zeros(len(t)), np.zeros(len(t))
     change[again] -= rate
     active[again] -= 1.0
     change[before] += rate
     active[before] += 1.0
-    active = np.round(np.cumsum(active))[:-1]
-    rates = np.cumsum(change)[:-1] / np.maximum(active, 1.0)
-    steps = np.where(active > 0.0, rates * np.diff(t), 2.0)
-    return np.concatenate([[0.0], np.cumsum(steps)])
+    streams = np.round(np.cumsum(active))[:-1]
+    rates = np.cumsum(change)[:-1] / np.maximum(streams, 1.0)
+    passed = np.where(streams > 0.0, rates * np.diff(t), 2.0)
+    return np.concatenate([[0.0], np.cumsum(passed)])
 
 
 def _whole_offsets(stream: Ints, offset: Floats) -> Floats:

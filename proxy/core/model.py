@@ -11,6 +11,7 @@ The model only sets proportions; the meter sets the sum, so a wrong term moves j
 one window, never in or out of it.
 """
 
+import copy
 from typing import Final
 
 import numpy as np
@@ -51,15 +52,7 @@ class EnergyModel:
 
     def copy(self) -> "EnergyModel":
         """A model of its own with the same past."""
-        other = EnergyModel(self.groups)
-        other.adopt(self)
-        return other
-
-    def adopt(self, other: "EnergyModel") -> None:
-        """Take the other's past as one's own."""
-        self._gram, self._moment = other._gram.copy(), other._moment.copy()
-        self._power, self._weight, self.seconds = other._power, other._weight, other.seconds
-        self.theta, self.variance = other.theta.copy(), other.variance
+        return copy.deepcopy(self)
 
     def widen(self, groups: int) -> None:
         """Make room for more groups; what was learned stays."""

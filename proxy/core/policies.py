@@ -11,9 +11,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from proxy.core.cells import Habits
+from proxy.core.engine_steps import engine_steps
 from proxy.core.model import EnergyModel
 from proxy.core.overlap import overlap
-from proxy.core.steps import Habits, steps
+from proxy.core.steps import steps
 from proxy.core.tracks import Group, Track
 from proxy.core.work import WIDTH, Floats, Ints, Work, covered_seconds, in_windows, over_cells
 
@@ -93,7 +95,8 @@ class _Stepwise:
         for track in tracks:
             if track.end is not None and track.end.prompt_tokens is not None:
                 habits.see_prompt(track.end.prompt_tokens)
-        return steps(group, tracks, start_ns, end_ns, habits)
+        rebuild = engine_steps if group.steps else steps
+        return rebuild(group, tracks, start_ns, end_ns, habits)
 
 
 class Tokens(_Stepwise):

@@ -23,7 +23,7 @@ _SILENT: Final = 5.0  # times longer than most: such a step holds a silence
 _OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
-_LOST_SHARE: Final = 0.3  # of a prompt without room where it should be: look for more further back
+_LOST_SHARE: Final = 0.1  # of all prompts without room where they should be: prompts side by side
 
 Placed = tuple[Ints, Ints, Floats]
 
@@ -56,18 +56,18 @@ class Prompts:
     reported: NDArray[np.bool_]
 
 
-def place(seen: Seen, prompts: Prompts, durations: EnergyModel) -> Placed:
-    """Chunks (step, request, tokens) of all prompts; ``durations`` is the fit of step durations, and learns."""
+def place(seen: Seen, prompts: Prompts, durations: EnergyModel) -> tuple[Placed, EnergyModel]:
+    """Chunks (step, request, tokens) of all prompts, and the fit of step durations, grown by these steps."""
     if len(seen.stamps) < 2 or not len(prompts.step):
-        return prompts.step, prompts.request, prompts.tokens
+        return (prompts.step, prompts.request, prompts.tokens), durations
     view = _View(seen, prompts)
     if durations.mature:
         placed = view.placed(durations.theta[:WIDTH])
         view.teach(durations, placed)
     else:
-        placed = view.first_placed(durations)
+        durations, placed = view.first_placed(durations)
     step, row, tokens = placed
-    return step, prompts.request[row], tokens
+    return (step, prompts.request[row], tokens), durations
 
 
 class _View:
@@ -85,7 +85,7 @@ class _View:
         self._prompts = prompts
         self._earliest = _earliest(seen.begins, prompts)
 
-    def first_placed(self, durations: EnergyModel) -> Placed:
+    def first_placed(self, durations: EnergyModel) -> tuple[EnergyModel, Placed]:
         """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
         whole = self._whole()
         prior = np.array(PRIOR)
@@ -97,8 +97,7 @@ class _View:
             _, doubt = self._typical(self._features(at), trial.theta[:WIDTH])
             if doubt < best:
                 best, model, placed = doubt, trial, at
-        durations.adopt(model)
-        return placed
+        return model, placed
 
     def _in_turn(self, durations: EnergyModel, placed: Placed) -> tuple[EnergyModel, Placed]:
         rough = durations.copy()
@@ -157,33 +156,44 @@ def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
 def _lay_back(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats) -> Placed:
     """Each prompt into the room (tokens) of its steps, last come first, backwards from its first token.
 
-    Back to the step in which the prompt before it was finished; further only for what finds no room there.
+    Back to the step in which the prompt before it was finished. Where much finds no room there, the engine
+    computes several prompts side by side, and only their arrival bounds them.
     """
-    arrived, free = (bound.tolist() for bound in earliest)
-    left = room.tolist()
+    arrived, free = earliest
+    placed, lost = _lay(free, free, prompts, room)
+    if lost > _LOST_SHARE:
+        return _lay(arrived, free, prompts, room)[0]
+    return placed
+
+
+def _lay(bound: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Placed, float]:
+    """Chunks of all prompts, and the share of their tokens that found no room."""
+    left, bounds, frees = room.tolist(), bound.tolist(), free.tolist()
     steps: list[int] = []
     rows: list[int] = []
     tokens: list[float] = []
-    last_steps, wants, reported = prompts.step.tolist(), prompts.tokens.tolist(), prompts.reported.tolist()
+    last, wants, reported = prompts.step.tolist(), prompts.tokens.tolist(), prompts.reported.tolist()
     order = np.lexsort((prompts.arrival, prompts.step))[::-1].tolist()
+    lost = 0.0
     # Prompts of known length first: what room they leave is what the others can have had.
     for row in sorted(order, key=lambda row: not reported[row]):
         if reported[row]:
-            chunks = _fill(left, last_steps[row], free[row], arrived[row], wants[row])
+            chunks, rest = _fill(left, last[row], bounds[row], wants[row])
+            lost += rest
         else:
-            chunks = _guess(left, last_steps[row], free[row], wants[row])
+            chunks = _guess(left, last[row], frees[row], wants[row])
         steps += chunks
         rows += [row] * len(chunks)
         tokens += chunks.values()
-    return np.array(steps), np.array(rows), np.array(tokens)
+    return (np.array(steps), np.array(rows), np.array(tokens)), lost / sum(wants)
 
 
-def _fill(left: list[float], last: int, free: int, arrived: int, wanted: float) -> dict[int, float]:
-    """Chunks of one prompt by step; takes its room."""
+def _fill(left: list[float], last: int, bound: int, wanted: float) -> tuple[dict[int, float], float]:
+    """Chunks of one prompt by step, and the tokens without room; takes the room."""
     least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
     chunks: dict[int, float] = {}
     rest = wanted
-    for at in range(last, arrived - 1, -1):
+    for at in range(last, bound - 1, -1):
         take = min(rest, left[at])
         if rest - take < least:
             take = rest
@@ -191,11 +201,11 @@ def _fill(left: list[float], last: int, free: int, arrived: int, wanted: float) 
             chunks[at] = take
             left[at] = max(left[at] - take, 0.0)
             rest -= take
-        if rest <= 0.0 or (at <= free and rest < _LOST_SHARE * wanted):
+        if rest <= 0.0:
             break
     chunks.setdefault(last, min(least, wanted) * 1e-3)
     scale = wanted / sum(chunks.values())
-    return {at: tokens * scale for at, tokens in chunks.items()}
+    return {at: tokens * scale for at, tokens in chunks.items()}, rest
 
 
 def _guess(left: list[float], last: int, free: int, usual: float) -> dict[int, float]:

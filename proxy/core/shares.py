@@ -36,7 +36,7 @@ def share_of(
     if not charges and unknown is None:
         charges = {account.device: Charge() for account in accounts}
     joules = sum(c.joules for c in charges.values())
-    width = half_width(track, accounts)
+    width = half_width(track, accounts, modelled=with_parts)
     return Share(
         request=track.arrive.request,
         joules=joules if charges else None,

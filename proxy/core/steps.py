@@ -12,49 +12,26 @@ Definitions and measured errors: docs/how-joules-are-attributed.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.core.bursts import Floats, Ints, bursts, by_stream, paces, previous_of_stream, separating_gap
+from proxy.core.bursts import (
+    Floats,
+    Ints,
+    bursts,
+    by_stream,
+    paces,
+    previous_of_stream,
+    separating_gap,
+    steps_apart,
+)
+from proxy.core.cells import Habits, Requests, columns, with_silence
 from proxy.core.lock import blurred, locked
-from proxy.core.model import EnergyModel
 from proxy.core.prefill import Prompts, Seen, place
 from proxy.core.tracks import Group, Track
 from proxy.core.whole import Clock, reveal, unseen
 from proxy.core.work import Entries, Work
-
-_DEFAULT_STEP_SECONDS: Final = 0.02
-
-
-@dataclass(slots=True)
-class Habits:
-    """What was learned of one engine: its pace and its usual prompt, for where a timeline is silent."""
-
-    step_seconds: float = _DEFAULT_STEP_SECONDS
-    gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
-    prompt_tokens: float = 0.0
-    prompts: int = 0
-    durations: EnergyModel = field(default_factory=lambda: EnergyModel(1))
-
-    def see_prompt(self, tokens: int) -> None:
-        """Learn from a request that reported its prompt."""
-        self.prompts += 1
-        self.prompt_tokens += (tokens - self.prompt_tokens) / min(self.prompts, 200)
-
-
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """Columns of the tracks of a block, (R,) each; times in seconds after the block's start."""
-
-    start: Floats
-    end: Floats
-    first: Floats  # NaN: no output yet
-    prompt: Floats  # all of it: the context a decode step reads
-    computed: Floats  # of it, not cached: what prefill computes
-    reported: Floats  # 1 where the engine told, 0 where the prompt is a guess
-    before: Floats  # tokens emitted before the block's events
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +50,14 @@ class _Events:
 def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Work:
     """Work of [start_ns, end_ns), from the outputs around it."""
     _reveal(group, tracks, habits)
-    requests = _columns(group, tracks, start_ns, end_ns, habits)
+    requests = columns(group, tracks, start_ns, end_ns, habits)
     until = group.view(end_ns)[1]
     events = _events(group, tracks, requests, start_ns, until, habits)
     group.step_seconds = habits.step_seconds
     stamps = _stamps(events)
     begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
     entries = _entries(events, requests, begins, stamps, habits, (end_ns - start_ns) / 1e9)
-    return _with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
+    return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
 
 
 def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
@@ -104,38 +81,20 @@ def _clustered(t: Floats, stream: Ints, tokens: Floats, habits: Habits) -> tuple
     """Burst and predecessor of each event, and the order of events by stream."""
     order = by_stream(stream)
     previous = previous_of_stream(stream, order)
-    pace = paces(t, tokens, previous)
+    apart = steps_apart(t, tokens, previous)
+    pace = paces(t, apart, previous)
     known = np.isfinite(pace)
     if known.any():
         habits.step_seconds = float(np.median(pace[known]))
         habits.gap_seconds = separating_gap(t, habits.step_seconds)
-    burst = bursts(t, previous, pace, habits.gap_seconds)
-    if blurred(burst, tokens, previous):
-        burst = locked(t, stream, tokens, previous)
+    burst = bursts(t, previous, habits.gap_seconds)
+    if blurred(burst, apart, previous):
+        burst = locked(t, stream, apart, previous)
     return burst, previous, order
 
 
-def _columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> _Requests:
-    slots = np.array([t.slot for t in tracks], np.int64)
-    streams = group.streams
-    prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
-    cached = [t.end.cached_tokens or 0 if t.end and t.end.prompt_tokens is not None else 0 for t in tracks]
-    reported = np.array([p is not None for p in prompts])
-    prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
-    first = streams.first_ns[slots]
-    return _Requests(
-        start=(streams.start_ns[slots] - start_ns) / 1e9,
-        end=np.minimum(streams.end_ns[slots] - start_ns, end_ns - start_ns) / 1e9,
-        first=np.where(first < 0, np.nan, (first - start_ns) / 1e9),
-        prompt=prompt,
-        computed=np.maximum(prompt - np.array(cached), 1.0),
-        reported=reported.astype(float),
-        before=streams.forgotten[slots].astype(float),
-    )
-
-
 def _events(
-    group: Group, tracks: Sequence[Track], requests: _Requests, start_ns: int, until_ns: int, habits: Habits
+    group: Group, tracks: Sequence[Track], requests: Requests, start_ns: int, until_ns: int, habits: Habits
 ) -> _Events:
     stamp, slot, tokens = group.outputs.until(until_ns)
     row = np.full(len(group.streams.start_ns), -1, np.int64)
@@ -164,7 +123,7 @@ def _sized(group: Group, tracks: Sequence[Track], request: Ints, tokens: Ints) -
     return np.where(tokens < 0, each[request], tokens.astype(float))
 
 
-def _emitted(tokens: Floats, request: Ints, order: Ints, requests: _Requests) -> Floats:
+def _emitted(tokens: Floats, request: Ints, order: Ints, requests: Requests) -> Floats:
     """Tokens its request had emitted before each event, (E,)."""
     sorted_tokens, sorted_request = tokens[order], request[order]
     running = np.concatenate([[0.0], np.cumsum(sorted_tokens)])
@@ -181,7 +140,7 @@ def _stamps(events: _Events) -> Floats:
     return np.asarray(np.bincount(events.burst, events.t) / np.bincount(events.burst), dtype=float)
 
 
-def _begins(stamps: Floats, requests: _Requests, events: _Events, before: float) -> Floats:
+def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) -> Floats:
     """When each step began: the last one's end, or the arrival that ended an idle engine or began it."""
     begins = np.concatenate([[min(before, stamps[0])], stamps[:-1]]) if len(stamps) else np.empty(0)
     first = events.is_first
@@ -197,7 +156,7 @@ def _begins(stamps: Floats, requests: _Requests, events: _Events, before: float)
 
 
 def _entries(
-    events: _Events, requests: _Requests, begins: Floats, stamps: Floats, habits: Habits, length: float
+    events: _Events, requests: Requests, begins: Floats, stamps: Floats, habits: Habits, length: float
 ) -> list[Entries]:
     """Decoding, and prompts; static is one step, to be divided by its members."""
     decode = _decoding(events, requests)
@@ -214,11 +173,11 @@ def _entries(
     seen = Seen(
         begins=begins,
         stamps=stamps,
-        streams=np.bincount(decode.cell, decode.decode, minlength=count),
-        context=np.bincount(decode.cell, decode.context, minlength=count),
+        streams=_totals(decode.cell, decode.decode, count),
+        context=_totals(decode.cell, decode.context, count),
         until=length,
     )
-    step, request, tokens = place(seen, prompts, habits.durations)
+    (step, request, tokens), habits.durations = place(seen, prompts, habits.durations)
     members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
     each = 1.0 / np.maximum(members, 1)
     return [
@@ -227,7 +186,11 @@ def _entries(
     ]
 
 
-def _decoding(events: _Events, requests: _Requests) -> Entries:
+def _totals(cell: Ints, values: Floats | None, cells: int) -> Floats:
+    return np.bincount(cell, values, minlength=cells).astype(float)
+
+
+def _decoding(events: _Events, requests: Requests) -> Entries:
     """One row per request and step in which it decoded."""
     decoded = events.tokens.copy()
     decoded[events.is_first] -= 1.0  # the first token comes with the prompt
@@ -248,49 +211,3 @@ def _spread(burst: Ints, count: Ints) -> tuple[Ints, Ints]:
     row = np.repeat(np.arange(len(burst)), count)
     within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
     return burst[row] - within, row
-
-
-def _with_silence(
-    requests: _Requests,
-    begins: Floats,
-    stamps: Floats,
-    entries: Sequence[Entries],
-    start_ns: int,
-    end_ns: int,
-    habits: Habits,
-) -> Work:
-    """Steps as cells, and between them a cell for any time in which requests were silent."""
-    length = (end_ns - start_ns) / 1e9
-    inside = (requests.start < length) & (requests.end > 0.0)
-    knots = np.unique(
-        np.concatenate([begins, stamps, requests.start[inside], requests.end[inside], [0.0, length]])
-    )
-    knots = knots[(knots >= 0.0) & (knots <= length)]
-    left, right = knots[:-1], knots[1:]
-    middle = 0.5 * (left + right)
-    step = np.searchsorted(begins, middle, side="right") - 1
-    in_step = (step >= 0) & (middle < stamps[step]) if len(stamps) else np.zeros(len(left), bool)
-    alive = np.searchsorted(np.sort(requests.start), middle) - np.searchsorted(np.sort(requests.end), middle)
-    quiet = ~in_step & (alive > 0)
-    left, right, alive = left[quiet], right[quiet], alive[quiet]
-    begin, end = np.concatenate([begins, left]), np.concatenate([stamps, right])
-    order = np.argsort(begin, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    silent = np.concatenate([np.zeros(len(stamps)), (right - left) / habits.step_seconds])
-    members = np.concatenate([np.zeros(len(stamps)), alive])
-    begin, end = begin[order], end[order]
-    first = np.searchsorted(begin, requests.start, side="left")
-    last = np.maximum(np.searchsorted(begin, requests.end, side="left"), first)
-    return Work(
-        requests=len(requests.start),
-        cell_start=start_ns + np.round(begin * 1e9).astype(np.int64),
-        cell_end=start_ns + np.maximum(np.round(end * 1e9), np.round(begin * 1e9) + 1).astype(np.int64),
-        shared=silent[order],
-        members=members[order],
-        span_first=first,
-        span_last=last,
-        entries=tuple(
-            Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
-        ),
-    )

@@ -17,18 +17,21 @@ class Charge:
     """Joules of one request on one device.
 
     ``life``: joules of all work of its group while it lived; ``misfit``: its joules times the squared
-    relative mismatch of model and meter in their windows.
+    relative mismatch of model and meter in their windows; ``young``: its joules times the youth of the model,
+    from 1 (knows nothing) to 0.
     """
 
     joules: float = 0.0
     life: float = 0.0
     misfit: float = 0.0
+    young: float = 0.0
 
-    def add(self, joules: float, life: float, misfit: float) -> None:
+    def add(self, joules: float, life: float, misfit: float, youth: float) -> None:
         """Add one block's."""
         self.joules += joules
         self.life += life
         self.misfit += misfit
+        self.young += joules * youth
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class Track:
     end: End | None = None
     span: Span | None = None
     evidence: str = "chunks"
+    decoded: int = 0  # decode steps in closed windows, as far as the engine reports its steps
     charges: dict[str, Charge] = field(default_factory=dict)
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
 

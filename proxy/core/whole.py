@@ -78,8 +78,10 @@ def _emitted(track: Track, clock: Clock, step: float) -> Floats:
 
 
 def ticks(clock: Clock, start: float, end: float, count: int | None, step: float) -> Floats:
-    """``count`` stamps up to ``end`` (None: as many as fit): the steps seen of others, and, where there can
-    have been more, at the usual pace."""
+    """``count`` stamps up to ``end``; None: as many as fit.
+
+    The steps seen of others, and, where there can have been more, at the usual pace.
+    """
     inner = clock.slice(start, end + 0.5 * step)
     seen = inner.stamps
     if count is not None:

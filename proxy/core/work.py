@@ -68,7 +68,8 @@ class Work:
         """For each request the sum of a value of cells, (C,), over its life, (R,)."""
         cumulative = np.concatenate([[0.0], np.cumsum(cells)])
         # A difference of cumulative sums may round below zero; no request earns energy.
-        return np.maximum(cumulative[self.span_last] - cumulative[self.span_first], 0.0)
+        values = cumulative[self.span_last] - cumulative[self.span_first]
+        return np.asarray(np.maximum(values, 0.0), dtype=float)
 
 
 def in_windows(work: Work, totals: Floats, edges: Ints) -> Floats:

@@ -1,0 +1,115 @@
+"""Cells: the requests of a block in columns, and its time as cells of work.
+
+A cell is an engine's step, or a silence: time in which requests are in the engine and nothing is seen of
+them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from proxy.core.bursts import Floats
+from proxy.core.model import EnergyModel
+from proxy.core.tracks import Group, Track
+from proxy.core.work import Entries, Work
+
+_DEFAULT_STEP_SECONDS: Final = 0.02
+
+
+@dataclass(slots=True)
+class Habits:
+    """What was learned of one engine: its pace and its usual prompt, for where a timeline is silent."""
+
+    step_seconds: float = _DEFAULT_STEP_SECONDS
+    gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
+    prompt_tokens: float = 0.0
+    prompts: int = 0
+    durations: EnergyModel = field(default_factory=lambda: EnergyModel(1))
+
+    def see_prompt(self, tokens: int) -> None:
+        """Learn from a request that reported its prompt."""
+        self.prompts += 1
+        self.prompt_tokens += (tokens - self.prompt_tokens) / min(self.prompts, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Columns of the tracks of a block, (R,) each; times in seconds after the block's start."""
+
+    start: Floats
+    end: Floats
+    first: Floats  # NaN: no output yet
+    prompt: Floats  # all of it: the context a decode step reads
+    computed: Floats  # of it, not cached: what prefill computes
+    reported: Floats  # 1 where the engine told, 0 where the prompt is a guess
+    before: Floats  # tokens emitted before the block's events
+
+
+def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Requests:
+    """The tracks of [start_ns, end_ns) in columns."""
+    slots = np.array([t.slot for t in tracks], np.int64)
+    streams = group.streams
+    prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
+    cached = [t.end.cached_tokens or 0 if t.end and t.end.prompt_tokens is not None else 0 for t in tracks]
+    # What is known of an answer nobody saw and that reported nothing is guesswork as it is.
+    guessed = [t.evidence == "arrivals" for t in tracks]
+    reported = np.array([p is not None for p in prompts]) | np.array(guessed)
+    prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
+    first = streams.first_ns[slots]
+    return Requests(
+        start=(streams.start_ns[slots] - start_ns) / 1e9,
+        end=np.minimum(streams.end_ns[slots] - start_ns, end_ns - start_ns) / 1e9,
+        first=np.where(first < 0, np.nan, (first - start_ns) / 1e9),
+        prompt=prompt,
+        computed=np.maximum(prompt - np.array(cached), 1.0),
+        reported=reported.astype(float),
+        before=streams.forgotten[slots].astype(float),
+    )
+
+
+def with_silence(
+    requests: Requests,
+    begins: Floats,
+    stamps: Floats,
+    entries: Sequence[Entries],
+    start_ns: int,
+    end_ns: int,
+    habits: Habits,
+) -> Work:
+    """Steps as cells, and between them a cell for any time in which requests were silent."""
+    length = (end_ns - start_ns) / 1e9
+    inside = (requests.start < length) & (requests.end > 0.0)
+    knots = np.unique(
+        np.concatenate([begins, stamps, requests.start[inside], requests.end[inside], [0.0, length]])
+    )
+    knots = knots[(knots >= 0.0) & (knots <= length)]
+    left, right = knots[:-1], knots[1:]
+    middle = 0.5 * (left + right)
+    step = np.searchsorted(begins, middle, side="right") - 1
+    in_step = (step >= 0) & (middle < stamps[step]) if len(stamps) else np.zeros(len(left), bool)
+    alive = np.searchsorted(np.sort(requests.start), middle) - np.searchsorted(np.sort(requests.end), middle)
+    quiet = ~in_step & (alive > 0)
+    left, right, alive = left[quiet], right[quiet], alive[quiet]
+    begin, end = np.concatenate([begins, left]), np.concatenate([stamps, right])
+    order = np.argsort(begin, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    silent = np.concatenate([np.zeros(len(stamps)), (right - left) / habits.step_seconds])
+    members = np.concatenate([np.zeros(len(stamps)), alive])
+    begin, end = begin[order], end[order]
+    first = np.searchsorted(begin, requests.start, side="left")
+    last = np.maximum(np.searchsorted(begin, requests.end, side="left"), first)
+    return Work(
+        requests=len(requests.start),
+        cell_start=start_ns + np.round(begin * 1e9).astype(np.int64),
+        cell_end=start_ns + np.maximum(np.round(end * 1e9), np.round(begin * 1e9) + 1).astype(np.int64),
+        shared=silent[order],
+        members=members[order],
+        span_first=first,
+        span_last=last,
+        entries=tuple(
+            Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
+        ),
+    )

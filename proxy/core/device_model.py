@@ -11,7 +11,7 @@ from proxy.core.work import WIDTH
 from proxy.schema import ModelTerms
 
 Key = tuple[str, ...]
-_WINDOWS_OF_YOUTH: Final = 5.0
+_WINDOWS_OF_YOUTH: Final = 1.0
 
 
 class DeviceModel:

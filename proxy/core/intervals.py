@@ -1,9 +1,9 @@
 """Uncertainty: the half width of a request's 90 % interval, in joules.
 
-Where a fitted model divides the energy, its mismatch with the meter is what tells how far it can be trusted:
-on engines of known truth the error stays below the request's own mismatch (root mean square over the
-windows it was in, by its joules) nine times in ten, from light load to overload, with clean and with
-blurred timelines (docs/accuracy.md has the coverage). Beside it count: a young model, for requests of few
+Where a fitted model divides the energy, its mismatch with the meter tells how far it can be trusted: on
+engines of known truth the error stays below the request's own mismatch (root mean square over the windows
+it was in, by its joules) about nine times in ten, from light load to overload, with clean and with blurred
+timelines (docs/accuracy.md has the coverage). Beside it count: a young model, for requests of few
 counter updates; prompts whose length was guessed; the gain error of the sensor, where it is stated.
 """
 

@@ -15,7 +15,7 @@ NEVER: Final = np.iinfo(np.int64).max
 
 
 class Outputs:
-    """Output events that are still needed, in order of time: t_ns, slot of the request, tokens (-1: unknown)."""
+    """Output events that are still needed, by time: t_ns, slot of the request, tokens (-1: not known)."""
 
     __slots__ = ("slot", "t_ns", "tokens")
 

@@ -22,10 +22,11 @@ from proxy.core.work import WIDTH, Floats, Ints, Work, covered_seconds, in_windo
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How one device's windows are divided: for each work its terms (4,), and for its cells (C,) each the
-    scale (measured over modelled) and the misfit (squared relative mismatch of model and meter).
+    """How one device's windows are divided.
 
-    ``requests`` (W,) joules of each window that go to requests; the rest is idle.
+    For each work its terms (4,), and for its cells (C,) the scale (measured over modelled) and the misfit
+    (squared relative mismatch of model and meter). ``requests`` (W,): joules of each window that go to
+    requests; the rest is idle.
     """
 
     terms: list[Floats]

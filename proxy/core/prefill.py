@@ -2,10 +2,11 @@
 
 An engine computes prompts in chunks under a token budget that the proxy cannot see. It need not: a step that
 computes prompt tokens takes longer, so the durations of the steps tell how many there were. The usual
-duration of a step is fitted (base, per decoding stream, per context token, per prompt token); then each prompt
-is laid back from the step of its first token, one prompt after the other, into the time those steps took
-beyond what decoding explains. Placing and fitting feed each other; before there is a fit they take turns,
-from two sides (each prompt in one step; budgets always full), and what explains the steps better is kept.
+duration of a step is fitted (base, per decoding stream, per context token, per prompt token); then each
+prompt is laid back from the step of its first token, one prompt after the other, into the time those steps
+took beyond what decoding explains. Placing and fitting feed each other; before there is a fit they take
+turns, from two sides (each prompt in one step; budgets always full), and what explains the steps better is
+kept.
 """
 
 from dataclasses import dataclass

@@ -70,7 +70,7 @@ class Group:
     half computed there, must look the same from both of its sides.
     """
 
-    __slots__ = ("devices", "kept_ns", "key", "outputs", "steps", "step_seconds", "streams", "tracks")
+    __slots__ = ("devices", "kept_ns", "key", "outputs", "step_seconds", "steps", "streams", "tracks")
 
     def __init__(self, key: tuple[str, ...], devices: tuple[str, ...], streams: Streams) -> None:
         self.key = key

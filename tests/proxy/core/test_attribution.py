@@ -57,8 +57,10 @@ def test_overlapping_requests_split_each_instant_equally() -> None:
     assert shares["a"].joules == pytest.approx(300 + 100)
     assert shares["b"].joules == pytest.approx(100 + 150)
     assert shares["c"].joules == pytest.approx(100 + 150)
-    low = shares["b"].joules_low
-    assert low == 0.0, "never alone: nothing is surely its own"
+    low, high = shares["b"].joules_low, shares["b"].joules_high
+    assert low is not None
+    assert high is not None
+    assert low < 100 + 150 < high, "never alone: equal division is a guess"
     law(attributor, shares)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from proxy.config import ConfigError, MeterConfig
-from proxy.settings import OPTIONS, load, nearest
+from proxy.settings import OPTIONS, load, nearest, parse_address
 
 _HELP: Final = """\
 jouleproxy: measures the joules of each request to an OpenAI-compatible model server.
@@ -18,6 +18,7 @@ jouleproxy: measures the joules of each request to an OpenAI-compatible model se
   jouleproxy demo                               simulated GPU and engine: nothing else needed
   jouleproxy attribute TIMELINE [--policy P] [--out F]   joules of a recorded timeline, as JSON lines
   jouleproxy devices [--json]                   what can be measured here
+  jouleproxy agent --listen HOST:PORT           serve this host's energy samples to proxies elsewhere
 
 serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > variable > file > default):
   --upstream URL                the server to relay to
@@ -25,7 +26,8 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --admin HOST:PORT             metrics, records, dashboard; default 127.0.0.1:9001
   --admin-token TOKEN           required beyond this host
   --devices auto|0,1|UUID|none  what the backends compute on, default auto
-  --source auto|nvml|zeus|prometheus:URL|replay:FILE|simulated:FILE|none
+  --source auto|nvml|zeus[:HOST:PORT]|prometheus:URL|agent:URL|estimate:cpu=WATTS|replay:FILE|none[,...]
+  --host-energy off|reported|attributed   CPUs and memory (RAPL): a second account
   --policy steps|tokens|overlap rule of sharing, default steps
   --energy-in-response off|on|wait
   --record FILE  --ledger FILE  keep the timeline, the records
@@ -102,6 +104,20 @@ def _devices(arguments: Sequence[str]) -> int:
     return run(MeterConfig(source=given.source, devices=given.devices), sys.stdout, as_json=given.json)
 
 
+def _agent(arguments: Sequence[str]) -> int:
+    parser = _parser("agent")
+    parser.add_argument("--listen", default="127.0.0.1:9009", help="HOST:PORT")
+    parser.add_argument("--agent-token", default=os.environ.get("JOULEPROXY_AGENT_TOKEN"))
+    parser.add_argument("--devices", default="auto", help="indices or UUIDs, comma-separated")
+    parser.add_argument("--source", default="auto", help="as of serve")
+    parser.add_argument("--host-energy", default="off", choices=OPTIONS["host_energy"].choices)
+    given = vars(parser.parse_args(arguments))
+    listen = parse_address(given.pop("listen"))
+    from proxy.agent import run  # noqa: PLC0415 - the other commands need none of it
+
+    return run(MeterConfig(**given), listen)
+
+
 def _demo(arguments: Sequence[str]) -> int:
     parser = _parser("demo")
     parser.add_argument("--once", action="store_true", help="one sweep: a table and a curve, then stop")
@@ -116,6 +132,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "attribute": _attribute,
     "devices": _devices,
+    "agent": _agent,
     "demo": _demo,
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 EnergyInResponse = Literal["off", "on", "wait"]
+HostEnergy = Literal["off", "reported", "attributed"]
 Policy = Literal["steps", "tokens", "overlap"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -69,8 +70,10 @@ class MeterConfig:
 
     admin: Address = Address("127.0.0.1", 9001)
     admin_token: str | None = None
-    source: str = "auto"  # auto | nvml | zeus | prometheus:URL | replay:FILE | none
+    source: str = "auto"  # one of settings.SOURCES, or several, comma-separated
     devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
+    host_energy: HostEnergy = "off"  # CPUs and memory: an account of its own, or charged to requests too
+    agent_token: str | None = None  # of the agents that are read
     policy: Policy = "steps"
     sample_hz: float = 20.0
     settle_seconds: float = 30.0  # how long a window may wait for its requests' usage

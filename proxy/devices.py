@@ -3,14 +3,20 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import IO
+from dataclasses import replace
+from time import sleep
+from typing import IO, Final
 
 import msgspec
 
+from proxy.clock import now_ns
 from proxy.config import MeterConfig
-from proxy.energy.meter import Found
-from proxy.energy.select import Choice, choose
-from proxy.units import MS_PER_SECOND
+from proxy.energy.meter import EdgeSource, Found
+from proxy.energy.probe import probe
+from proxy.energy.select import Choice, Opened, choose
+from proxy.units import MS_PER_SECOND, seconds_from_ns
+
+SLOW_CALL_SECONDS: Final = 0.005
 
 
 def run(
@@ -22,23 +28,49 @@ def run(
     """
     choice = choose(config, environ)
     try:
+        choice = replace(choice, opened=tuple(measured(opened) for opened in choice.opened))
         if as_json:
             out.write(msgspec.json.encode(as_object(choice)).decode() + "\n")
         else:
             out.write("\n".join(as_lines(choice)) + "\n")
     finally:
-        if choice.source is not None:
-            choice.source.close()
+        choice.close()
     return 0
+
+
+def measured(opened: Opened) -> Opened:
+    """With update period and call latency as measured here, where the source has counters: half a second."""
+    source = opened.source
+    if not isinstance(source, EdgeSource):
+        return opened
+    probes = probe(source, source.counters(), now_ns, _wait)
+    found = []
+    for one in opened.found:
+        seen = probes.get(one.device.id)
+        tracker = seen.tracker() if seen is not None else None
+        period_s = one.update_period_s if tracker is None else seconds_from_ns(tracker.period_ns)
+        latency_s = one.call_latency_s if seen is None else seen.latency_s
+        notes = one.notes
+        if latency_s is not None and latency_s > SLOW_CALL_SECONDS:
+            notes += (f"calls are slow: stamps are uncertain by {_milliseconds(latency_s)}",)
+        found.append(replace(one, update_period_s=period_s, call_latency_s=latency_s, notes=notes))
+    return Opened(source, tuple(found))
+
+
+def _wait(deadline_ns: int) -> bool:
+    sleep(max(0.0, seconds_from_ns(deadline_ns - now_ns())))
+    return False
 
 
 def as_object(choice: Choice) -> dict[str, object]:
     """``{"source", "devices": [...], "lines": [...]}``; source is null where nothing can be measured."""
     return {
-        "source": choice.source.name if choice.source else None,
+        "source": choice.name,
         "devices": [
             {
                 "id": found.device.id,
+                "kind": found.device.kind,
+                "source": opened.source.name,
                 "name": found.device.name,
                 "uuid": found.device.uuid,
                 "reading": found.reading,
@@ -47,7 +79,8 @@ def as_object(choice: Choice) -> dict[str, object]:
                 "gain_error": found.device.gain_error,
                 "notes": found.notes,
             }
-            for found in choice.found
+            for opened in choice.opened
+            for found in opened.found
         ],
         "lines": choice.lines,
     }
@@ -55,12 +88,9 @@ def as_object(choice: Choice) -> dict[str, object]:
 
 def as_lines(choice: Choice) -> list[str]:
     """For a terminal: a block a device, or what was tried."""
-    if choice.source is None or not choice.found:
+    if not choice.found:
         return list(choice.lines)
-    lines = []
-    for found in choice.found:
-        lines += _block(choice.source.name, found)
-    return lines
+    return [line for o in choice.opened for found in o.found for line in _block(o.source.name, found)]
 
 
 def _block(source: str, found: Found) -> list[str]:

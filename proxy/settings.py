@@ -7,6 +7,7 @@ and checked, and no option by name but the few whose values have a grammar. All 
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -23,11 +24,24 @@ _LOOPBACK: Final = ("127.", "::1", "localhost")
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
 _WORDS: Final[dict[str, str]] = {
-    "source": "auto, nvml, zeus, prometheus:URL, replay:FILE, simulated:FILE or none",
+    "source": "auto, nvml, zeus[:HOST:PORT], prometheus:URL, agent:URL, estimate:cpu=WATTS, replay:FILE, "
+    "simulated:FILE or none",
     "listen": "HOST:PORT, as 127.0.0.1:9000",
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
-_SOURCES: Final = ("auto", "nvml", "zeus", "none", "prometheus", "replay", "simulated")
+# Energy sources, and whether each needs an argument after a colon (None: it may have one).
+SOURCES: Final[dict[str, bool | None]] = {
+    "auto": False,
+    "nvml": False,
+    "zeus": None,
+    "rapl": False,
+    "prometheus": True,
+    "agent": True,
+    "estimate": True,
+    "replay": True,
+    "simulated": True,
+    "none": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +264,27 @@ def _value(option: Option, text: str) -> object:
         return parse_address(text)
     if kind is int or kind is float:
         return _number(option, text)
-    if option.name == "source" and text.partition(":")[0] not in _SOURCES:
-        raise ValueError
-    if option.name == "source" and (":" in text) != text.startswith(("prometheus", "replay", "simulated")):
-        raise ValueError
+    if option.name == "source":
+        split_sources(text)
     if not text:
         raise ValueError
     return text
+
+
+def split_sources(text: str) -> tuple[tuple[str, str], ...]:
+    """Kind and argument of each source of a comma-separated list; raises :class:`ConfigError`.
+
+    A comma within an argument stays: only one before the name of a source divides.
+    """
+    found = []
+    for part in re.split(rf",(?=(?:{'|'.join(SOURCES)})(?:[:,]|$))", text):
+        kind, _, argument = part.partition(":")
+        if kind not in SOURCES:
+            raise ConfigError(f"source: {kind!r} is not one of {', '.join(SOURCES)}")
+        if SOURCES[kind] is not None and bool(argument) != SOURCES[kind]:
+            raise ConfigError(f"source: {kind} takes {'an' if SOURCES[kind] else 'no'} argument")
+        found.append((kind, argument))
+    return tuple(found)
 
 
 def _boolean(text: str) -> bool:

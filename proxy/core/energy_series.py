@@ -5,7 +5,8 @@ was seen to move (or, for power, every reading; the trapezoid between them). The
 baseline, never energy. What could not be measured is a :class:`~proxy.schema.Gap`, never zero:
 
 * a counter that goes backwards was reset: the energy since the last reading is not known;
-* power readings further apart than the gap limit cannot be integrated.
+* power readings further apart than the gap limit cannot be integrated;
+* what was used while a sensor was silent for too long cannot be placed: the next reading is a baseline.
 
 A counter that stands still between two polls has not been updated yet, so such readings make no edge
 (a window of no energy followed by one of double energy would be an artefact), for at most
@@ -42,6 +43,7 @@ class EnergySeries:
         "_last_t",
         "_last_w",
         "_period_ns",
+        "_silent",
         "gaps",
         "source",
         "watts",
@@ -54,6 +56,7 @@ class EnergySeries:
         self._last_mj: float | None = None
         self._last_w: float | None = None
         self._period_ns: float | None = None
+        self._silent: str | None = None  # why readings were given up, until the next one
         self.gaps: list[Gap] = []
         self.watts: float | None = None
         self.source: str | None = None
@@ -77,9 +80,10 @@ class EnergySeries:
         start = self._edge_t[-1]
         if t_ns <= start:
             return False  # two readings of one instant: the second says nothing new
-        if millijoules < last:
+        if millijoules < last or self._silent:
             self._last_mj = millijoules
-            self.gaps.append(Gap(start, t_ns, "counter_reset"))
+            self.gaps.append(Gap(start, t_ns, self._silent or "counter_reset"))
+            self._silent = None
             self._push(t_ns, self._edge_j[-1])
             return True
         if millijoules == last and t_ns - start < STILL_LIMIT_NS:
@@ -120,6 +124,7 @@ class EnergySeries:
         start = self._edge_t[-1]
         if t_ns > start:
             self.gaps.append(Gap(start, t_ns, reason))
+            self._silent = reason
             self._push(t_ns, self._edge_j[-1])
 
     @property

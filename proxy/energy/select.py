@@ -1,80 +1,118 @@
-"""Choosing a source: what was tried, in order, and the exact reason why it was not taken."""
+"""Choosing sources: what was tried, in order, and the exact reason why it was not taken."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config import ConfigError, MeterConfig
 from proxy.energy.meter import Found, SensorError, Source
 from proxy.energy.selection import Selection
+from proxy.settings import split_sources
 
-KNOWN = "auto, nvml, zeus, prometheus:URL, replay:FILE, simulated:FILE, none"
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source that was opened, and its devices."""
+
+    source: Source
+    found: tuple[Found, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The opened source (None: records will say unknown), its devices, and lines for the start-up log."""
+    """The opened sources (none: records will say unknown), and lines for the start-up log."""
 
-    source: Source | None
-    found: tuple[Found, ...] = ()
+    opened: tuple[Opened, ...] = ()
     lines: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> tuple[Found, ...]:
+        """All devices."""
+        return tuple(found for opened in self.opened for found in opened.found)
+
+    @property
+    def name(self) -> str | None:
+        """What goes into records: ``nvml``, ``nvml+rapl``, ...; None without a source."""
+        return "+".join(dict.fromkeys(opened.source.name for opened in self.opened)) or None
+
+    def close(self) -> None:
+        """Close all sources."""
+        for opened in self.opened:
+            opened.source.close()
 
 
 def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choice:
-    """Open the source the configuration names; ``auto`` tries NVML only, never a simulation.
+    """Open the sources the configuration names; ``auto`` tries NVML only, never a simulation.
 
     Raises :class:`ConfigError` for a name that does not exist, and for a source asked for by name that
     cannot be opened: silence would look like zero joules.
     """
     if config.devices == "none" or config.source == "none":
-        return Choice(None, (), ("energy: none asked for; records will say unknown",))
-    kind, _, argument = config.source.partition(":")
-    if kind == "auto":
-        return _auto(config, environ)
-    if kind not in _MAKERS:
-        raise ConfigError(f"source: {config.source!r} is not one of {KNOWN}")
+        return Choice((), ("energy: none asked for; records will say unknown",))
+    asked = list(split_sources(config.source))
+    if config.host_energy != "off":
+        asked.append(("rapl", ""))
+    opened: list[Opened] = []
+    lines: list[str] = []
     try:
-        source = _MAKERS[kind](config, argument, environ)
+        for kind, argument in asked:
+            opened += _open(config, kind, argument, environ, lines)
+        _refuse_twins(opened)
+    except ConfigError:
+        Choice(tuple(opened)).close()
+        raise
+    return Choice(tuple(opened), (*lines, *(line for o in opened for line in _describe(o))))
+
+
+def _open(
+    config: MeterConfig, kind: str, argument: str, environ: Mapping[str, str], lines: list[str]
+) -> list[Opened]:
+    """Open one source. ``auto`` that finds nothing, and a host without RAPL beside others, add a line."""
+    maker = _nvml if kind == "auto" else _MAKERS.get(kind)
+    if maker is None:
+        raise ConfigError(f"source: {config.source!r}: {kind} is not one of auto, {', '.join(_MAKERS)}, none")
+    try:
+        source = maker(config, argument, environ)
     except SensorError as error:
         raise ConfigError(f"source: {error}") from error
     try:
-        found = tuple(source.open())
+        return [Opened(source, tuple(source.open()))]
     except SensorError as error:
         source.close()
-        raise ConfigError(f"source: {error}") from error
-    return Choice(source, found, _describe(source, found))
+        if kind != "auto":
+            raise ConfigError(f"source: {error}") from error
+        lines.append(f"energy: tried {error}")
+        lines.append("energy: no source; requests are served, their records will say unknown")
+        return []
 
 
-def _auto(config: MeterConfig, environ: Mapping[str, str]) -> Choice:
-    source = _nvml(config, "", environ)
-    try:
-        found = tuple(source.open())
-    except SensorError as error:
-        return Choice(
-            None,
-            (),
-            (
-                f"energy: tried {error}",
-                "energy: no source; requests are served, their records will say unknown",
-            ),
-        )
-    return Choice(source, found, _describe(source, found))
+def _refuse_twins(opened: Sequence[Opened]) -> None:
+    seen: dict[str, str] = {}
+    for one in opened:
+        for found in one.found:
+            if found.device.id in seen:
+                raise ConfigError(
+                    f"source: {seen[found.device.id]} and {one.source.name} both have a device "
+                    f"{found.device.id}: it would count twice, name one of them"
+                )
+            seen[found.device.id] = one.source.name
 
 
-def _describe(source: Source, found: tuple[Found, ...]) -> tuple[str, ...]:
+def _describe(opened: Opened) -> tuple[str, ...]:
     """One line a device."""
     return tuple(
-        f"energy: {f.device.id} {f.device.name or ''} by {source.name}, {f.reading}"
+        f"energy: {f.device.id} {f.device.name or ''} by {opened.source.name}, {f.reading}"
         + (f" ({'; '.join(f.notes)})" if f.notes else "")
-        for f in found
+        for f in opened.found
     )
 
 
 def _nvml(config: MeterConfig, _argument: str, environ: Mapping[str, str]) -> Source:
     from proxy.energy.nvml import NvmlSource  # noqa: PLC0415  loads a driver library
 
-    return NvmlSource(Selection(config.devices, environ.get("CUDA_VISIBLE_DEVICES")))
+    selection = Selection(config.devices, environ.get("CUDA_VISIBLE_DEVICES"))
+    return NvmlSource(selection, host=config.host_energy != "off")
 
 
 def _simulated(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
@@ -95,16 +133,41 @@ def _prometheus(_config: MeterConfig, argument: str, _environ: Mapping[str, str]
     return PrometheusSource(argument)
 
 
-def _zeus(config: MeterConfig, _argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.zeus import ZeusSource  # noqa: PLC0415  optional, and loads for seconds
+def _agent(config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
+    from proxy.energy.agent import AgentSource  # noqa: PLC0415
+
+    return AgentSource(argument, config.agent_token)
+
+
+def _estimate(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
+    from proxy.energy.estimate import EstimateSource  # noqa: PLC0415
+
+    return EstimateSource(argument)
+
+
+def _zeus(config: MeterConfig, argument: str, environ: Mapping[str, str]) -> Source:
+    if argument:
+        from proxy.energy.zeus import ZeusdSource  # noqa: PLC0415  optional, and loads for seconds
+
+        return ZeusdSource(argument, environ.get("ZEUSD_TOKEN"))
+    from proxy.energy.zeus import ZeusSource  # noqa: PLC0415
 
     return ZeusSource(Selection(config.devices))  # CUDA_VISIBLE_DEVICES: Zeus heeds it itself
 
 
+def _rapl(_config: MeterConfig, _argument: str, _environ: Mapping[str, str]) -> Source:
+    from proxy.energy.zeus import RaplSource  # noqa: PLC0415  as above
+
+    return RaplSource()
+
+
 _MAKERS: dict[str, Callable[[MeterConfig, str, Mapping[str, str]], Source]] = {
     "nvml": _nvml,
-    "simulated": _simulated,
     "zeus": _zeus,
-    "replay": _replay,
     "prometheus": _prometheus,
+    "agent": _agent,
+    "rapl": _rapl,
+    "estimate": _estimate,
+    "replay": _replay,
+    "simulated": _simulated,
 }

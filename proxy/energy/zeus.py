@@ -1,68 +1,229 @@
-"""GPUs through Zeus (NVIDIA and AMD): the only file that imports it, and late, as it is large.
+"""Energy through Zeus: GPUs (NVIDIA, AMD), CPUs by RAPL, SoCs, and zeusd on other hosts.
 
-Only cumulative counters are taken from it. Its windows and its power polling are not used: windows that
-overlap count twice there, and polled power loses what lies between the polls.
+The only file that imports it, and late, as it is large. Only cumulative counters are taken from it. Its
+windows and its power polling are not used: windows that overlap count twice there, polled power that does not
+change is lost, and so is what a power stream leaves out between two events.
 """
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
 from proxy.energy.meter import Found, SensorError
 from proxy.energy.selection import Selection, pick
+from proxy.units import UJ_PER_MJ
+
+_COUNTER: Final = "energy counter"
+_ZEUSD_INTERVAL_S: Final = 0.1
+_SOC_GPU: Final = ("gpu_mj", "gpu_energy_mj")
+_SOC_HOST: Final = ("cpu_total_mj", "cpu_energy_mj", "dram_mj")
 
 
-class ZeusSource:
-    """The GPUs that ``zeus.device.get_gpus`` finds and that have an energy counter."""
+class _Counters:
+    """A source whose devices each have a function that gives cumulative millijoules."""
 
     name = "zeus"
     interval_s: float | None = None
 
-    def __init__(self, selection: Selection | None = None, clock: Callable[[], int] = now_ns) -> None:
-        self._selection = selection or Selection()
+    def __init__(self, clock: Callable[[], int] = now_ns) -> None:
         self._clock = clock
-        self._gpus: Any = None
-        self._errors: type[Exception] = SensorError  # Zeus' own base, once it is imported
-        self._indices: list[int] = []
-
-    def open(self) -> list[Found]:
-        """Find the devices; raises :class:`SensorError` without the package, a GPU or a counter."""
-        try:
-            device = importlib.import_module("zeus.device")
-            self._errors = importlib.import_module("zeus.exception").ZeusBaseError
-        except ImportError as error:
-            raise SensorError("zeus: not installed: pip install 'jouleproxy[zeus]'") from error
-        try:
-            self._gpus = device.get_gpus()
-            names = [self._gpus.get_name(i) for i in range(len(self._gpus))]
-            self._indices = pick(self._selection, [f"{i}" for i in range(len(names))])
-            for i in self._indices:
-                if not self._gpus.supports_get_total_energy_consumption(i):
-                    raise SensorError(f"zeus: gpu{i} ({names[i]}) has no energy counter: use nvml")
-        except (RuntimeError, OSError, self._errors) as error:
-            raise SensorError(f"zeus: {error}") from error
-        if any("simulated" in names[i] for i in self._indices):
-            self.name = "zeus-simulated"
-        return [self._found(i, names[i]) for i in self._indices]
+        self._counters: dict[str, Callable[[], float]] = {}
+        self._errors: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 
     def read(self) -> list[Sample]:
         """The counter of each device; one that fails is left out."""
         samples = []
-        for i in self._indices:
+        for device, counter in self._counters.items():
+            before = self._clock()
             try:
-                before = self._clock()
-                energy_mj = float(self._gpus.get_total_energy_consumption(i))
+                energy_mj = float(counter())
             except self._errors:
                 continue
             t_ns = (before + self._clock()) // 2
-            samples.append(Sample(t_ns, f"gpu{i}", energy_mj=energy_mj, source=self.name))
+            samples.append(Sample(t_ns, device, energy_mj=energy_mj, source=self.name))
         return samples
 
     def close(self) -> None:
         """Nothing to give back: Zeus keeps its handles for the life of the process."""
-        self._indices = []
+        self._counters = {}
 
-    def _found(self, index: int, name: str) -> Found:
-        return Found(Device(id=f"gpu{index}", name=name, source=self.name), "energy counter", None, None)
+    def _module(self, name: str) -> Any:
+        """A module of Zeus; its errors are ours from then on."""
+        try:
+            base = importlib.import_module("zeus.exception").ZeusBaseError
+            self._errors = (OSError, ValueError, RuntimeError, base)
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise SensorError("zeus: not installed: pip install 'jouleproxy[zeus]'") from error
+
+    def _found(self, device: str, name: str, kind: str = "gpu") -> Found:
+        note = ("counters of zeusd on another host",) if self.name.startswith("zeusd") else ()
+        return Found(Device(device, name, source=self.name, kind=kind), _COUNTER, None, None, note)
+
+
+class ZeusSource(_Counters):
+    """The GPUs that ``zeus.device.get_gpus`` finds and that have an energy counter; without any, the SoC."""
+
+    def __init__(self, selection: Selection | None = None, clock: Callable[[], int] = now_ns) -> None:
+        super().__init__(clock)
+        self._selection = selection or Selection()
+
+    def open(self) -> list[Found]:
+        """Find the devices; raises :class:`SensorError` without the package, a GPU or a counter."""
+        device = self._module("zeus.device")
+        try:
+            return self._open_gpus(device.get_gpus())
+        except self._errors as error:
+            no_gpu = error
+        try:
+            return self._open_soc(device.get_soc())
+        except self._errors:
+            raise SensorError(f"zeus: {no_gpu}") from no_gpu
+
+    def _open_gpus(self, gpus: Any) -> list[Found]:
+        names = [gpus.get_name(i) for i in range(len(gpus))]
+        chosen = pick(self._selection, [f"{i}" for i in range(len(names))])
+        for i in chosen:
+            if not gpus.supports_get_total_energy_consumption(i):
+                raise SensorError(f"zeus: gpu{i} ({names[i]}) has no energy counter: use nvml")
+        if any("simulated" in names[i] for i in chosen):
+            self.name = "zeus-simulated"
+        self._counters = {f"gpu{i}": _bound(gpus.get_total_energy_consumption, i) for i in chosen}
+        if not chosen:
+            raise SensorError("zeus: it sees no GPU")
+        return [self._found(f"gpu{i}", names[i]) for i in chosen]
+
+    def _open_soc(self, soc: Any) -> list[Found]:
+        """Apple silicon and Jetson: the parts that have a counter of their own."""
+        available = soc.get_available_metrics()
+        found = []
+        for metric in (*_SOC_GPU, *_SOC_HOST):
+            if metric in available:
+                kind = "gpu" if metric in _SOC_GPU else "host"
+                device = "gpu0" if kind == "gpu" else f"soc-{metric.removesuffix('_mj')}"
+                self._counters[device] = _soc_counter(soc, metric)
+                found.append(self._found(device, f"SoC, {metric}", kind))
+        if "gpu0" not in self._counters:
+            raise SensorError("zeus: the SoC has no counter of its GPU")
+        return found
+
+
+class RaplSource(_Counters):
+    """CPU packages and their DRAM, as devices of kind ``host``.
+
+    Zeus finds them; a file is read here, because Zeus' own reading starts a process for each to notice that
+    the counter wrapped, which outlives a meter that is killed. Between two readings it wraps once at most.
+    """
+
+    name = "rapl"
+    interval_s: float | None = 0.1
+
+    def open(self) -> list[Found]:
+        """Find the packages; raises :class:`SensorError` with the way out."""
+        try:
+            cpus = self._module("zeus.device").get_cpus()
+            for index, cpu in enumerate(cpus.cpus):
+                self._counters |= _package(cpus, index, cpu)
+            for counter in self._counters.values():
+                counter()
+        except self._errors as error:
+            raise SensorError(
+                f"rapl: {error} (energy_uj below /sys/class/powercap is for root only: run zeusd and set "
+                "ZEUSD_SOCK_PATH, or make it readable; virtual machines mostly have none)"
+            ) from error
+        return [self._found(device, f"{device} (RAPL)", "host") for device in self._counters]
+
+
+class Wrapping:
+    """A RAPL file, as cumulative millijoules that do not wrap."""
+
+    def __init__(self, path: str, range_uj: float) -> None:
+        self._path = Path(path)
+        self._range_uj = range_uj
+        self._last_uj = self._read()
+        self._total_uj = self._last_uj
+
+    def _read(self) -> float:
+        return float(self._path.read_text())
+
+    def __call__(self) -> float:
+        """Millijoules; raises ``OSError`` or ``ValueError``."""
+        now_uj = self._read()
+        self._total_uj += (now_uj - self._last_uj) % self._range_uj
+        self._last_uj = now_uj
+        return self._total_uj / UJ_PER_MJ
+
+
+class ZeusdSource(_Counters):
+    """GPUs and CPUs of another host, by zeusd's cumulative counters (token: ``ZEUSD_TOKEN``)."""
+
+    name = "zeusd"
+    interval_s: float | None = _ZEUSD_INTERVAL_S
+
+    def __init__(self, address: str, token: str | None = None, clock: Callable[[], int] = now_ns) -> None:
+        super().__init__(clock)
+        self._address = address
+        self._host, _, self._port = address.rpartition(":")
+        if not self._host or not self._port.isdecimal():
+            raise SensorError(f"zeus:{address}: should be HOST:PORT of a zeusd")
+        self._token = token
+        self._client: Any = None
+        self._gpus: list[int] = []
+
+    def open(self) -> list[Found]:
+        """Connect; raises :class:`SensorError`."""
+        zeusd = self._module("zeus.utils.zeusd")
+        self._errors = (*self._errors, httpx.HTTPError)
+        try:
+            config = zeusd.ZeusdConfig.tcp(self._host, int(self._port), token=self._token)
+            self._client = zeusd.ZeusdClient(config)
+            if not self._client.can_read_gpu:
+                raise SensorError(f"zeusd: {self._address}: {self._client.auth_error or 'gpu-read is off'}")
+            self._gpus = list(self._client.gpu_ids)
+            names = {gpu.id: gpu.name for gpu in self._client.gpus}
+        except self._errors as error:
+            raise SensorError(f"zeusd: {self._address}: {error}") from error
+        if not self._gpus:
+            raise SensorError(f"zeusd: {self._address} has no GPU")
+        return [self._found(f"{self._host}/gpu{i}", names[i]) for i in self._gpus]
+
+    def read(self) -> list[Sample]:
+        """All counters in one exchange; the stamp is its middle. Raises :class:`SensorError`."""
+        before = self._clock()
+        try:
+            counters = self._client.get_gpu_energy(self._gpus)
+        except self._errors as error:
+            raise SensorError(f"zeusd: {self._address}: {error}") from error
+        t_ns = (before + self._clock()) // 2
+        return [
+            Sample(t_ns, f"{self._host}/gpu{i}", energy_mj=float(mj), source=self.name)
+            for i, mj in counters.items()
+        ]
+
+
+def _bound(function: Callable[[int], float], index: int) -> Callable[[], float]:
+    return lambda: function(index)
+
+
+def _package(cpus: Any, index: int, cpu: Any) -> dict[str, Callable[[], float]]:
+    """The counters of one CPU package."""
+    files = {f"cpu{index}": getattr(cpu, "rapl_file", None), f"dram{index}": getattr(cpu, "dram", None)}
+    found: dict[str, Callable[[], float]] = {
+        device: Wrapping(file.energy_uj_path, file.max_energy_range_uj)
+        for device, file in files.items()
+        if file is not None
+    }
+    if not found:  # behind zeusd, which reads the files as root
+        found[f"cpu{index}"] = lambda: float(cpus.get_total_energy_consumption(index).cpu_mj)
+        if cpu.supports_get_dram_energy_consumption():
+            found[f"dram{index}"] = lambda: float(cpus.get_total_energy_consumption(index).dram_mj)
+    return found
+
+
+def _soc_counter(soc: Any, metric: str) -> Callable[[], float]:
+    return lambda: float(getattr(soc.get_total_energy_consumption(), metric))

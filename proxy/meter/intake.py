@@ -13,9 +13,11 @@ import msgspec
 
 from proxy.core.channel import Chunk, Closed, Dropped, Opened, ToMeter
 from proxy.core.events import End, Event, Output, Sample
+from proxy.units import NS_PER_SECOND
 
 Held = Sample | Opened | Output | Closed
 RELAY_LOST: Final = "relay_lost"
+MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
 
 
 def stamp_of(held: Held) -> int:
@@ -33,7 +35,7 @@ class Intake:
     """Add as it comes, take what is ripe."""
 
     def __init__(self, reorder_ns: int, devices_of: Callable[[str | None], tuple[str, ...]]) -> None:
-        self.reorder_ns = reorder_ns
+        self.reorder_ns = self._least_ns = reorder_ns
         self._devices_of = devices_of
         self._held: list[Held] = []
         self._last_ns = 0
@@ -43,9 +45,15 @@ class Intake:
         self.late = 0
         self.dropped = 0
 
-    def add_samples(self, samples: list[Sample]) -> None:
-        """Readings of the sampler."""
+    def add_samples(self, samples: list[Sample], age_ns: int = 0) -> None:
+        """Readings of a sampler, the oldest taken ``age_ns`` ago.
+
+        Readings of a far host, or stamped at a counter's last edge, come late by nature: all events are
+        then held for a little longer than that, at most ``MAX_REORDER_NS``.
+        """
         self._held += samples
+        wanted = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
+        self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # a stall of a moment is forgotten
 
     def add(self, connection: "Connection", message: ToMeter) -> None:
         """One message of a relay (an ``Ask`` is not for here)."""

@@ -18,6 +18,7 @@ from proxy.core.attribution import Attributor, Share
 from proxy.core.channel import Ask, Closed, Opened, ToMeter
 from proxy.core.events import TIMELINE_VERSION, Header, Output
 from proxy.core.ledger import Ledger, with_share
+from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
 from proxy.exporters.base import Exporters, Finished
 from proxy.meter.intake import Connection, Intake, event_of
@@ -36,6 +37,7 @@ ENERGY_FIELDS: Final = (
     "final",
     "unknown",
 )
+_SHORT_SECONDS: Final = 0.25  # an answer is not held longer than this for events that come late
 _NO_SOURCE: Final = "no_energy_source"
 _log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class Meter:
         self.source = source
         self.found = found
         self._devices = [f.device for f in found]
-        self._mapped = {_name(b): b.devices or tuple(d.id for d in self._devices) for b in backends}
+        attributed = config.host_energy == "attributed"
+        self._mapped = devices_by_backend(backends, self._devices, host=attributed)
         self.attributor = Attributor(config.policy, self._devices, settle_s=config.settle_seconds)
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
         self.intake = Intake(ns_from_seconds(config.reorder_seconds), self._devices_of)
@@ -80,7 +83,7 @@ class Meter:
         return recorder
 
     def _devices_of(self, backend: str | None) -> tuple[str, ...]:
-        return self._mapped.get(backend or "", tuple(d.id for d in self._devices))
+        return self._mapped.get(backend or "", ())
 
     def take(self, connection: Connection, message: ToMeter) -> None:
         """One event of a relay."""
@@ -157,7 +160,7 @@ class Meter:
         await self.until_final(ask.request, seconds_from_ns(ask.wait_ns))
         record = self.record(ask.request)
         if record is None:  # shorter than the reorder time: it is about to be known
-            await asyncio.sleep(2 * seconds_from_ns(self.intake.reorder_ns))
+            await asyncio.sleep(min(2 * seconds_from_ns(self.intake.reorder_ns), _SHORT_SECONDS))
             record = self.record(ask.request)
         if record is None:
             return msgspec.json.encode({"joules": None, "final": False, "unknown": "not_known"})
@@ -184,7 +187,3 @@ class Meter:
         if self._recorder is not None:
             self._recorder.close()
         self._exporters.close()
-
-
-def _name(backend: Backend) -> str:
-    return backend.name or backend.url

@@ -43,10 +43,9 @@ class Process:
             exporters.append(LedgerStore(Path(config.ledger)))
         if (spans := otel_exporter(config.otlp)) is not None:
             exporters.append(spans)
-        name = choice.source.name if choice.source is not None else None
-        self.meter = Meter(config, backends, choice.found, name, Exporters(exporters))
+        self.meter = Meter(config, backends, choice.found, choice.name, Exporters(exporters))
         self._loop = asyncio.get_running_loop()
-        self._sampler = Sampler(choice.source, self._sampled, config.sample_hz) if choice.source else None
+        self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -60,7 +59,8 @@ class Process:
     def _sampled(self, samples: list[Sample]) -> None:
         """In the sampler's thread: hop to the loop."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.meter.intake.add_samples, samples)
+            oldest = now_ns() - min(sample.t_ns for sample in samples)
+            self._loop.call_soon_threadsafe(self.meter.intake.add_samples, samples, oldest)
 
     async def start(self) -> None:
         """Listen for relays and on the admin port, start to sample."""
@@ -72,8 +72,8 @@ class Process:
         site = web.TCPSite(self._runner, config.admin.host, config.admin.port)
         await site.start()
         self.admin_port = self._runner.addresses[0][1]
-        if self._sampler is not None:
-            self._sampler.start()
+        for sampler in self._samplers:
+            sampler.start()
         self.keep(self._tick())
 
     async def _tick(self) -> None:
@@ -96,8 +96,8 @@ class Process:
 
     async def close(self) -> None:
         """Stop sampling, settle every record, close."""
-        if self._sampler is not None:
-            await asyncio.to_thread(self._sampler.stop)
+        for sampler in self._samplers:
+            await asyncio.to_thread(sampler.stop)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,7 +10,7 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.devices import as_lines, run
 from proxy.energy.meter import Found
-from proxy.energy.select import Choice
+from proxy.energy.select import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
 from proxy.simulator.standin import SimulatedDevice, Standin
 
@@ -28,6 +28,8 @@ def test_a_simulated_device_says_so(state: str) -> None:
         assert run(config, data, as_json=True) == 0
     found = json.loads(data.getvalue())
     assert found["source"] == "simulated"
+    assert found["devices"][0]["update_period_seconds"] == pytest.approx(0.02, rel=0.05)
+    assert found["devices"][0]["call_latency_seconds"] < 0.005
     assert found["devices"][0]["name"] == "NVIDIA H100 80GB HBM3 (simulated)"
     assert "source         simulated" in text.getvalue()
 
@@ -39,10 +41,8 @@ def test_nothing_to_measure_is_an_answer() -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    choice = Choice(
-        SimulatedSource(Path("none")),
-        (Found(Device("gpu0", gain_error=0.05), "power", None, 0.0021, ("n",)),),
-    )
+    found = Found(Device("gpu0", gain_error=0.05), "power", None, 0.0021, ("n",))
+    choice = Choice((Opened(SimulatedSource(Path("none")), (found,)),))
     assert as_lines(choice) == [
         "gpu0  name not known",
         "  uuid           not known",

@@ -123,3 +123,18 @@ def test_an_empty_series_knows_nothing() -> None:
     assert series.edge_ns is None
     assert series.last_ns is None
     assert series.period_ns is None
+
+
+def test_what_was_used_in_a_silence_given_up_is_not_put_behind_it() -> None:
+    series = EnergySeries()
+    for k in range(3):
+        series.feed(Sample(k * NS_PER_SECOND, "gpu0", energy_mj=k * 100_000.0))
+    series.lose(40 * NS_PER_SECOND, "no_samples")
+    series.feed(Sample(60 * NS_PER_SECOND, "gpu0", energy_mj=6_000_000.0))
+    series.feed(Sample(61 * NS_PER_SECOND, "gpu0", energy_mj=6_100_000.0))
+    assert series.joules_at(60 * NS_PER_SECOND) == 200.0
+    assert series.joules_at(61 * NS_PER_SECOND) == 300.0
+    assert [(g.start_ns // NS_PER_SECOND, g.end_ns // NS_PER_SECOND, g.reason) for g in series.gaps] == [
+        (2, 40, "no_samples"),
+        (40, 60, "no_samples"),
+    ]

@@ -20,11 +20,11 @@ from proxy.config import MeterConfig
 from proxy.energy.select import choose
 import sys
 choice = choose(MeterConfig(devices=sys.argv[1]))
-print("SOURCE", choice.source and choice.source.name)
+print("SOURCE", choice.name)
 for line in choice.lines: print(line)
-if choice.source:
+for opened in choice.opened:
     for f in choice.found: print("READING", f.device.id, f.reading)
-    for s in choice.source.read(): print("SAMPLE", s.device, s.energy_mj, s.power_mw)
+    for s in opened.source.read(): print("SAMPLE", s.device, s.energy_mj, s.power_mw)
 """
 
 RING = """

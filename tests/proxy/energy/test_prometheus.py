@@ -4,6 +4,7 @@ import pytest
 from proxy.core.events import Sample
 from proxy.energy.meter import SensorError
 from proxy.energy.prometheus import PrometheusSource
+from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 DCGM = """# TYPE DCGM_FI_DEV_POWER_USAGE gauge
 DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-a",modelName="H100"} 311.5
@@ -47,3 +48,67 @@ def test_says_why_not(page: str, status: int, reason: str) -> None:
 def test_refuses_a_unit_it_does_not_know() -> None:
     with pytest.raises(SensorError, match="unit one of mj, j, mw, w"):
         PrometheusSource(URL + "#power=horses")
+
+
+class Exporter:
+    """Pages in turn, one a scrape; each scrape takes a second of the clock."""
+
+    def __init__(self, *pages: str) -> None:
+        self.pages = list(pages)
+        self.now_ns = 0
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        del request
+        self.now_ns += NS_PER_SECOND
+        page = self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
+        return httpx.Response(200, text=page)
+
+    def source(self) -> PrometheusSource:
+        return PrometheusSource(URL, self.clock, httpx.MockTransport(self.answer))
+
+
+def test_a_counter_that_is_refreshed_seldom_is_told_when_it_moves() -> None:
+    name = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    pages = [f'# TYPE {name} counter\n{name}{{UUID="GPU-a"}} {mj}\n' for mj in (1, 5, 5, 5, 9)]
+    exporter = Exporter(*pages)
+    source = exporter.source()
+    source.open()
+    stamps = [(s.t_ns // NS_PER_MS, s.energy_mj) for _ in range(5) for s in source.read()]
+    assert stamps == [(1500, 5.0), (4500, 9.0)]
+    source.close()
+
+
+def test_power_is_told_while_it_stands_still_but_not_for_ever() -> None:
+    exporter = Exporter('DCGM_FI_DEV_POWER_USAGE{UUID="GPU-a"} 70\n')
+    source = exporter.source()
+    source.open()
+    told = sum(len(source.read()) for _ in range(100))
+    assert told == 60  # then the exporter is taken for dead
+    source.close()
+
+
+def test_a_server_is_asked_for_raw_samples_on_its_own_clock() -> None:
+    queries = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params["query"]
+        queries.append(query)
+        if query == "time()":
+            return httpx.Response(200, text='{"status":"success","data":{"result":[5000,"5000"]}}')
+        series = '{"metric":{"UUID":"GPU-a","modelName":"H100"},"values":[[4990,"100"],[4995,"600"]]}'
+        return httpx.Response(200, text=f'{{"status":"success","data":{{"result":[{series}]}}}}')
+
+    source = PrometheusSource(
+        "http://prometheus.example/api/v1/query#kepler_node_gpu_joules_total=j",
+        clock=lambda: 60 * NS_PER_SECOND,
+        transport=httpx.MockTransport(answer),
+    )
+    (found,) = source.open()
+    assert found.device.name == "H100"
+    assert [(s.t_ns // NS_PER_SECOND, s.energy_mj) for s in source.read()] == [(50, 1e5), (55, 6e5)]
+    assert source.read() == []  # nothing twice
+    assert set(queries) == {"time()", "kepler_node_gpu_joules_total[2m]"}
+    source.close()

@@ -1,0 +1,79 @@
+"""An estimate where no sensor exists: utilisation times a stated power. Asked for by name only.
+
+``estimate:cpu=IDLE..FULL`` is this host's CPUs from ``/proc/stat``: IDLE watts when nothing runs, FULL (the
+stated TDP) when all cores do, a straight line between; ``estimate:cpu=FULL`` takes IDLE as 0. It is not a
+measurement: records carry the source ``estimate``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from proxy.clock import now_ns
+from proxy.core.events import Device, Sample
+from proxy.energy.meter import Found, SensorError
+from proxy.units import MW_PER_WATT
+
+_STAT: Final = Path("/proc/stat")
+_IDLE_FIELDS: Final = slice(3, 5)  # idle and iowait, proc(5)
+_FIELDS: Final = slice(0, 8)  # guest time is within user time already
+_ERROR: Final = 0.5
+
+
+class EstimateSource:
+    """The CPUs of this host, from their utilisation since the last reading."""
+
+    name = "estimate"
+    interval_s: float | None = 0.1  # /proc/stat counts in hundredths of a second
+
+    def __init__(self, argument: str, stat: Path = _STAT, clock: Callable[[], int] = now_ns) -> None:
+        self._idle_w, self._full_w = _parse(argument)
+        self._stat = stat
+        self._clock = clock
+        self._last = (0, 0)
+        self._watts: float | None = None
+
+    def open(self) -> list[Found]:
+        """Look once; raises :class:`SensorError` where the kernel does not tell utilisation."""
+        self._last = self._times()
+        device = Device("cpu0", "CPUs of this host (estimate)", source=self.name, gain_error=_ERROR)
+        reading = f"utilisation, {self._idle_w:g} W to a stated {self._full_w:g} W"
+        return [Found(device, reading, None, None, ("an ESTIMATE, not a measurement",))]
+
+    def read(self) -> list[Sample]:
+        """The power that the utilisation since the last reading stands for."""
+        busy, total = self._times()
+        last_busy, last_total = self._last
+        if total > last_total:
+            share = min(max((busy - last_busy) / (total - last_total), 0.0), 1.0)
+            self._watts = self._idle_w + (self._full_w - self._idle_w) * share
+            self._last = (busy, total)
+        if self._watts is None:
+            return []
+        return [Sample(self._clock(), "cpu0", power_mw=self._watts * MW_PER_WATT, source=self.name)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _times(self) -> tuple[int, int]:
+        """Busy and total time of all cores, in ticks."""
+        try:
+            words = self._stat.read_text().splitlines()[0].split()
+            ticks = [int(word) for word in words[1:]]
+        except (OSError, ValueError, IndexError) as error:
+            raise SensorError(f"estimate: cannot read utilisation from {self._stat}: {error}") from error
+        total = sum(ticks[_FIELDS])
+        return total - sum(ticks[_IDLE_FIELDS]), total
+
+
+def _parse(argument: str) -> tuple[float, float]:
+    """Idle and full watts of ``cpu=[IDLE..]FULL``."""
+    what, _, watts = argument.partition("=")
+    idle, dots, full = watts.partition("..")
+    try:
+        low, high = (float(idle), float(full)) if dots else (0.0, float(watts))
+    except ValueError:
+        low, high = -1.0, -1.0
+    if what != "cpu" or not 0 <= low < high < float("inf"):
+        raise SensorError(f"estimate:{argument}: should be cpu=[IDLE..]FULL in watts, as cpu=40..250")
+    return low, high

@@ -10,15 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from proxy.core.bursts import Floats, Ints
+from proxy.core.bursts import Floats, Ints, by_stream, previous_of_stream
 
 _ODD_SHARE: Final = 0.03  # of chunks that are further from their stream's last than its tokens: blurred
 
 
-def blurred(burst: Ints, steps: Floats, previous: Ints) -> bool:
-    """Whether bursts contradict what the streams count: more of them than steps (E,) between two chunks.
+def blurred(burst: Ints, steps: Floats, expected: Floats, previous: Ints) -> bool:
+    """Whether bursts contradict what the streams count: more of them than steps between two chunks.
 
-    Bursts of nothing but first tokens do not count: engines that compute prompts first stop decoding then.
+    ``steps`` (E,) as counted, ``expected`` on the mean, where merged chunks hide some. Bursts of nothing but
+    first tokens do not count: engines that compute prompts first stop decoding then.
     """
     again = np.flatnonzero(previous >= 0)
     if not len(again):
@@ -27,16 +28,25 @@ def blurred(burst: Ints, steps: Floats, previous: Ints) -> bool:
     decoding[burst[again]] = 1.0
     step = np.cumsum(decoding)[burst]
     apart = step[again] - step[previous[again]]
-    return float(np.mean(apart > np.round(steps[again]))) > _ODD_SHARE
+    hidden = float(np.mean(expected[again] - steps[again]))
+    return float(np.mean(apart > np.round(steps[again]))) > _ODD_SHARE + max(hidden, 0.0)
 
 
-def locked(t: Floats, stream: Ints, steps: Floats, previous: Ints) -> Ints:
+def steps_passed(t: Floats, expected: Floats, previous: Ints) -> Floats:
+    """Steps since its stream's last chunk, (E,), by the clock of all streams; 1 for a stream's first."""
+    clock = _clock(t, expected, previous)
+    return np.where(previous >= 0, clock - clock[previous], 1.0)
+
+
+def locked(t: Floats, stream: Ints, steps: Floats) -> Ints:
     """The step of each event by its stream's own count, numbered in order of time, (E,); stamps in order.
 
     ``steps`` (E,): between a chunk and its stream's last one.
     """
-    count = _counted(steps, previous)
-    clock = _clock(t, steps, previous)
+    order = by_stream(stream)
+    previous = previous_of_stream(stream, order)
+    count = _counted(np.round(steps), stream, order)
+    clock = _clock(t, np.round(steps), previous)
     streams = int(stream.max()) + 1
     seen = np.bincount(stream, minlength=streams)
     offset = np.bincount(stream, clock - count, minlength=streams) / np.maximum(seen, 1)
@@ -48,20 +58,22 @@ def locked(t: Floats, stream: Ints, steps: Floats, previous: Ints) -> Ints:
     return rank[inverse]
 
 
-def _counted(steps: Floats, previous: Ints) -> Floats:
+def _counted(steps: Floats, stream: Ints, order: Ints) -> Floats:
     """Steps of its stream up to and with each event, (E,)."""
-    total = np.round(steps).tolist()
-    for event, before in enumerate(previous.tolist()):
-        if before >= 0:
-            total[event] += total[before]
-    return np.array(total)
+    running = np.cumsum(steps[order])
+    count = np.bincount(stream)
+    begin = np.cumsum(count) - count
+    before = np.concatenate([[0.0], running])[begin]
+    total = np.empty(len(steps))
+    total[order] = running - before[stream[order]]
+    return total
 
 
 def _clock(t: Floats, steps: Floats, previous: Ints) -> Floats:
     """Steps until each event by the mean rate of the streams active, (E,); idle time counts as two."""
     again = np.flatnonzero(previous >= 0)
     before = previous[again]
-    rate = np.round(steps[again]) / np.maximum(t[again] - t[before], 1e-6)
+    rate = steps[again] / np.maximum(t[again] - t[before], 1e-6)
     change, active = np.zeros(len(t)), np.zeros(len(t))
     change[again] -= rate
     active[again] -= 1.0

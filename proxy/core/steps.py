@@ -16,19 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.core.bursts import (
-    Floats,
-    Ints,
-    bursts,
-    by_stream,
-    paces,
-    previous_of_stream,
-    separating_gap,
-    steps_apart,
-)
+from proxy.core.bursts import Floats, Ints
 from proxy.core.cells import Habits, Requests, columns, with_silence
-from proxy.core.lock import blurred, locked
+from proxy.core.clustering import clustered
 from proxy.core.prefill import Prompts, Seen, place
+from proxy.core.sizes import chunks_of, missing_tokens, sized
 from proxy.core.tracks import Group, Track
 from proxy.core.whole import Clock, reveal, unseen
 from proxy.core.work import Entries, Work
@@ -65,32 +57,19 @@ def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
     hidden = unseen(group, tracks)
     if hidden:
         outputs = group.outputs
-        t = outputs.t_ns / 1e9
-        tokens = np.maximum(outputs.tokens, 1).astype(float)
-        burst, previous, _ = _clustered(t, outputs.slot, tokens, habits)
-        stamps = np.bincount(burst, t) / np.bincount(burst) if len(t) else np.empty(0)
+        t, streams = outputs.t_ns / 1e9, group.streams
+        missing = np.zeros(len(streams.start_ns))
+        everyone = list(group.tracks.values())
+        missing[[track.slot for track in everyone]] = missing_tokens(group, everyone)
+        chunks = chunks_of(outputs.tokens, outputs.slot, missing, streams.chunks)
+        found = clustered(t, outputs.slot, chunks, habits)
+        stamps = np.bincount(found.burst, t) / np.bincount(found.burst) if len(t) else np.empty(0)
         joined = np.zeros(len(stamps), bool)
         # A stream's next token comes in the next step: between the two there was none.
-        again = np.flatnonzero((previous >= 0) & (tokens == 1.0))
-        again = again[burst[again] - burst[previous[again]] == 1]
-        joined[burst[again]] = True
+        again = np.flatnonzero((found.previous >= 0) & (chunks.counted == 1.0))
+        again = again[found.burst[again] - found.burst[found.previous[again]] == 1]
+        joined[found.burst[again]] = True
         reveal(group, hidden, Clock(stamps, joined), habits.step_seconds)
-
-
-def _clustered(t: Floats, stream: Ints, tokens: Floats, habits: Habits) -> tuple[Ints, Ints, Ints]:
-    """Burst and predecessor of each event, and the order of events by stream."""
-    order = by_stream(stream)
-    previous = previous_of_stream(stream, order)
-    apart = steps_apart(t, tokens, previous)
-    pace = paces(t, apart, previous)
-    known = np.isfinite(pace)
-    if known.any():
-        habits.step_seconds = float(np.median(pace[known]))
-        habits.gap_seconds = separating_gap(t, habits.step_seconds)
-    burst = bursts(t, previous, habits.gap_seconds)
-    if blurred(burst, apart, previous):
-        burst = locked(t, stream, apart, previous)
-    return burst, previous, order
 
 
 def _events(
@@ -98,29 +77,19 @@ def _events(
 ) -> _Events:
     stamp, slot, tokens = group.outputs.until(until_ns)
     row = np.full(len(group.streams.start_ns), -1, np.int64)
-    row[[t.slot for t in tracks]] = np.arange(len(tracks))
+    slots = np.array([t.slot for t in tracks], np.int64)
+    row[slots] = np.arange(len(tracks))
     request = row[slot]
     known = request >= 0
     if not known.all():
         stamp, request, tokens = stamp[known], request[known], tokens[known]
     t = (stamp - start_ns) / 1e9
-    sized = _sized(group, tracks, request, tokens)
-    burst, previous, order = _clustered(t, request, sized, habits)
-    is_first = np.flatnonzero((previous < 0) & (t == requests.first[request]))
-    return _Events(t, request, sized, burst, previous, is_first, _emitted(sized, request, order, requests))
-
-
-def _sized(group: Group, tracks: Sequence[Track], request: Ints, tokens: Ints) -> Floats:
-    """Tokens of each chunk; where not known, the answer's tokens spread over its chunks, else one."""
-    if not (tokens < 0).any():
-        return tokens.astype(float)
-    each = np.ones(len(tracks))
-    for index, track in enumerate(tracks):
-        total = track.end.completion_tokens if track.end else None
-        chunks = int(group.streams.chunks[track.slot])
-        if total is not None and chunks:
-            each[index] = max(total - int(group.streams.tokens[track.slot]), 0) / chunks
-    return np.where(tokens < 0, each[request], tokens.astype(float))
+    chunks = chunks_of(tokens, request, missing_tokens(group, tracks), group.streams.chunks[slots])
+    found = clustered(t, request, chunks, habits)
+    held = sized(chunks, request, found.burst, found.previous)
+    is_first = np.flatnonzero((found.previous < 0) & (t == requests.first[request]))
+    emitted = _emitted(held, request, found.order, requests)
+    return _Events(t, request, held, found.burst, found.previous, is_first, emitted)
 
 
 def _emitted(tokens: Floats, request: Ints, order: Ints, requests: Requests) -> Floats:

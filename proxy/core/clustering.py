@@ -1,0 +1,51 @@
+"""Clustering: which step each output event belongs to.
+
+By bursts (``bursts``), and where the network blurs these by the streams' own count (``lock``).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from proxy.core.bursts import (
+    Floats,
+    Ints,
+    bursts,
+    by_stream,
+    paces,
+    previous_of_stream,
+    separating_gap,
+    steps_apart,
+)
+from proxy.core.cells import Habits
+from proxy.core.lock import blurred, locked, steps_passed
+from proxy.core.sizes import Chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Clustered:
+    """Of each event (E,): its step, the stream's event before it (-1: none); the order by stream."""
+
+    burst: Ints
+    previous: Ints
+    order: Ints
+
+
+def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Clustered:
+    """Steps of events; stamps (s) in order."""
+    order = by_stream(stream)
+    previous = previous_of_stream(stream, order)
+    apart = steps_apart(t, chunks.counted, previous)
+    pace = paces(t, apart, previous)
+    known = np.isfinite(pace)
+    if known.any():
+        habits.step_seconds = float(np.median(pace[known]))
+        habits.gap_seconds = separating_gap(t, habits.step_seconds)
+    burst = bursts(t, previous, habits.gap_seconds)
+    expected = np.where(chunks.uncertain, chunks.expected, apart)
+    if blurred(burst, apart, expected, previous):
+        if chunks.uncertain.any():
+            passed = np.round(steps_passed(t, expected, previous))
+            apart = np.where(chunks.uncertain, np.maximum(passed, 1.0), apart)
+        burst = locked(t, stream, apart)
+    return Clustered(burst, previous, order)

@@ -3,12 +3,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from proxy.clock import now_ns
+from proxy.core.attribution import Attributor
+from proxy.core.events import Arrive, Device, End, Event, Sample
+from proxy.energy.meter import SensorError
+from proxy.energy.zeus import ZeusdSource, ZeusSource
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from tests.fakes.zeusd import zeusd
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None or importlib.util.find_spec("zeus") is None,
@@ -44,6 +50,50 @@ if __name__ == "__main__":
 """
 
 
+# Two windows that overlap, as those of two concurrent requests: together they hold more than was used.
+WINDOWS = """
+import time
+from zeus.monitor import ZeusMonitor
+from proxy.energy.nvml import NvmlSource
+m = ZeusMonitor(gpu_indices=[0], cpu_indices=[], approx_instant_energy=False)
+ours = NvmlSource(); ours.open()
+samples = []
+def at(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        samples.extend(ours.read())
+        time.sleep(0.02)
+samples.extend(ours.read())
+m.begin_window("a", sync_execution=False); at(0.3)
+m.begin_window("b", sync_execution=False); at(0.3)
+a = m.end_window("a", sync_execution=False).total_energy; at(0.3)
+b = m.end_window("b", sync_execution=False).total_energy
+samples.extend(ours.read())
+stamps = [samples[0].t_ns + int(k * 3e8) for k in range(4)]
+print("RESULT", a + b, *stamps)
+for s in samples: print("SAMPLE", s.t_ns, s.energy_mj)
+"""
+
+RAPL = """
+import os, sys
+import zeus.device.cpu.rapl as rapl
+rapl.RAPL_DIR = sys.argv[1]
+from proxy.energy.zeus import RaplSource
+from proxy.energy.meter import SensorError
+source = RaplSource()
+try:
+    print([(f.device.id, f.device.kind) for f in source.open()])
+except SensorError as error:
+    print(error); raise SystemExit
+def show(): print([(s.device, s.energy_mj, s.source) for s in source.read()])
+show()
+for line in sys.stdin:
+    path, value = line.split()
+    open(path, "w").write(value)
+    show()
+"""
+
+
 def _child(code: str, library: Path, state: Path) -> str:
     env = {**os.environ, **environment(library, state)}
     script = state.with_suffix(".py")
@@ -73,3 +123,106 @@ def test_constant_power_is_measured_where_polling_loses_it(tmp_path: Path) -> No
     one_update = 80 * 0.02
     assert abs(ours - truth) <= one_update
     assert polled < truth / 2  # measured with zeus 0.16: 0 J
+
+
+def test_overlapping_requests_do_not_count_energy_twice(tmp_path: Path) -> None:
+    library = build(tmp_path)
+    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=200)], now_ns()):
+        out = _child(WINDOWS, library, tmp_path / "s")
+    both, *stamps = (float(word) for word in out.split("RESULT ")[1].split("\n")[0].split())
+    core = Attributor("overlap", [Device("gpu0")], settle_s=0.0)
+    events: list[Event] = [
+        Sample(int(t), "gpu0", energy_mj=float(mj))
+        for t, mj in (line.split()[1:] for line in out.splitlines() if line.startswith("SAMPLE"))
+    ]
+    for name, start, end in (("a", stamps[0], stamps[2]), ("b", stamps[1], stamps[3])):
+        events.append(Arrive(int(start) + 1, name, devices=("gpu0",)))
+        events.append(End(int(end), name, 200))
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        core.feed(event)
+    core.flush()
+    ours = sum(share.joules or 0.0 for share in core.drain())
+    assert both == pytest.approx(1.2 * 200, rel=0.1)  # 0.6 s and 0.6 s
+    assert ours == pytest.approx(0.9 * 200, rel=0.1)  # what was used in 0.9 s
+
+
+def _powercap(root: Path) -> Path:
+    for path, name, energy in (
+        ("intel-rapl:0", "package-0", 900),
+        ("intel-rapl:0/intel-rapl:0:0", "dram", 50),
+        ("intel-rapl:0/intel-rapl:0:1", "core", 7),
+    ):
+        (root / path).mkdir(parents=True)
+        for file, text in (("name", name), ("energy_uj", f"{energy}000"), ("max_energy_range_uj", "1000000")):
+            (root / path / file).write_text(text)
+    return root
+
+
+def test_rapl_is_packages_and_dram_and_wraps(tmp_path: Path) -> None:
+    root = _powercap(tmp_path / "powercap")
+    command = [sys.executable, "-W", "ignore", "-c", RAPL, str(root)]
+    lines = f"{root}/intel-rapl:0/energy_uj 100000\n"  # from 900 over 1000 to 100
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
+    found, first, wrapped = done.stdout.splitlines()
+    assert found == "[('cpu0', 'host'), ('dram0', 'host')]"
+    assert first == "[('cpu0', 900.0, 'rapl'), ('dram0', 50.0, 'rapl')]"
+    assert wrapped == "[('cpu0', 1100.0, 'rapl'), ('dram0', 50.0, 'rapl')]"
+
+
+def test_no_rapl_says_the_way_out(tmp_path: Path) -> None:
+    if Path("/zeus_sys/class/powercap").exists():
+        pytest.skip("this machine has RAPL where Zeus looks for it")
+    command = [sys.executable, "-W", "ignore", "-c", RAPL, str(tmp_path / "none")]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=True)
+    assert "rapl:" in done.stdout
+    assert "ZEUSD_SOCK_PATH" in done.stdout
+
+
+def test_counters_of_another_host_by_zeusd() -> None:
+    with zeusd() as daemon:
+        source = ZeusdSource(f"127.0.0.1:{daemon.port}", clock=lambda: 7)
+        found = source.open()
+        assert [(f.device.id, f.device.name) for f in found] == [
+            ("127.0.0.1/gpu0", "MI300X 0"),
+            ("127.0.0.1/gpu1", "MI300X 1"),
+        ]
+        daemon.energy_mj[1] = 2500
+        assert source.read() == [
+            Sample(7, "127.0.0.1/gpu0", energy_mj=1000.0, source="zeusd"),
+            Sample(7, "127.0.0.1/gpu1", energy_mj=2500.0, source="zeusd"),
+        ]
+        daemon.fail = True
+        with pytest.raises(SensorError, match="zeusd"):
+            source.read()
+        source.close()
+
+
+def test_a_zeusd_that_is_not_there() -> None:
+    with pytest.raises(SensorError, match="Cannot reach Zeusd"):
+        ZeusdSource("127.0.0.1:1").open()
+    with pytest.raises(SensorError, match="should be HOST:PORT"):
+        ZeusdSource("gpuhost")
+
+
+@dataclass(frozen=True, slots=True)
+class JetsonReading:
+    cpu_energy_mj: float
+    gpu_energy_mj: float
+
+
+class Jetson:
+    """What Zeus' SoC interface gives for a Jetson."""
+
+    def get_available_metrics(self) -> set[str]:
+        return {"cpu_energy_mj", "gpu_energy_mj", "total_energy_mj"}
+
+    def get_total_energy_consumption(self) -> JetsonReading:
+        return JetsonReading(30.0, 70.0)
+
+
+def test_the_parts_of_a_soc_with_counters_of_their_own() -> None:
+    source = ZeusSource(clock=lambda: 7)
+    found = source._open_soc(Jetson())
+    assert [(f.device.id, f.device.kind) for f in found] == [("gpu0", "gpu"), ("soc-cpu_energy", "host")]
+    assert [(s.device, s.energy_mj) for s in source.read()] == [("gpu0", 70.0), ("soc-cpu_energy", 30.0)]
+    source.close()

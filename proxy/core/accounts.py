@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.energy_series import EnergySeries
+from proxy.core.outside import OutsideWork
 from proxy.schema import DeviceAccount, Gap
 
 KEEP_WINDOWS: Final = 200_000
@@ -19,13 +20,14 @@ _COLUMNS: Final = ("measured", "requests", "idle", "unattributed")
 class Account:
     """Cumulative joules at the edges of closed windows; totals are kept for ever, edges for a while."""
 
-    __slots__ = ("_columns", "_edges", "device", "gain_error", "name", "series", "series_start_ns")
+    __slots__ = ("_columns", "_edges", "device", "gain_error", "name", "outside", "series", "series_start_ns")
 
     def __init__(self, device: str, name: str | None = None, gain_error: float | None = None) -> None:
         self.device = device
         self.name = name
         self.gain_error = gain_error
         self.series = EnergySeries()
+        self.outside = OutsideWork()
         self.series_start_ns: int | None = None  # first reading ever; the series forgets
         self._edges = array("q")
         self._columns = {column: array("d") for column in _COLUMNS}
@@ -40,6 +42,7 @@ class Account:
         edges: NDArray[np.int64],
         measured: NDArray[np.float64],
         requests: NDArray[np.float64],
+        unattributed: NDArray[np.float64],
     ) -> None:
         """Close windows: edges (W + 1,) ns, joules (W,). What no one is charged for is idle."""
         if not self._edges:
@@ -47,9 +50,8 @@ class Account:
             self._edges.append(int(edges[0]))
             for column in self._columns.values():
                 column.append(0.0)
-        requests = np.minimum(requests, measured)
-        unattributed = np.zeros(len(measured))  # nothing tells yet of work that did not pass through
-        idle = measured - requests
+        requests = np.minimum(requests, measured - unattributed)
+        idle = measured - requests - unattributed
         self._edges.extend(edges[1:].tolist())
         for name, values in zip(_COLUMNS, (measured, requests, idle, unattributed), strict=True):
             column = self._columns[name]

@@ -13,7 +13,7 @@ import numpy as np
 
 from proxy.core.accounts import Account
 from proxy.core.device_model import DeviceModel, group_terms
-from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span, Step
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
 from proxy.core.outputs import NEVER, Streams
 from proxy.core.policies import Block, policy_named
 from proxy.core.shares import Share, share_of
@@ -88,9 +88,8 @@ class Attributor:
                 self._end(event)
             case Step():
                 self._step(event)
-            case Span():
-                if event.request in self._tracks:
-                    self._tracks[event.request][0].span = event
+            case Span() | Outside():
+                self._evidence(event)
             case Header():
                 self._declare(event.devices)
 
@@ -130,6 +129,14 @@ class Attributor:
         for group in self._groups.values():
             if group.devices == step.devices and step.backend in {None, group.key[-1]}:
                 group.steps.append(step)
+
+    def _evidence(self, event: Span | Outside) -> None:
+        if isinstance(event, Outside):
+            for device in event.devices:
+                if device in self._accounts:
+                    self._accounts[device].outside.feed(event)
+        elif event.request in self._tracks:
+            self._tracks[event.request][0].span = event
 
     def _take_outputs(self) -> None:
         """Outputs since the last time, into the columns of their groups."""
@@ -176,7 +183,7 @@ class Attributor:
 
     def _close_what_is_ripe(self) -> None:
         read = [a for a in self._accounts.values() if a.series.edge_ns is not None]
-        horizon = min(a.series.edge_ns or 0 for a in read)
+        horizon = min(a.outside.horizon(a.series.edge_ns or 0) for a in read)
         start = min(a.closed_ns or 0 for a in read)
         while self._young:
             oldest = next(iter(self._young))
@@ -224,12 +231,13 @@ class Attributor:
         """Share one device's windows among the groups on it."""
         edges, cumulative = account.series.windows(account.closed_ns or 0, end)
         measured = np.diff(cumulative)
+        outside = measured * account.outside.of(edges)
         here = [w for w in works if account.device in w[0].devices]
         model = self._models.setdefault(account.device, DeviceModel())
         slots = [model.slot(group.key) for group, _, _ in here]
         totals = [work.features() for _, _, work in here]
         split = self.policy.split(
-            model.fit, Block(edges, measured, [work for _, _, work in here], totals, slots)
+            model.fit, Block(edges, measured - outside, [work for _, _, work in here], totals, slots)
         )
         model.learned_ns = end
         rows = zip(here, totals, split.terms, split.scales, split.misfits, strict=True)
@@ -243,7 +251,8 @@ class Attributor:
                     float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]), model.youth
                 )
                 track.parts += dealt.parts[index]
-        account.book(edges, measured, split.requests)
+        account.book(edges, measured, split.requests, outside)
+        account.outside.forget(end)
         account.series.forget(end)
 
     def _finish(self, track: Track) -> None:

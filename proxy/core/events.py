@@ -102,4 +102,17 @@ class Span(msgspec.Struct, frozen=True, tag="span"):
     end_ns: int | None = None
 
 
-Event = Header | Sample | Arrive | Output | End | Step | Span
+class Outside(msgspec.Struct, frozen=True, tag="outside", omit_defaults=True):
+    """Evidence of work that did not pass through: over [start_ns, t_ns) it was ``share`` of the devices'.
+
+    ``share`` 0: all of it passed through. ``reason`` says what told so.
+    """
+
+    t_ns: int
+    start_ns: int
+    devices: tuple[str, ...]
+    share: float
+    reason: str | None = None
+
+
+Event = Header | Sample | Arrive | Output | End | Step | Span | Outside

@@ -13,7 +13,7 @@ from proxy.core.events import TIMELINE_VERSION, Event, Header, Sample
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Event)
-_TYPES: Final = "header, sample, arrive, output, end, step, span"
+_TYPES: Final = "header, sample, arrive, output, end, step, span, outside"
 
 
 class TimelineError(ValueError):

@@ -49,3 +49,11 @@ class EdgeSource(Source, Protocol):
 
     def peek(self, device: str) -> Sample | None:
         """A reading of one counter, cheap enough to repeat; None: not now."""
+
+
+@runtime_checkable
+class ProcessSource(Source, Protocol):
+    """A source whose driver tells which processes compute on a device. Callable from any thread."""
+
+    def processes(self) -> dict[str, dict[int, float | None]]:
+        """By device id: pid -> SM utilisation in percent, None where not told."""

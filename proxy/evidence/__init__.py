@@ -1,1 +1,1 @@
-"""Evidence: what engines say of themselves, beside what the proxy sees."""
+"""Evidence of what an engine and a device did, beside what passed through the proxy."""

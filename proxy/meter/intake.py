@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 
 from proxy.core.channel import Chunk, Closed, Dropped, Opened, ToMeter
-from proxy.core.events import End, Event, Output, Sample
+from proxy.core.events import End, Event, Output, Outside, Sample
 from proxy.units import NS_PER_SECOND
 
-Held = Sample | Opened | Output | Closed
+Held = Sample | Opened | Output | Closed | Outside
 RELAY_LOST: Final = "relay_lost"
 MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
 
@@ -34,9 +34,16 @@ def stamp_of(held: Held) -> int:
 class Intake:
     """Add as it comes, take what is ripe."""
 
-    def __init__(self, reorder_ns: int, devices_of: Callable[[str | None], tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        reorder_ns: int,
+        devices_of: Callable[[str | None], tuple[str, ...]],
+        seen: Callable[[Opened | Closed], None] = lambda _: None,
+    ) -> None:
+        """``seen`` is told of requests as they begin and end, before they are held."""
         self.reorder_ns = self._least_ns = reorder_ns
         self._devices_of = devices_of
+        self._seen = seen
         self._held: list[Held] = []
         self._last_ns = 0
         self._names: set[str] = set()
@@ -55,6 +62,10 @@ class Intake:
         wanted = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
         self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # a stall of a moment is forgotten
 
+    def add_evidence(self, evidence: Outside) -> None:
+        """What is known of work that did not pass through."""
+        self._held.append(evidence)
+
     def add(self, connection: "Connection", message: ToMeter) -> None:
         """One message of a relay (an ``Ask`` is not for here)."""
         match message:
@@ -64,17 +75,21 @@ class Intake:
                     tokens = None if message.tokens < 0 else message.tokens
                     self._held.append(Output(message.t_ns, request, tokens))
             case Opened():
-                self._held.append(self._opened(connection, message))
+                self._hold(self._opened(connection, message))
             case Closed():
                 request = connection.running.pop(message.key, None)
                 if request is not None:
                     self._names.discard(request)
                     end = msgspec.structs.replace(message.end, request=request)
-                    self._held.append(msgspec.structs.replace(message, end=end))
+                    self._hold(msgspec.structs.replace(message, end=end))
             case Dropped():
                 self.dropped += message.count
             case _:
                 raise TypeError(f"{type(message).__name__} is not an event")
+
+    def _hold(self, held: Opened | Closed) -> None:
+        self._seen(held)
+        self._held.append(held)
 
     def _opened(self, connection: "Connection", message: Opened) -> Opened:
         """A client may use an id twice at once: the second is told apart by its key."""
@@ -101,7 +116,7 @@ class Intake:
         for key, request in connection.running.items():
             self._names.discard(request)
             end = End(t_ns, request, None, cancelled=True)
-            self._held.append(Closed(key, end, error_type=RELAY_LOST))
+            self._hold(Closed(key, end, error_type=RELAY_LOST))
         connection.running.clear()
 
     def ripe(self, now_ns: int) -> list[Held]:

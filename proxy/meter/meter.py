@@ -20,6 +20,7 @@ from proxy.core.events import TIMELINE_VERSION, Header, Output
 from proxy.core.ledger import Ledger, with_share
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
+from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
 from proxy.meter.intake import Connection, Intake, event_of
 from proxy.schema import DeviceAccount, RequestEnergy
@@ -66,10 +67,11 @@ class Meter:
         self.found = found
         self._devices = [f.device for f in found]
         attributed = config.host_energy == "attributed"
-        self._mapped = devices_by_backend(backends, self._devices, host=attributed)
+        self.mapped = devices_by_backend(backends, self._devices, host=attributed)
         self.attributor = Attributor(config.policy, self._devices, settle_s=config.settle_seconds)
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
-        self.intake = Intake(ns_from_seconds(config.reorder_seconds), self._devices_of)
+        self.own_view = OwnView()
+        self.intake = Intake(ns_from_seconds(config.reorder_seconds), self._devices_of, self.own_view.take)
         self._exporters = exporters
         self._recorder = self._open_recorder(config)
         self._waiting: list[Waiting] = []
@@ -83,7 +85,7 @@ class Meter:
         return recorder
 
     def _devices_of(self, backend: str | None) -> tuple[str, ...]:
-        return self._mapped.get(backend or "", ())
+        return self.mapped.get(backend or "", ())
 
     def take(self, connection: Connection, message: ToMeter) -> None:
         """One event of a relay."""

@@ -17,8 +17,10 @@ from proxy.clock import now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.channel import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
 from proxy.core.events import Sample
+from proxy.energy.meter import ProcessSource
 from proxy.energy.sampler import Sampler
 from proxy.energy.select import Choice, choose
+from proxy.evidence.watch import Watch
 from proxy.exporters.base import Exporter, Exporters
 from proxy.exporters.otel import otel_exporter
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
@@ -46,6 +48,14 @@ class Process:
         self.meter = Meter(config, backends, choice.found, choice.name, Exporters(exporters))
         self._loop = asyncio.get_running_loop()
         self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]
+        processes = [o.source.processes for o in choice.opened if isinstance(o.source, ProcessSource)]
+        self._watch = Watch(
+            backends,
+            self.meter.mapped,
+            self.meter.own_view.look,
+            self.meter.intake.add_evidence,
+            processes[0] if processes else None,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -75,6 +85,8 @@ class Process:
         for sampler in self._samplers:
             sampler.start()
         self.keep(self._tick())
+        if self._samplers:
+            self.keep(self._watch.run())
 
     async def _tick(self) -> None:
         deadline = self._loop.time()

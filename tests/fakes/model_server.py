@@ -10,9 +10,13 @@ MODEL = "tiny"
 
 
 class ModelServer:
-    """``chat/completions``, ``completions`` and ``models``; an async context manager."""
+    """``chat/completions``, ``completions`` and ``models``; an async context manager.
 
-    def __init__(self, *, tokens: int = 20, gap_seconds: float = 0.02) -> None:
+    ``metrics``: it tells how many requests run, as a vLLM does.
+    """
+
+    def __init__(self, *, tokens: int = 20, gap_seconds: float = 0.02, metrics: bool = False) -> None:
+        self.running = 0
         self.tokens = tokens
         self.gap_seconds = gap_seconds
         self.url = ""
@@ -20,6 +24,8 @@ class ModelServer:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_get("/v1/models", self._models)
+        if metrics:
+            app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app)
 
     async def __aenter__(self) -> Self:
@@ -40,7 +46,17 @@ class ModelServer:
         model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "tests"}
         return web.json_response({"object": "list", "data": [model]})
 
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=f"vllm:num_requests_running {self.running}\n")
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self.running += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self.running -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
         if asked.get("stream"):
             return await self._stream(request, asked)

@@ -1,8 +1,8 @@
 import pytest
 
 from proxy.core.channel import Ask, Chunk, Closed, Dropped, Opened
-from proxy.core.events import Arrive, End, Output, Sample
-from proxy.meter.intake import RELAY_LOST, Connection, Intake, event_of, stamp_of
+from proxy.core.events import Arrive, End, Output, Outside, Sample
+from proxy.meter.intake import MAX_REORDER_NS, RELAY_LOST, Connection, Intake, event_of, stamp_of
 
 REORDER = 50
 
@@ -97,3 +97,23 @@ def test_a_chunk_of_unknown_size() -> None:
     last = held.ripe(1000)[-1]
     assert isinstance(last, Output)
     assert last.tokens is None
+
+
+def test_events_wait_for_readings_that_come_late_by_nature_and_a_stall_is_forgotten() -> None:
+    held = intake()
+    held.add_samples([Sample(100, "gpu0")], age_ns=400)
+    assert held.reorder_ns == 500
+    for _ in range(10_000):
+        held.add_samples([], age_ns=0)
+    assert held.reorder_ns < 1000
+    held.add_samples([Sample(100, "gpu0")], age_ns=10 * MAX_REORDER_NS)
+    assert held.reorder_ns == MAX_REORDER_NS
+
+
+def test_requests_are_seen_as_they_come_not_when_they_are_ripe() -> None:
+    seen: list[str] = []
+    held = Intake(REORDER, lambda _: (), lambda event: seen.append(type(event).__name__))
+    held.add(Connection(1), opened(1, 100))
+    held.add_evidence(Outside(120, 100, ("gpu0",), 0.5))
+    assert seen == ["Opened"]
+    assert [type(event_of(h)) for h in held.ripe(200)] == [Arrive, Outside]

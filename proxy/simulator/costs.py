@@ -1,8 +1,9 @@
 """What steps cost: linear in who is in them, touched experts apart, under a power cap.
 
 A step of ``n`` decoding streams over ``c`` context tokens and of ``p`` prompt tokens costs
-``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules. A cap
-stretches time: what is above idle power takes as long as the cap asks.
+``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules, and ``host``
+when n is above the profile's ``graph_streams``. A cap stretches time: what is above idle power takes as long
+as the cap asks.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class StepCosts:
         self._joules = profile.joules
         self._seconds = profile.seconds
         self._experts = profile.experts
+        self._graph_streams = profile.graph_streams
         self._idle_watts = profile.idle_watts
         self._cap_watts = profile.cap_watts
         if self._cap_watts is not None and self._cap_watts <= self._idle_watts:
@@ -39,9 +41,8 @@ class StepCosts:
 
     def step(self, decode: int, context: int, prompt: int) -> tuple[float, float]:
         """Seconds and joules of one step."""
-        touched = self._touched(decode + prompt)
-        seconds = _linear(self._seconds, decode, prompt, touched) + self._seconds.context * context
-        joules = _linear(self._joules, decode, prompt, touched) + self._joules.context * context
+        seconds = self._linear(self._seconds, decode, prompt) + self._seconds.context * context
+        joules = self._linear(self._joules, decode, prompt) + self._joules.context * context
         if self._cap_watts is None:
             return seconds, joules
         longer = max((joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts), seconds)
@@ -49,10 +50,9 @@ class StepCosts:
 
     def steps(self, decode: int, context: int, count: int) -> tuple[Floats, Floats]:
         """Seconds and joules of ``count`` steps of decoding, in each of which every stream grows by one."""
-        touched = self._touched(decode)
         contexts = context + decode * np.arange(count, dtype=np.float64)
-        seconds = _linear(self._seconds, decode, 0, touched) + self._seconds.context * contexts
-        joules = _linear(self._joules, decode, 0, touched) + self._joules.context * contexts
+        seconds = self._linear(self._seconds, decode, 0) + self._seconds.context * contexts
+        joules = self._linear(self._joules, decode, 0) + self._joules.context * contexts
         if self._cap_watts is None:
             return seconds, joules
         needed = (joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts)
@@ -63,11 +63,17 @@ class StepCosts:
         """How the joules of a step without cap divide."""
         each, tokens = self._joules, decode + prompt
         experts = each.experts * self._touched(tokens) / tokens
-        return Shares(each.static, each.decode + experts, each.context, each.prefill + experts)
+        return Shares(self._once(each, decode), each.decode + experts, each.context, each.prefill + experts)
 
     def _touched(self, tokens: int) -> float:
         return self._experts.touched(tokens) if self._experts is not None else 0.0
 
+    def _once(self, each: Costs, decode: int) -> float:
+        above = self._graph_streams is not None and decode > self._graph_streams
+        return each.static + each.host if above else each.static
 
-def _linear(each: Costs, decode: int, prompt: int, touched: float) -> float:
-    return each.static + each.decode * decode + each.prefill * prompt + each.experts * touched
+    def _linear(self, each: Costs, decode: int, prompt: int) -> float:
+        """All but what grows with the context."""
+        touched = self._touched(decode + prompt)
+        each_token = each.decode * decode + each.prefill * prompt
+        return self._once(each, decode) + each_token + each.experts * touched

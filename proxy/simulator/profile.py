@@ -20,7 +20,7 @@ class Costs:
     """What a step costs: once, per decoding stream, per context token it reads, per prompt token.
 
     ``experts``: what reading the weights of all experts costs; a step pays the share of experts its tokens
-    are routed to.
+    are routed to. ``host``: what a step of more streams than ``graph_streams`` costs once, on top.
     """
 
     static: float
@@ -28,6 +28,7 @@ class Costs:
     context: float
     prefill: float
     experts: float = 0.0
+    host: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ class Limits:
 class Profile:
     """One model on one or several GPUs: joules (of all of them together) and seconds of a step.
 
-    ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead. ``source``: where
-    the constants are from, and which of them were assumed.
+    ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead. ``graph_streams``:
+    published runs of small models on fast GPUs jump in time above some batch, as when the host launches the
+    kernels that a graph launched before; see ``Costs.host``. ``source``: where the constants are from, and
+    which of them were assumed.
     """
 
     model: str
@@ -78,6 +81,7 @@ class Profile:
     devices: int = 1
     cap_watts: float | None = None
     experts: Experts | None = None
+    graph_streams: int | None = None
     source: str = ""
 
 

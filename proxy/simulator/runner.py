@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.clock import now_ns
-from proxy.simulator.engine import Engine
+from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
+from proxy.simulator.metrics import Metrics
 from proxy.simulator.profile import Profile
 from proxy.units import NS_PER_MS, ns_from_seconds, seconds_from_ns
 
@@ -18,16 +20,24 @@ LEAD_NS: Final = 100_000
 # would be a burst that no GPU shows.
 BEHIND_NS: Final = 20 * NS_PER_MS
 
-Draw = Callable[[int, float], None]  # from t_ns on the device draws so many watts
+Draw = Callable[[int, float], None]  # from t_ns on the devices draw so many watts together
+Sink = Callable[[bool | None], None]  # True: a token came, False: the last one, None: the engine has failed
 log = logging.getLogger(__name__)
 
 
-class StoppedError(Exception):
-    """The engine ended before the answer did."""
+@dataclass(slots=True)
+class _Waiting:
+    """A job whose tokens someone waits for; stamps of the monotonic clock, None: not yet."""
+
+    job: Job
+    sink: Sink
+    arrived_ns: int
+    scheduled_ns: int | None = None
+    first_ns: int | None = None
 
 
 class Runner:
-    """Runs steps while there are requests; each job's tokens arrive in its queue.
+    """Runs steps while there are requests; each job's sink is told of its tokens.
 
     A step is charged with the energy it really drew, power times the time until the next one began: what the
     counter shows and what the requests are charged add up exactly. Step n ends when the profile says, counted
@@ -36,6 +46,7 @@ class Runner:
 
     def __init__(self, profile: Profile, draw: Draw) -> None:
         self.engine = Engine(profile)
+        self.metrics = Metrics(profile.model)
         self.busy_joules = 0.0
         self.late_seconds = 0.0  # by which the schedule was started anew
         self.failed = False
@@ -44,7 +55,7 @@ class Runner:
         self._idle_watts = profile.idle_watts
         self._draw = draw
         self._arrived = asyncio.Event()
-        self._outputs: dict[str, asyncio.Queue[bool | None]] = {}
+        self._outputs: dict[str, _Waiting] = {}
 
     def idle_joules(self, t_ns: int) -> float:
         """Joules drawn while there was no request, up to a time not before the last step."""
@@ -52,21 +63,19 @@ class Runner:
             return self._idle_joules
         return self._idle_joules + self._idle_watts * seconds_from_ns(t_ns - self._idle_since)
 
-    def submit(self, job: Job) -> "asyncio.Queue[bool | None]":
-        """Queue a job; its queue gets True for each token, False with the last, None if the engine ends."""
-        queue: asyncio.Queue[bool | None] = asyncio.Queue()
+    def submit(self, job: Job, sink: Sink) -> None:
+        """Queue a job that the engine does not refuse."""
         if self.failed:
-            queue.put_nowait(None)
-        self._outputs[job.name] = queue
+            sink(None)
+        self._outputs[job.name] = _Waiting(job, sink, now_ns())
         self.engine.submit(job)
         self._arrived.set()
-        return queue
 
     def leave(self, job: Job) -> None:
         """The client of a job has gone, or has all it wanted."""
-        if not job.done:
+        if self._outputs.pop(job.name, None) is not None and not job.done:
             self.engine.cancel(job)
-        self._outputs.pop(job.name, None)
+            self.metrics.success["abort"] += 1
 
     async def run(self) -> None:
         """Until cancelled. What else ends it is logged, and ends every answer."""
@@ -75,9 +84,8 @@ class Runner:
         except Exception:
             log.exception("the simulated engine failed")
             self.failed = True
-            for queue in self._outputs.values():
-                queue.put_nowait(None)
-            raise
+            for waiting in self._outputs.values():
+                waiting.sink(None)
 
     async def _run(self) -> None:
         while True:
@@ -96,9 +104,7 @@ class Runner:
                 end = max(deadline, now)
                 drawn = watts * seconds_from_ns(end - start)
                 self.busy_joules += drawn
-                decoding = list(self.engine.decoding())
-                finished = self.engine.finish(step, drawn / joules)
-                self._emit([*decoding, *finished.prompts])
+                self._finish(step, start, end, drawn / joules)
                 start = end
             self._idle_since = start
 
@@ -115,7 +121,41 @@ class Runner:
         self._idle_since = None
         return start
 
-    def _emit(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            if (queue := self._outputs.get(job.name)) is not None:
-                queue.put_nowait(not job.done)
+    def _finish(self, step: Plan, start_ns: int, end_ns: int, scale: float) -> None:
+        """Charge a step, tell the sinks, count."""
+        for job, _ in step.prefill:
+            if (waiting := self._outputs.get(job.name)) is not None and waiting.scheduled_ns is None:
+                self._scheduled(waiting, start_ns)
+        decoding = list(self.engine.decoding())
+        finished = self.engine.finish(step, scale)
+        prompt = sum(chunk for _, chunk in step.prefill)
+        self.metrics.observe("iteration_tokens_total", len(decoding) + prompt)
+        self.metrics.observe("inter_token_latency_seconds", seconds_from_ns(end_ns - start_ns), len(decoding))
+        for job in (*decoding, *finished.prompts):
+            if (waiting := self._outputs.get(job.name)) is not None:
+                if waiting.first_ns is None:
+                    self._first(waiting, end_ns)
+                waiting.sink(not job.done)
+        for job in finished.done:
+            if (waiting := self._outputs.get(job.name)) is not None:
+                self._ended(waiting, end_ns)
+
+    def _scheduled(self, waiting: _Waiting, t_ns: int) -> None:
+        waiting.scheduled_ns = t_ns
+        self.metrics.queried_tokens += waiting.job.prompt_tokens
+        self.metrics.cached_tokens += waiting.job.cached_tokens
+        self.metrics.observe("request_queue_time_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
+
+    def _first(self, waiting: _Waiting, t_ns: int) -> None:
+        waiting.first_ns = t_ns
+        self.metrics.observe("time_to_first_token_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
+        scheduled_ns = waiting.scheduled_ns or t_ns
+        self.metrics.observe("request_prefill_time_seconds", seconds_from_ns(t_ns - scheduled_ns))
+
+    def _ended(self, waiting: _Waiting, t_ns: int) -> None:
+        job, first_ns = waiting.job, waiting.first_ns or t_ns
+        self.metrics.success["length"] += 1
+        self.metrics.observe("request_decode_time_seconds", seconds_from_ns(t_ns - first_ns))
+        self.metrics.observe("e2e_request_latency_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
+        self.metrics.observe("request_prompt_tokens", job.prompt_tokens)
+        self.metrics.observe("request_generation_tokens", job.emitted)

@@ -1,57 +1,44 @@
 """An OpenAI-compatible server on the simulated engine; shapes as vLLM sends them.
 
 Prompt tokens: the ids of a list, else whitespace-separated words. The answer is made of filler words, one a
-token. ``GET /truth/requests/{id}`` tells the true joules, for tests.
+token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tests.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from proxy.clock import WallAnchor, now_ns
+from proxy.simulator import metrics, shapes
 from proxy.simulator.job import Job
 from proxy.simulator.profile import Profile
-from proxy.simulator.runner import Draw, Runner, StoppedError
+from proxy.simulator.requests import BUSY, Asked, RefusedError, read
+from proxy.simulator.runner import Draw, Runner
 from proxy.units import NS_PER_SECOND
 
-DEFAULT_TOKENS: Final = 128
-_WORDS: Final = ("joule", "watt", "token", "batch", "prompt", "cache", "kernel", "counter")
 _KEEP_TRUTH: Final = 100_000
+_MOST_BODY: Final = 64 * 1024 * 1024
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class _Message(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
+class _FailedError(Exception):
+    """The engine ended before the answer did."""
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request that is being answered: its jobs' tokens come through ``tokens`` as (choice, more)."""
 
-
-class _Body(msgspec.Struct):
-    model: str
-    messages: list[_Message] | None = None
-    prompt: str | list[int] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of the prompt, as this server counts them."""
-        if isinstance(self.prompt, list):
-            return max(len(self.prompt), 1)
-        texts = [self.prompt or ""]
-        for message in self.messages or []:
-            content = message.content
-            texts += (
-                [content] if isinstance(content, str) else [str(p.get("text", "")) for p in content or []]
-            )
-        return max(sum(len(text.split()) for text in texts), 1)
+    asked: Asked
+    head: shapes.Head
+    jobs: list[Job]
+    tokens: "asyncio.Queue[tuple[int, bool | None]]"
 
 
 class Server:
@@ -61,21 +48,23 @@ class Server:
         self._profile = profile
         self._anchor = WallAnchor.take()
         self.runner = Runner(profile, draw)
-        self._jobs: dict[str, Job] = {}
+        self._longest = min(profile.limits.max_model_len, profile.limits.kv_tokens)
+        self._truths: dict[str, list[Job]] = {}
         self._task: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Run the engine and listen."""
-        app = web.Application()
+        app = web.Application(middlewares=[_errors], client_max_size=_MOST_BODY)
         app.add_routes(
             [
                 web.get("/v1/models", self._models),
                 web.get("/health", self._health),
+                web.get("/ping", self._health),
+                web.get("/metrics", self._metrics),
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/completions", self._completions),
-                web.post("/v1/embeddings", self._embeddings),
                 web.get("/truth", self._truth),
                 web.get("/truth/requests/{id}", self._truth_of),
             ]
@@ -95,129 +84,129 @@ class Server:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self.runner.failed else 200)
 
     async def _models(self, _request: web.Request) -> web.Response:
-        model = {
-            "id": self._profile.model,
-            "object": "model",
-            "created": self._now(),
-            "owned_by": "simulated",
-        }
-        return _json({"object": "list", "data": [model]})
+        return _json(shapes.models(self._profile.model, self._now(), self._longest))
 
-    async def _embeddings(self, _request: web.Request) -> web.Response:
-        return _error(404, "The model does not support Embeddings API", "NotFoundError")
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        text = self.runner.metrics.text(self.runner.engine)
+        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _truth(self, _request: web.Request) -> web.Response:
         runner = self.runner
-        return _json({"idle_joules": runner.idle_joules(now_ns()), "busy_joules": runner.busy_joules})
+        joules = {"idle_joules": runner.idle_joules(now_ns()), "busy_joules": runner.busy_joules}
+        return _json(msgspec.json.encode(joules | {"late_seconds": runner.late_seconds}))
 
     async def _truth_of(self, request: web.Request) -> web.Response:
-        job = self._jobs.get(request.match_info["id"])
-        if job is None:
-            return _error(404, "no such request", "NotFoundError")
-        joules = {name: getattr(job.joules, name) for name in ("static", "prefill", "decode", "context")}
-        return _json({"joules": job.joules.total, "parts": joules})
+        jobs = self._truths.get(request.match_info["id"])
+        if jobs is None:
+            return _refused(RefusedError(404, "no such request", "NotFoundError"))
+        names = ("static", "prefill", "decode", "context")
+        parts = {name: sum(getattr(job.joules, name) for job in jobs) for name in names}
+        return _json(msgspec.json.encode({"joules": sum(parts.values()), "parts": parts}))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "chatcmpl", "chat.completion")
+        return await self._answer(request, chat=True)
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, "cmpl", "text_completion")
+        return await self._answer(request, chat=False)
 
-    async def _answer(self, request: web.Request, prefix: str, kind: str) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        raw, kind = await request.read(), request.content_type
         try:
-            body = msgspec.json.decode(await request.read(), type=_Body)
-        except msgspec.MsgspecError as error:
-            return _error(400, f"1 validation error: {error}", "Bad Request")
-        if body.model != self._profile.model:
-            text = f"The model `{body.model}` does not exist. Valid aliases: {self._profile.model}."
-            return _error(404, text, "NotFoundError", "model")
-        wanted = next(
-            (n for n in (body.max_completion_tokens, body.max_tokens) if n is not None), DEFAULT_TOKENS
-        )
-        if wanted < 1:
-            return _error(
-                400, f"max_tokens must be at least 1, got {wanted}.", "BadRequestError", "max_tokens"
-            )
-        name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
-        job = Job(f"{name}/{uuid.uuid4().hex}", body.prompt_tokens, wanted)
-        self._remember(name, job)
-        head = {"id": f"{prefix}-{name}", "object": kind, "created": self._now(), "model": body.model}
-        if body.stream:
-            return await self._stream(request, body, job, head)
-        text = "".join([word async for word, _ in self._words(job)])
-        choice = {"index": 0, "finish_reason": "length"} | (
-            {"message": {"role": "assistant", "content": text}} if prefix == "chatcmpl" else {"text": text}
-        )
-        return _json({**head, "choices": [choice], "usage": _usage(job)})
-
-    def _remember(self, name: str, job: Job) -> None:
-        self._jobs[name] = job
-        if len(self._jobs) > _KEEP_TRUTH:
-            del self._jobs[next(iter(self._jobs))]
-
-    async def _words(self, job: Job) -> AsyncIterator[tuple[str, bool]]:
-        """A word for each token, and whether more come; the job is cancelled when its reader goes."""
-        queue = self.runner.submit(job)
+            asked = read(raw, kind, chat=chat, model=self._profile.model, longest=self._longest)
+            call = self._call(asked, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
+        except RefusedError as error:
+            return _refused(error)
         try:
-            number = 0
-            more: bool | None = True
-            while more:
-                if (more := await queue.get()) is None:
-                    raise StoppedError
-                yield _WORDS[number % len(_WORDS)] + " ", more
-                number += 1
+            if asked.stream:
+                return await self._stream(request, call)
+            async for _ in self._tokens(call):
+                pass
+            body = shapes.whole(call.head, call.jobs, asked.reason)
+            return _json(body, {"X-Request-Id": call.head.id})
+        except _FailedError:
+            return _refused(RefusedError(500, "EngineCore encountered an issue.", "InternalServerError"))
         finally:
-            self.runner.leave(job)
+            for job in call.jobs:
+                self.runner.leave(job)
 
-    async def _stream(
-        self, request: web.Request, body: _Body, job: Job, head: dict[str, Any]
-    ) -> web.StreamResponse:
-        chat = head["object"] == "chat.completion"
-        head = head | {"object": "chat.completion.chunk"} if chat else head
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    def _call(self, asked: Asked, name: str) -> _Call:
+        """Submit the jobs of a request; raises :class:`RefusedError` when the queue is full."""
+        unique = uuid.uuid4().hex
+        prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
+        jobs = [
+            Job(f"{name}/{unique}/{index}", prompt.tokens, asked.tokens, prompt.chain)
+            for index, prompt in enumerate(prompts)
+        ]
+        if any(self.runner.engine.refusal(job) == "queue" for job in jobs):
+            self.runner.metrics.rejected += 1
+            raise RefusedError(503, BUSY, "Service Unavailable")
+        head = shapes.Head(name, self._now(), self._profile.model, asked.chat, asked.choices)
+        call = _Call(asked, head, jobs, asyncio.Queue())
+        self._truths[name] = jobs
+        if len(self._truths) > _KEEP_TRUTH:
+            del self._truths[next(iter(self._truths))]
+        for index, job in enumerate(jobs):
+            self.runner.submit(job, _sink(call.tokens, index))
+        return call
+
+    async def _tokens(self, call: _Call) -> AsyncIterator[list[tuple[int, bool]]]:
+        """The tokens that came since the last ones were taken, as (choice, more); ends with the last."""
+        left = len(call.jobs)
+        while left:
+            came = [await call.tokens.get()]
+            with suppress(asyncio.QueueEmpty):
+                while True:
+                    came.append(call.tokens.get_nowait())
+            tokens = [(index, more) for index, more in came if more is not None]
+            if len(tokens) < len(came):
+                raise _FailedError
+            left -= sum(not more for _, more in tokens)
+            yield tokens
+
+    async def _stream(self, request: web.Request, call: _Call) -> web.StreamResponse:
+        asked = call.asked
+        events = shapes.Stream(
+            call.head, call.jobs, asked.reason, continuous=asked.continuous_usage, final=asked.include_usage
+        )
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Request-Id": call.head.id}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        if chat:
-            await response.write(_event(head, {"delta": {"role": "assistant", "content": ""}}))
-        words = self._words(job)
-        try:
-            async for word, more in words:
-                reason = None if more else "length"
-                choice = {"delta": {"content": word}} if chat else {"text": word}
-                await response.write(_event(head, choice, reason))
-        finally:
-            await words.aclose()  # type: ignore[attr-defined]
-        if body.stream_options and body.stream_options.include_usage:
-            await response.write(
-                b"data: " + msgspec.json.encode({**head, "choices": [], "usage": _usage(job)}) + b"\n\n"
-            )
-        await response.write(b"data: [DONE]\n\n")
+        first = True
+        async for tokens in self._tokens(call):
+            said = b"".join(events.token(index, more=more) for index, more in tokens)
+            await response.write(events.first() + said if first else said)
+            first = False
+        await response.write(events.last())
         return response
 
     def _now(self) -> int:
         return self._anchor.unix(now_ns()) // NS_PER_SECOND
 
 
-def _event(head: dict[str, Any], choice: dict[str, Any], reason: str | None = None) -> bytes:
-    chunk = {**head, "choices": [{"index": 0, **choice, "logprobs": None, "finish_reason": reason}]}
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+def _sink(queue: "asyncio.Queue[tuple[int, bool | None]]", index: int) -> Callable[[bool | None], None]:
+    def sink(more: bool | None) -> None:
+        queue.put_nowait((index, more))
+
+    return sink
 
 
-def _usage(job: Job) -> dict[str, int]:
-    return {
-        "prompt_tokens": job.prompt_tokens,
-        "completion_tokens": job.emitted,
-        "total_tokens": job.prompt_tokens + job.emitted,
-    }
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Unknown paths and methods as FastAPI answers them."""
+    try:
+        return await handler(request)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+        allowed: dict[str, Any] = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        body = msgspec.json.encode({"detail": error.reason})
+        return web.Response(status=error.status, body=body, content_type="application/json", headers=allowed)
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+def _json(body: bytes, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
-def _error(status: int, message: str, kind: str, param: str | None = None) -> web.Response:
-    error = {"message": message, "type": kind, "param": param, "code": status}
-    body = msgspec.json.encode({"error": error})
-    return web.Response(status=status, body=body, content_type="application/json")
+def _refused(error: RefusedError) -> web.Response:
+    return web.Response(status=error.status, body=error.body(), content_type="application/json")

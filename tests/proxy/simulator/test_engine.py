@@ -9,7 +9,7 @@ from proxy.simulator.job import Job
 from proxy.simulator.profile import DEFAULT, Experts, Limits, Profile, load
 
 LIMITS = Limits(max_num_seqs=4, max_batched_tokens=64, kv_tokens=1008, max_waiting=8)
-DENSE = replace(load(DEFAULT), limits=LIMITS)
+DENSE = replace(load(DEFAULT), limits=LIMITS, cap_watts=None)
 MIXTURE = replace(DENSE, experts=Experts(128, 8), joules=replace(DENSE.joules, experts=2.0))
 
 

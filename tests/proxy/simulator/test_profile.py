@@ -28,7 +28,7 @@ def test_a_profile_with_a_wrong_key_says_which(tmp_path: Path) -> None:
 def test_a_budget_below_the_streams_is_refused(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "proxy/simulator/profiles" / f"{DEFAULT}.toml").read_text()
     path = tmp_path / "p.toml"
-    path.write_text(text.replace("max_batched_tokens = 2048", "max_batched_tokens = 100"))
+    path.write_text(text.replace("max_batched_tokens = 8192", "max_batched_tokens = 100"))
     with pytest.raises(ProfileError, match="max_batched_tokens is 100"):
         load(str(path))
 

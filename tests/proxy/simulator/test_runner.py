@@ -12,7 +12,8 @@ from proxy.simulator.profile import DEFAULT, Costs, load
 from proxy.simulator.runner import BEHIND_NS, Runner
 from proxy.units import seconds_from_ns
 
-FAST = replace(load(DEFAULT), seconds=Costs(static=2e-3, decode=0.0, context=0.0, prefill=0.0))
+STEP = Costs(static=2e-3, decode=0.0, context=0.0, prefill=0.0)
+FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
 
 
 @asynccontextmanager
@@ -27,7 +28,8 @@ async def test_steps_take_the_profiles_time_however_late_they_start() -> None:
     runner = Runner(FAST, lambda _t, _w: None)
     async with running(runner):
         start = now_ns()
-        queue = runner.submit(Job("a", 1, 150))
+        queue: asyncio.Queue[bool | None] = asyncio.Queue()
+        runner.submit(Job("a", 1, 150), queue.put_nowait)
         tokens = 0
         while await queue.get():
             tokens += 1
@@ -44,7 +46,8 @@ async def test_idle_joules_grow_while_idle_and_only_then() -> None:
         now = now_ns()
         more = runner.idle_joules(now + 1_000_000_000) - runner.idle_joules(now)
         assert more == pytest.approx(FAST.idle_watts)
-        queue = runner.submit(Job("a", 1, 50))
+        queue: asyncio.Queue[bool | None] = asyncio.Queue()
+        runner.submit(Job("a", 1, 50), queue.put_nowait)
         await queue.get()
         assert runner.idle_joules(now) == runner.idle_joules(now + 1_000_000_000)
 
@@ -57,8 +60,10 @@ async def test_a_failure_is_logged_and_ends_every_answer(caplog: pytest.LogCaptu
     runner = Runner(FAST, draw)
     with caplog.at_level(logging.ERROR):
         async with running(runner):
-            queue = runner.submit(Job("a", 1, 5))
+            queue: asyncio.Queue[bool | None] = asyncio.Queue()
+            runner.submit(Job("a", 1, 5), queue.put_nowait)
             assert await queue.get() is None
-            assert await runner.submit(Job("b", 1, 5)).get() is None
+            runner.submit(Job("b", 1, 5), queue.put_nowait)
+            assert await queue.get() is None
     assert "the simulated engine failed" in caplog.text
     assert runner.failed

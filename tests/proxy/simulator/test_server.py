@@ -6,13 +6,15 @@ from itertools import pairwise
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.clock import now_ns
 from proxy.simulator.profile import DEFAULT, Costs, load
 from proxy.simulator.server import Server
 from proxy.units import NS_PER_MS, seconds_from_ns
 
-FAST = replace(load(DEFAULT), seconds=Costs(static=2e-3, decode=1e-6, context=0.0, prefill=1e-6))
+STEP = Costs(static=2e-3, decode=1e-6, context=0.0, prefill=1e-6)
+FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
 MODEL = FAST.model
 
 
@@ -89,8 +91,6 @@ async def test_completions_take_token_ids(client: openai.AsyncOpenAI) -> None:
 async def test_errors_have_the_shape_of_vllm(client: openai.AsyncOpenAI, server: Server) -> None:
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         await client.completions.create(model="other", prompt="x")
-    with pytest.raises(openai.NotFoundError):
-        await client.embeddings.create(model=MODEL, input="x")
     for wrong in (-1, 0):
         with pytest.raises(openai.BadRequestError, match="max_tokens"):
             await client.completions.create(model=MODEL, prompt="x", max_tokens=wrong)
@@ -143,3 +143,85 @@ async def test_a_slow_reader_sees_one_end(client: openai.AsyncOpenAI) -> None:
         await asyncio.sleep(0.005)
         reasons += [choice.finish_reason for choice in chunk.choices]
     assert reasons == [None] * 39 + ["length"]
+
+
+async def post(server: Server, path: str, body: object) -> httpx.Response:
+    async with httpx.AsyncClient() as plain:
+        return await plain.post(f"http://127.0.0.1:{server.port}{path}", json=body)
+
+
+async def test_what_is_not_served_is_said_as_fastapi_says_it(server: Server) -> None:
+    missing = await post(server, "/v1/embeddings", {"model": MODEL, "input": "x"})
+    assert (missing.status_code, missing.content) == (404, b'{"detail":"Not Found"}')
+    async with httpx.AsyncClient() as plain:
+        got = await plain.get(f"http://127.0.0.1:{server.port}/v1/chat/completions")
+    assert (got.status_code, got.content) == (405, b'{"detail":"Method Not Allowed"}')
+    assert got.headers["allow"] == "POST"
+
+
+async def test_several_prompts_and_choices_are_answered_together(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model=MODEL, prompt=["a b", "c"], max_tokens=3, n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 12)
+    stream = await client.completions.create(model=MODEL, prompt="x", max_tokens=3, n=2, stream=True)
+    chunks = [chunk async for chunk in stream]
+    ends = [c.index for chunk in chunks for c in chunk.choices if str(c.finish_reason) == "length"]
+    assert sorted(ends) == [0, 1]
+
+
+async def test_the_same_beginning_is_cached_and_counted(client: openai.AsyncOpenAI, server: Server) -> None:
+    text = " ".join(map(str, range(40)))
+    cached = []
+    for _ in range(2):
+        answer = await client.completions.create(model=MODEL, prompt=text, max_tokens=2)
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        cached.append(answer.usage.prompt_tokens_details.cached_tokens)
+    assert cached == [0, 32]
+    async with httpx.AsyncClient() as plain:
+        scrape = (await plain.get(f"http://127.0.0.1:{server.port}/metrics")).text
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(scrape)
+        for sample in family.samples
+    }
+    assert values["vllm:prefix_cache_queries_total"] == 80
+    assert values["vllm:prefix_cache_hits_total"] == 32
+    assert values["vllm:generation_tokens_total"] == 4
+    assert values["vllm:prompt_tokens_total"] == 48
+    assert values["vllm:time_to_first_token_seconds_count"] == 2
+    assert values["vllm:num_requests_running"] == 0
+
+
+async def test_a_full_queue_is_refused(drawn: Drawn) -> None:
+    limits = replace(FAST.limits, max_num_seqs=1, max_waiting=1)
+    server = Server(replace(FAST, limits=limits), drawn)
+    await server.start()
+    body = {"model": MODEL, "prompt": "x", "max_tokens": 30}
+    answers = await asyncio.gather(*(post(server, "/v1/completions", body) for _ in range(6)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert 1 <= len(refused) <= 5
+    assert "currently busy" in refused[0].json()["error"]["message"]
+    assert server.runner.metrics.rejected == len(refused)
+    await server.close()
+
+
+async def test_an_answer_longer_than_the_cache_is_refused(server: Server) -> None:
+    answer = await post(server, "/v1/completions", {"model": MODEL, "prompt": "x", "max_tokens": 10_000_000})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "max_tokens")
+
+
+async def test_a_failed_engine_answers_with_500_and_is_not_healthy(caplog: pytest.LogCaptureFixture) -> None:
+    def draw(_t: int, watts: float) -> None:
+        if watts != FAST.idle_watts:
+            raise ValueError("gone")
+
+    server = Server(FAST, draw)
+    await server.start()
+    answer = await post(server, "/v1/completions", {"model": MODEL, "prompt": "x"})
+    assert answer.status_code == 500
+    async with httpx.AsyncClient() as plain:
+        assert (await plain.get(f"http://127.0.0.1:{server.port}/health")).status_code == 503
+    assert "simulated engine failed" in caplog.text
+    await server.close()

@@ -1,0 +1,162 @@
+"""``python -m proxy.simulator.report TABLE --docs docs``: how true the simulator is to published points.
+
+Simulates every published point twice: with the fitted profile of its setting, and with one predicted from
+parameters alone by constants that were fitted without that model. Writes the table into ``simulator.md``
+between its marks, and the plots of ours over theirs beside it.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from proxy.simulator import fit, roofline
+from proxy.simulator.catalog import workload
+from proxy.simulator.leastsq import Floats
+from proxy.simulator.profile import ProfileError, load, names
+from proxy.simulator.published import Point, Setting, TableError, read
+from proxy.simulator.truth_to_data import NAMES, TARGETS, Errors, compare
+
+BEGIN: Final = "<!-- truth to data: made by python -m proxy.simulator.report -->"
+END: Final = "<!-- end of truth to data -->"
+PREDICTED_TARGET: Final = 0.25
+
+Groups = dict[Setting, list[Point]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A setting with its points, and the errors of the fitted and of the predicted profile."""
+
+    setting: Setting
+    points: Sequence[Point]
+    fitted: Errors
+    predicted: Errors
+
+    @property
+    def met(self) -> bool:
+        """Whether all four medians of the fitted profile are within the targets."""
+        return bool((self.fitted.medians <= TARGETS).all())
+
+
+def outcomes(groups: Groups, say: Callable[[str], None]) -> list[Outcome]:
+    """Every setting of a table that has a profile; ``say`` hears of each one."""
+    known = set(names())
+    without: dict[str, roofline.Constants] = {}
+    found = []
+    for setting, points in groups.items():
+        name = fit.file_name(setting)
+        if name not in known:
+            say(f"{name}: no profile, left out")
+            continue
+        model = setting.model.name
+        if model not in without:
+            without[model] = roofline.fit((s, p) for s, p in groups.items() if s.model.name != model)
+        work = workload(setting.task)
+        predicted = compare(roofline.predict(setting, without[model]), work, points)
+        found.append(Outcome(setting, points, compare(load(name), work, points), predicted))
+        say(f"{name}: {_percent(found[-1].fitted.medians)}; predicted {_percent(predicted.medians)}")
+    return found
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """The Markdown between the marks."""
+    met = sum(outcome.met for outcome in found)
+    count = len(found)
+    points = sum(len(outcome.points) for outcome in found)
+    head = ["setting", "points", *NAMES, "all within", *(f"{name}, predicted" for name in NAMES)]
+    lines = [
+        f"{count} settings, {points} points. Median error over a setting's batch sweep, targets "
+        f"{_percent(TARGETS)} for {', '.join(NAMES)}: **{met} of {count} settings meet all four**; "
+        + "; ".join(
+            f"{name} {sum(o.fitted.medians[i] <= TARGETS[i] for o in found)}" for i, name in enumerate(NAMES)
+        )
+        + f". Median of the settings' medians: {_percent(_middle([o.fitted for o in found]))}.",
+        "",
+        "Predicted from parameters alone, with constants fitted without that model: medians over all points "
+        f"{_percent(_pooled([o.predicted for o in found]))} (target 25 % each); settings within 25 %: "
+        + ", ".join(
+            f"{name} {sum(o.predicted.medians[i] <= PREDICTED_TARGET for o in found)}"
+            for i, name in enumerate(NAMES)
+        )
+        + f" of {count}.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---|" + "---:|" * (len(head) - 1),
+    ]
+    for outcome in sorted(found, key=lambda o: fit.file_name(o.setting)):
+        cells = [fit.file_name(outcome.setting), str(len(outcome.points))]
+        cells += [_cell(e, t) for e, t in zip(outcome.fitted.medians, TARGETS, strict=True)]
+        cells += ["yes" if outcome.met else "no"]
+        cells += [_cell(e, PREDICTED_TARGET) for e in outcome.predicted.medians]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _middle(errors: Sequence[Errors]) -> Floats:
+    medians: Floats = np.median([each.medians for each in errors], axis=0)
+    return medians
+
+
+def _pooled(errors: Sequence[Errors]) -> Floats:
+    columns = [
+        np.concatenate([getattr(each, name) for each in errors])
+        for name in ("joules_per_token", "throughput", "itl", "watts")
+    ]
+    return np.array([np.median(np.abs(column)) for column in columns])
+
+
+def _percent(values: Floats) -> str:
+    return " / ".join(f"{100 * value:.1f} %" for value in values)
+
+
+def _cell(error: float, target: float) -> str:
+    text = f"{100 * error:.1f} %"
+    return text if error <= target else f"**{text}**"
+
+
+def put(path: Path, text: str) -> None:
+    """Replace what stands between the marks of a page; raises :class:`TableError` without them."""
+    page = path.read_text("utf-8")
+    if BEGIN not in page or END not in page:
+        raise TableError(f"{path}: the marks {BEGIN} and {END} are needed")
+    before, rest = page.split(BEGIN, 1)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}", "utf-8")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def main() -> int:
+    """The program; exit status 2 for input that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m proxy.simulator.report", description=__doc__)
+    parser.add_argument("table", type=Path, help="CSV, in the columns of proxy.simulator.published")
+    parser.add_argument("--docs", type=Path, help="folder of simulator.md; else the table goes to stdout")
+    parser.add_argument("--only", default="", help="only settings whose profile's name contains this")
+    given = parser.parse_args()
+    try:
+        groups = read(given.table)
+        chosen = {s: p for s, p in groups.items() if given.only in fit.file_name(s)}
+        found = outcomes(chosen, _say)
+        text = table(found)
+        if given.docs is None:
+            sys.stdout.write(text + "\n")
+            return 0
+        put(given.docs / "simulator.md", text)
+    except (TableError, ProfileError, OSError) as error:
+        sys.stderr.write(f"report: {error}\n")
+        return 2
+    from proxy.simulator import plots  # noqa: PLC0415  # matplotlib takes a second to import
+
+    for path in plots.draw(found, given.docs / "img"):
+        sys.stdout.write(f"written: {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

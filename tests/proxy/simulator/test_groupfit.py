@@ -1,0 +1,39 @@
+import numpy as np
+
+from proxy.simulator import groupfit
+from proxy.simulator.catalog import workload
+from proxy.simulator.published import Point
+from proxy.simulator.truth_to_data import TARGETS, compare
+from tests.proxy.simulator.made import MIXTURE, SETTING, points
+
+
+def test_a_known_machine_is_found_again() -> None:
+    profile = groupfit.fit(SETTING, points())
+    errors = compare(profile, workload(SETTING.task), points())
+    assert (errors.medians < TARGETS / 2).all()
+    assert abs(profile.seconds.static / 7e-3 - 1) < 0.1
+    assert profile.graph_streams is None
+
+
+def test_a_jump_is_found_where_it_is() -> None:
+    jumped = [
+        Point(
+            p.batch,
+            p.output_tokens,
+            p.joules_per_token * f,
+            p.watts,
+            p.tokens_per_second / f,
+            p.median_itl_seconds * f,
+        )
+        for p, f in zip(points(), (1, 1, 2.5, 2, 1.6, 1.3), strict=True)
+    ]
+    profile = groupfit.fit(SETTING, jumped)
+    assert profile.graph_streams == 16
+    assert profile.seconds.host > 5e-3
+
+
+def test_one_point_is_enough_for_a_profile() -> None:
+    profile = groupfit.fit(MIXTURE, points()[:1])
+    errors = compare(profile, workload(MIXTURE.task), points()[:1])
+    assert np.all(errors.medians < 0.1)
+    assert profile.experts is not None

@@ -6,7 +6,6 @@ what ends writes its record. Nothing in an open loop waits for an answer.
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -142,6 +141,7 @@ class Attack:
     _finished: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _interrupted: bool = False
+    _cut_short: bool = False
     _pumping: bool = False
 
     async def run(self, start_ns: int | None = None) -> Outcome:
@@ -152,9 +152,6 @@ class Attack:
         loop = asyncio.get_running_loop()
         self._alarm = Alarm(loop, self._pump)
         cpu = time.process_time_ns()
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection of millions of records would be a pause in every stream
         self._prepare()
         self.start_ns = start_ns or time.monotonic_ns() + NS_PER_SECOND // 50
         heartbeat = loop.call_later(_HEARTBEAT_S, self._beat, loop)
@@ -163,11 +160,32 @@ class Attack:
             await self._stopped.wait()
             await self._drain()
         finally:
-            gc.enable()
-            gc.unfreeze()
             self._alarm.close()
             heartbeat.cancel()
         return self._outcome(time.process_time_ns() - cpu)
+
+    def stop(self) -> None:
+        """Send no more, though the pacer would; ``run`` goes on until what is in flight has ended."""
+        self._cut_short = True
+        self._stop()
+
+    async def sending_ended(self) -> None:
+        """Wait until the last request went out."""
+        await self._stopped.wait()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an end so far."""
+        return len(self._calls)
+
+    @property
+    def lags_ns(self) -> list[int]:
+        """Delays of the event loop's heartbeat so far."""
+        return self._lags
+
+    def so_far(self) -> list[Record]:
+        """Records as of now; those of requests under way have neither an end nor an error."""
+        return [*self._records, *(call.record(None, None) for call in self._calls.values())]
 
     def interrupt(self) -> None:
         """Send no more and wait for nothing: what is in flight is cut off."""
@@ -267,7 +285,11 @@ class Attack:
         end = time.monotonic_ns() - self.start_ns
         sending_end = self._sending_end_ns or end
         inner = self.pacer.inner if isinstance(self.pacer, Capped) else self.pacer
-        if isinstance(inner, OpenLoop) and inner.requests is None and not self._interrupted:
+        if (
+            isinstance(inner, OpenLoop)
+            and inner.requests is None
+            and not (self._interrupted or self._cut_short)
+        ):
             # The last gap belongs to the process: a timed point ends when its time does.
             sending_end = inner.duration_ns or sending_end
         return Outcome(

@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   loadgen --rate 32 --slo 200ms                       open loop, Poisson, judged
   loadgen --concurrency 64 --slo ttft=200ms,tpot=50ms closed loop
   loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
+  loadgen sweep --search --slo p95:ttft=200ms         the highest rate within the SLO, by itself
   loadgen report RUN                                  rebuild report and curve from a run directory
   loadgen selfcheck                                   what this client can be believed for here
 exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
@@ -78,6 +79,9 @@ def _parser(command: str) -> _Parser:
     add("--rate", metavar="R", help="requests/s" + (": 1..64 or 1,2,4" if many else ""))
     add("--concurrency", metavar="N", help="in flight" + (": 1..64 or 1,2,4" if many else ""))
     add("--slo", metavar="SLO", help="[pNN:]metric=duration,... or 200ms")
+    if many:
+        add("--search", action="store_true", help="find the knee within --rate or --concurrency LO..HI")
+        add("--budget", default="82s", metavar="T", help="of a search: %(default)s")
     add("--url", default="http://127.0.0.1:9000", metavar="URL", help="%(default)s")
     add("--admin-url", default="http://127.0.0.1:9001", metavar="URL", help="joules: %(default)s")
     add("--duration", metavar="T", help=f"of each point, {'10s' if many else '30s'} by default")
@@ -104,6 +108,9 @@ def _parser(command: str) -> _Parser:
 
 def _config(command: str, argv: list[str]) -> Config:
     args = _parser(command).parse_args(argv)
+    search = command == "sweep" and args.search
+    if search and args.rate is None and args.concurrency is None:
+        args.rate = "1..100000"
     if (args.rate is None) == (args.concurrency is None):
         raise ValueError("say one of --rate R (open loop) and --concurrency N (closed loop)")
     mode = "rate" if args.rate is not None else "concurrency"
@@ -138,6 +145,8 @@ def _config(command: str, argv: list[str]) -> Config:
         seed=args.seed,
         max_in_flight=args.max_in_flight,
         drain_seconds=parse_duration(args.drain),
+        search=search,
+        budget_seconds=parse_duration(args.budget) if search else 82.0,
     ).check()
     return Config(
         spec=spec,

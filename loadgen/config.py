@@ -12,6 +12,9 @@ from loadgen.slo import Objective, parse_duration, parse_slo
 from loadgen.window import RULES
 from loadgen.workload import PATHS
 
+_STEADY = ("poisson", "constant", "gamma")
+_LEAST_BUDGET_S = 5
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """A run but for secrets and for where its results go; the same spec and seed ask for the same."""
@@ -36,6 +39,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_in_flight: int | None = None
     drain_seconds: float = 30.0
+    search: bool = False
+    budget_seconds: float = 82.0
 
     @property
     def streamed(self) -> bool:
@@ -69,7 +74,19 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--seed {self.seed}: must be 0 or more")
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ValueError(f"--max-in-flight {self.max_in_flight}: must be at least 1")
+        if self.search:
+            self._check_search()
         return self
+
+    def _check_search(self) -> None:
+        if not self.slo:
+            raise ValueError("--search needs an SLO to search for, as --slo p95:ttft=200ms")
+        if self.arrivals.partition(":")[0] not in _STEADY:
+            raise ValueError(f"--arrivals {self.arrivals!r}: a search takes {', '.join(_STEADY)}")
+        if self.requests is not None:
+            raise ValueError("--requests: a search decides itself how long to try; give --budget 90s")
+        if self.budget_seconds < _LEAST_BUDGET_S:
+            raise ValueError(f"--budget {self.budget_seconds:g}s: at least {_LEAST_BUDGET_S}s")
 
     def _check_words(self) -> None:
         parse_arrivals(self.arrivals)

@@ -47,9 +47,17 @@ class Terminal(View):
         """A line of its own."""
         self._console.print(Text("note: " + text, style="yellow"))
 
-    def point_started(self, label: str, progress: Progress) -> None:
+    def line(self, text: str) -> None:
+        """A line of its own, without colour."""
+        self._console.print(Text(text))
+
+    def watch(self, label: str, progress: Progress) -> None:
         """Remember what to show."""
         self._label, self._progress = label, progress
+
+    def point_started(self, label: str, progress: Progress) -> None:
+        """The same, and a line where nothing moves."""
+        self.watch(label, progress)
         if self._live is None:
             self._console.print(Text(f"{label}: started"))
 
@@ -74,7 +82,7 @@ class Terminal(View):
         self._console.print(table)
         self._console.print(Text("latencies in ms, from the scheduled arrival", style="dim"))
         for number, point in enumerate(run.points, start=1):
-            for note in point.notes:
+            for note in point.notes if run.knee is None else ():
                 self._console.print(Text(f"point {number}: {note}", style="dim"))
         if any("simulated" in (p.energy_source or "") for p in run.points):
             self._console.print(Text("energy is SIMULATED: not a measurement", style="bold yellow"))

@@ -114,6 +114,21 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
+class Knee(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search found: the highest load within the SLO and its 95 % interval, as far as known.
+
+    ``reason`` is why it ended; ``seconds`` is what its ``probes`` took, waits between them included.
+    """
+
+    kind: Literal["rate", "concurrency"]
+    level: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    probes: int
+    seconds: float
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json``: everything of a run but its requests."""
 
@@ -126,6 +141,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     best: int | None
     points: list[Point]
     notes: list[str] = []
+    knee: Knee | None = None
 
 
 def encode_run(run: Run) -> bytes:

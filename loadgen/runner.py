@@ -1,10 +1,12 @@
 """The composition of a run: preflight, points one after the other, energy joined, verdict."""
 
 import asyncio
+import contextlib
+import gc
 import platform
 import signal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +22,7 @@ from loadgen.energy import ClockPair, conservation_note, join, totals
 from loadgen.lengths import Lengths, parse_length
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
 from loadgen.preflight import find_model, try_one
-from loadgen.records import EnergyTotals, Point, Record, Run, Verdict
+from loadgen.records import EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.summary import Measured, summarize
 from loadgen.sweep import best_index
 from loadgen.traces import read_trace
@@ -37,6 +39,12 @@ class View:
     def note(self, text: str) -> None:
         """Something worth a line."""
 
+    def line(self, text: str) -> None:
+        """How a search gets on."""
+
+    def watch(self, label: str, progress: Progress) -> None:
+        """A probe of a search begins; ``progress`` may be read until it ends."""
+
     def point_started(self, label: str, progress: Progress) -> None:
         """A point begins; ``progress`` may be read until it ends."""
 
@@ -52,6 +60,16 @@ class Finished:
     records: list[Record]
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the points of a run are measured against."""
+
+    client: Client
+    admin: Admin | None
+    model: str
+    idle_watts: float | None
+
+
 @dataclass(slots=True)
 class Session:
     """One run under way."""
@@ -62,8 +80,8 @@ class Session:
     points: list[Point] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
     _attack: Attack | None = None
-    _interrupted: bool = False
 
     async def run(self) -> Finished:
         """All points; raises ``PreflightError`` before the first where it cannot start."""
@@ -71,21 +89,25 @@ class Session:
         client = Client(Target(spec.url))
         admin: Admin | None = Admin(spec.admin_url)
         loop = asyncio.get_running_loop()
+        knee = None
         try:
             model = await find_model(client, self.config)
             await try_one(client, self.config, model)
             admin = await self._probe(admin)
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
-            idle = await self._idle_watts(admin)
-            for level in spec.levels:
-                if not self._interrupted:
-                    await self._point(client, admin, model, level, idle)
+            server = Server(client, admin, model, await self._idle_watts(admin))
+            if spec.search:
+                from loadgen.searching import search_knee  # noqa: PLC0415  # it drives this very session
+
+                knee = await search_knee(self, server)
+            else:
+                await self._grid(server)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             await client.close()
             if admin is not None:
                 await admin.close()
-        return self._finished(model)
+        return self._finished(model, knee)
 
     async def _probe(self, admin: Admin | None) -> Admin | None:
         if admin is None:
@@ -103,7 +125,7 @@ class Session:
         self.view.note(text)
 
     def _interrupt(self) -> None:
-        self._interrupted = True
+        self.interrupted = True
         if self._attack is not None:
             self._attack.interrupt()
 
@@ -120,64 +142,106 @@ class Session:
             return None
         return None if isinstance(found, str) else found.joules / found.seconds
 
-    async def _point(
-        self, client: Client, admin: Admin | None, model: str, level: float, idle: float | None
-    ) -> None:
-        spec, number = self.config.spec, len(self.points)
+    async def _grid(self, server: Server) -> None:
+        for number, level in enumerate(self.config.spec.levels):
+            if self.interrupted:
+                return
+            with no_collections():
+                await self._point(server, number, level)
+
+    async def _point(self, server: Server, number: int, level: float) -> None:
+        spec = self.config.spec
         lengths, pacer = plan(spec, level)
-        work = make_workload(spec, model, lengths, number)
-        attack = self._attack = Attack(
-            client,
-            work,
+        attack = self.attack(server, number, lengths, pacer)
+        warm = level if spec.mode == "concurrency" else max(4.0, level)
+        await server.client.warm(min(int(warm), _WARM_CONNECTIONS))
+        self.view.point_started(label(spec, level), attack.progress)
+        pair, why = await read_clock(server.admin)
+        outcome = await attack.run()
+        concurrency = int(level) if spec.mode == "concurrency" else None
+        window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
+        records, energy, notes = await read_energy(server.admin, pair, outcome, window)
+        part = Part(outcome, records, window, energy, [*why, *notes])
+        self.view.point_ended(self.keep(server, attack, level, part))
+
+    def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:
+        """An attack that a Ctrl-C ends."""
+        spec = self.config.spec
+        self._attack = Attack(
+            server.client,
+            make_workload(spec, server.model, lengths, number),
             pacer,
             number,
             f"lg-{self.run_id}-{number}",
             self.config.header_lines(),
             spec.drain_seconds,
         )
-        warm = level if spec.mode == "concurrency" else max(4.0, level)
-        await client.warm(min(int(warm), _WARM_CONNECTIONS))
-        self.view.point_started(label(spec, level), attack.progress)
-        pair, why = await _clock(admin)
-        outcome = await attack.run()
-        concurrency = int(level) if spec.mode == "concurrency" else None
-        window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
-        records, energy, notes = await _energy(admin, pair, outcome, window)
+        return self._attack
+
+    def keep(self, server: Server, attack: Attack, level: float, part: "Part") -> Point:
+        """Summarise a point and keep it."""
+        spec = self.config.spec
         point = summarize(
             Measured(
-                concurrency=concurrency,
+                concurrency=int(level) if spec.mode == "concurrency" else None,
                 rate=level if spec.mode == "rate" else None,
-                records=records,
-                window=window,
-                lags_ns=outcome.lags_ns,
-                cpu_share=outcome.cpu_share,
-                capped=pacer.bound if isinstance(pacer, Capped) else 0,
-                energy=energy,
-                idle_watts=idle,
-                notes=[*why, *notes],
+                records=part.records,
+                window=part.window,
+                lags_ns=part.outcome.lags_ns,
+                cpu_share=part.outcome.cpu_share,
+                capped=attack.pacer.bound if isinstance(attack.pacer, Capped) else 0,
+                energy=part.energy,
+                idle_watts=server.idle_watts,
+                notes=part.notes,
             ),
             spec.objectives,
         )
-        self.records.extend(records)
+        self.records.extend(part.records)
         self.points.append(point)
-        self.view.point_ended(point)
+        return point
 
-    def _finished(self, model: str) -> Finished:
+    def _finished(self, model: str, knee: Knee | None) -> Finished:
         spec = msgspec.structs.replace(self.config.spec, model=model)
         run = Run(
             run_id=self.run_id,
             spec=msgspec.to_builtins(spec),
             seed=spec.seed,
             versions=versions(),
-            verdict=verdict(spec, self.points, interrupted=self._interrupted),
-            best=best_index(self.points),
+            verdict=verdict(spec, self.points, knee, interrupted=self.interrupted),
+            best=best_index(self.points, knee),
             points=self.points,
             notes=self.notes,
+            knee=knee,
         )
         return Finished(run, self.records)
 
 
-async def _clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A point's attack and what was made of it."""
+
+    outcome: Outcome
+    records: list[Record]
+    window: Window
+    energy: EnergyTotals | None
+    notes: list[str]
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """A garbage collection of millions of records would be a pause in every stream."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+async def read_clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
+    """The proxy's clock beside ours, or why there is none."""
     if admin is None:
         return None, []
     try:
@@ -186,10 +250,13 @@ async def _clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
         return None, [f"energy not measured: {error}"]
 
 
-async def _energy(
-    admin: Admin | None, pair: ClockPair | None, outcome: Outcome, window: Window
+async def read_energy(
+    admin: Admin | None, pair: ClockPair | None, outcome: Outcome, window: Window, *, alone: bool = True
 ) -> tuple[list[Record], EnergyTotals | None, list[str]]:
-    """Records with their joules, the window's totals, and what is to be said of them."""
+    """Records with their joules, the window's totals, and what is to be said of them.
+
+    ``alone``: no other point's requests were under way, so that the accounts must be these records'.
+    """
     if admin is None or pair is None or not outcome.records:
         return outcome.records, None, []
     start = pair.proxy_at(outcome.start_ns)
@@ -203,7 +270,7 @@ async def _energy(
     energy = totals(inside, [r for r in records if window.holds(r.end_ns)])
     if isinstance(energy, str):
         return records, None, [*notes, f"energy not known: {energy}"]
-    off = conservation_note(whole, records)
+    off = conservation_note(whole, records) if alone else None
     return records, energy, [*notes, *energy.notes, *([off] if off else [])]
 
 
@@ -241,11 +308,11 @@ def label(spec: Spec, level: float) -> str:
     return f"{level:g} req/s" if spec.mode == "rate" else f"{level:g} at once"
 
 
-def verdict(spec: Spec, points: Sequence[Point], *, interrupted: bool) -> Verdict:
-    """One word for the run; a sweep passes if any of its points does."""
+def verdict(spec: Spec, points: Sequence[Point], knee: Knee | None, *, interrupted: bool) -> Verdict:
+    """One word for the run; a sweep passes if any of its points does, a search if it found a load."""
     if interrupted:
         return "interrupted"
-    if best_index(points) is not None and (spec.slo or all(p.failed == 0 for p in points)):
+    if best_index(points, knee) is not None and (spec.slo or all(p.failed == 0 for p in points)):
         return "pass"
     if points and all(p.generator_bound for p in points):
         return "generator-bound"

@@ -1,8 +1,11 @@
 """The grid of a sweep, its frontier and its best point. Pure."""
 
+import math
 from collections.abc import Sequence
 
-from loadgen.records import Point
+from loadgen.records import Knee, Point
+
+_SLACK = 1.005
 
 
 def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
@@ -42,15 +45,24 @@ def qualifies(point: Point) -> bool:
     return done and point.slo_met is not False and point.stable and not point.generator_bound
 
 
+def level_of(point: Point) -> float:
+    """Its requests in flight (closed loop) or requests/s (open loop)."""
+    return float(point.concurrency if point.concurrency is not None else point.rate or 0.0)
+
+
 def merit(point: Point) -> tuple[float, float]:
     """Tokens (or images) per joule where known; then goodput, then throughput."""
     per_joule = point.tokens_per_joule or point.images_per_joule or 0.0
     return per_joule, point.goodput_per_second or point.requests_per_second
 
 
-def best_index(points: Sequence[Point]) -> int | None:
-    """The most efficient point within the SLO; None if no point is."""
-    good = [index for index, point in enumerate(points) if qualifies(point)]
+def best_index(points: Sequence[Point], knee: Knee | None = None) -> int | None:
+    """The most efficient point within the SLO; None if no point is.
+
+    Above the knee of a search no point counts, however lucky its few seconds were.
+    """
+    top = math.inf if knee is None else knee.level or knee.low or 0.0
+    good = [i for i, point in enumerate(points) if qualifies(point) and level_of(point) <= top * _SLACK]
     return max(good, key=lambda index: merit(points[index]), default=None)
 
 

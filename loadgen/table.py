@@ -1,6 +1,6 @@
 """Points as rows of text, for the terminal, the report and plain logs."""
 
-from loadgen.records import Distribution, Point, Run
+from loadgen.records import Distribution, Knee, Point, Run
 
 COLUMNS = (
     "load", "req/s", "goodput/s", "TTFT p50", "p95", "p99", "TPOT p50", "p99", "E2E p50", "p99",
@@ -49,6 +49,15 @@ def _ms(found: Distribution, *names: str) -> list[str]:
     return [number(None if value is None else value * 1e3) for value in values]
 
 
+def knee_words(knee: Knee) -> str:
+    """What a search found, in words."""
+    unit = "req/s" if knee.kind == "rate" else "at once"
+    if knee.level is None:
+        return f"no knee found: {knee.reason}"
+    span = f" (95 %: {number(knee.low)} to {number(knee.high)})"
+    return f"knee at {number(knee.level)} {unit}{span} in {knee.seconds:.0f} s"
+
+
 def headline(run: Run) -> str:
     """The verdict in a sentence."""
     slo = run.spec.get("slo")
@@ -60,6 +69,8 @@ def headline(run: Run) -> str:
         " numbers of that point",
         "interrupted": "INTERRUPTED: partial results",
     }[run.verdict]
+    if run.knee is not None:
+        said += "; " + knee_words(run.knee)
     if run.best is None or len(run.points) < 2:
         return said
     best = run.points[run.best]

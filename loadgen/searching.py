@@ -1,0 +1,153 @@
+"""The shell of a search: runs the probes that ``search.py`` asks for, one handed over to the next."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loadgen.arrivals import make_arrivals
+from loadgen.attack import Attack, Outcome
+from loadgen.energy import ClockPair
+from loadgen.lengths import Lengths, parse_length
+from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer
+from loadgen.records import Knee, Record
+from loadgen.runner import Part, Server, Session, label, no_collections, read_clock, read_energy
+from loadgen.search import Limits, Probe, Search
+from loadgen.summary import Measured, generator_bound
+from loadgen.window import Window
+from proxy.units import NS_PER_SECOND, ns_from_seconds
+
+_LOOK_S = 0.25
+_LOOK_AT_MOST = 4000
+_STRIKES = 2
+_SETTLE_AT_MOST_S = 15.0
+_SETTLE_LOOK_S = 0.02
+_WARM_CONNECTIONS = 64
+
+
+async def search_knee(session: Session, server: Server) -> Knee:
+    """Probe until the search ends, Ctrl-C, or the generator itself becomes the bottleneck."""
+    spec = session.config.spec
+    limits = Limits(spec.levels[0], spec.levels[-1], spec.mode == "concurrency", spec.budget_seconds)
+    search = Search(limits, spec.objectives)
+    await server.client.warm(_WARM_CONNECTIONS)
+    pair, why = await read_clock(server.admin)
+    with no_collections():
+        async with asyncio.TaskGroup() as finishing:
+            hunt = _Hunt(session, server, search, pair, why, finishing)
+            knee = await hunt.run()
+    hunt.keep_all()
+    return knee
+
+
+@dataclass(slots=True)
+class _Ended:
+    """A probe whose last answer has come."""
+
+    attack: Attack
+    level: float
+    part: Part
+
+
+@dataclass(slots=True)
+class _Hunt:
+    session: Session
+    server: Server
+    search: Search
+    pair: ClockPair | None
+    notes: Sequence[str]
+    finishing: asyncio.TaskGroup
+    ended: list[_Ended] = field(default_factory=list)
+    attacks: list[Attack] = field(default_factory=list)
+    _strikes: int = 0
+
+    async def run(self) -> Knee:
+        asked = self.search.next()
+        while isinstance(asked, Probe):
+            start = time.monotonic()
+            await self._settle(asked.settle_to)
+            attack, elapsed_s = await self._probe(asked)
+            if self.session.interrupted:
+                return self.search.stopped("interrupted")
+            took_s = time.monotonic() - start
+            if why := self._lagged(attack):
+                self._strikes += 1
+                self._tell(asked, f"not counted: {why}")
+                if self._strikes > _STRIKES:
+                    return self.search.stopped("this machine cannot keep the pace")
+                self.search.wasted(took_s)
+            else:
+                self._strikes = 0
+                self.search.done(asked, elapsed_s, attack.so_far(), took_s)
+                self._tell(asked, self.search.tallies[-1].text)
+            asked = self.search.next()
+        return asked
+
+    def _lagged(self, attack: Attack) -> str | None:
+        records = attack.so_far()
+        measured = Measured(None, None, records, Window(0, 1), lags_ns=attack.lags_ns)
+        return generator_bound(measured, records, self.search.slo)
+
+    def _tell(self, probe: Probe, text: str) -> None:
+        self.session.view.line(f"{probe.kind} {label(self.session.config.spec, probe.level)}: {text}")
+
+    async def _settle(self, most: int | None) -> None:
+        """Wait until the backlog has gone, or long enough."""
+        deadline = time.monotonic() + _SETTLE_AT_MOST_S
+        while most is not None and sum(attack.in_flight for attack in self.attacks) > most:
+            if self.session.interrupted or time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_SETTLE_LOOK_S)
+
+    async def _probe(self, probe: Probe) -> tuple[Attack, float]:
+        spec, number = self.session.config.spec, len(self.attacks)
+        lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
+        attack = self.session.attack(self.server, number, lengths, self._pacer(probe, number))
+        self.attacks.append(attack)
+        self.session.view.watch(f"{probe.kind} {label(spec, probe.level)}", attack.progress)
+        self.finishing.create_task(self._finish(attack, probe))
+        sending = asyncio.ensure_future(attack.sending_ended())
+        while not sending.done():
+            await asyncio.wait([sending], timeout=_LOOK_S)
+            elapsed_s = (time.monotonic_ns() - attack.start_ns) / NS_PER_SECOND
+            if not sending.done() and self.search.stop_now(probe, elapsed_s, _some(attack)):
+                attack.stop()
+        return attack, (time.monotonic_ns() - attack.start_ns) / NS_PER_SECOND
+
+    def _pacer(self, probe: Probe, number: int) -> Pacer:
+        spec, end_ns = self.session.config.spec, ns_from_seconds(probe.max_s)
+        if spec.mode == "concurrency":
+            return ClosedLoop(int(probe.level), end_ns)
+        # Each probe draws arrivals of its own: the same ones again would tell nothing new.
+        seed = spec.seed * 1_000_003 + number
+        pacer = OpenLoop(make_arrivals(spec.arrivals, probe.level, seed, probe.max_s), end_ns)
+        return Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
+
+    async def _finish(self, attack: Attack, probe: Probe) -> None:
+        outcome = await attack.run()
+        window = _window(probe, outcome)
+        # The clocks were paired once: asking in between would disturb the next probe.
+        found = await read_energy(self.server.admin, self.pair, outcome, window, alone=False)
+        records, energy, notes = found
+        part = Part(outcome, records, window, energy, [*self.notes, *notes])
+        self.ended.append(_Ended(attack, probe.level, part))
+
+    def keep_all(self) -> None:
+        """Summaries after the search: making them in between would delay requests."""
+        for one in sorted(self.ended, key=lambda one: one.attack.point):
+            self.session.keep(self.server, one.attack, one.level, one.part)
+
+
+def _window(probe: Probe, outcome: Outcome) -> Window:
+    end_ns = outcome.sending_end_ns
+    start_ns = ns_from_seconds(probe.warm_s)
+    if start_ns >= end_ns:
+        start_ns = 0
+    note = f"{probe.kind} probe of a search: {(end_ns - start_ns) / NS_PER_SECOND:.1f} s"
+    return Window(start_ns, end_ns, (note,))
+
+
+def _some(attack: Attack) -> list[Record]:
+    """All records so far, or evenly some of very many: a look must not delay requests."""
+    found = sorted(attack.so_far(), key=lambda record: record.index)
+    return found[:: 1 + len(found) // _LOOK_AT_MOST]

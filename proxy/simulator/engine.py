@@ -172,6 +172,16 @@ class Engine:
             self._leave(job)
         return Finished(prompts, tuple(ended))
 
+    def begun(self, plan: Plan) -> Iterator[Job]:
+        """The jobs of a plan that compute prompts."""
+        return (job for job, _ in plan.prefill)
+
+    def take(self, plan: Plan, scale: float) -> tuple[list[Job], tuple[Job, ...]]:
+        """Finish a plan; every job that got a token with its last step, and those that are done."""
+        decoding = list(self.decoding())
+        finished = self.finish(plan, scale)
+        return [*decoding, *finished.prompts], finished.done
+
     def _schedule(self) -> list[tuple[Job, int]]:
         """Make room for the decoding streams; the prompt chunks of the next step, and new requests."""
         if not self._running:

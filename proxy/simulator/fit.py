@@ -40,11 +40,11 @@ def file_name(setting: Setting) -> str:
 def toml(profile: Profile) -> str:
     """The profile as a file's text; six digits are more than the fit knows."""
     plain = asdict(profile)
-    lines = [f"{key} = {_value(value)}" for key, value in plain.items() if _plain(value)]
+    lines = [f"{key} = {toml_value(value)}" for key, value in plain.items() if _plain(value)]
     for table in ("joules", "seconds", "limits", "experts"):
         if plain[table] is not None:
             items = [(key, value) for key, value in plain[table].items() if _plain(value)]
-            lines += ["", f"[{table}]", *(f"{key} = {_value(value)}" for key, value in items)]
+            lines += ["", f"[{table}]", *(f"{key} = {toml_value(value)}" for key, value in items)]
     return "\n".join(lines) + "\n"
 
 
@@ -52,7 +52,8 @@ def _plain(value: object) -> bool:
     return value is not None and not isinstance(value, dict)
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A number or string as TOML writes it; six digits are more than a fit knows."""
     if isinstance(value, float):
         return repr(float(f"{value:.6g}"))
     return msgspec.json.encode(value).decode()
@@ -62,7 +63,7 @@ def constants_toml(constants: roofline.Constants, source: str) -> str:
     """The pooled constants as a file's text."""
     lines = [f"# {source}"]
     for name, table in (("seconds", constants.seconds), ("joules", constants.joules)):
-        lines += ["", f"[{name}]", *(f'"{key}" = {_value(value)}' for key, value in table.items())]
+        lines += ["", f"[{name}]", *(f'"{key}" = {toml_value(value)}' for key, value in table.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
-from proxy.simulator.engine import BLOCK, Engine
+from proxy.simulator.engine import BLOCK, Engine, Plan
+from proxy.simulator.job import Job
 
 CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 _REASONS: Final = ("stop", "length", "abort", "error", "repetition")
@@ -68,8 +69,36 @@ class Metrics:
             "vllm:iteration_tokens_total": Histogram(_STEP_TOKENS),
         }
 
-    def observe(self, name: str, value: float, times: int = 1) -> None:
-        """Count a value of a histogram, by its name without ``vllm:``."""
+    def step(self, plan: Plan, seconds: float) -> None:
+        """A step of the engine."""
+        prompt = sum(chunk for _, chunk in plan.prefill)
+        self._observe("iteration_tokens_total", plan.decode + prompt)
+        self._observe("inter_token_latency_seconds", seconds, plan.decode)
+
+    def scheduled(self, job: Job, waited: float) -> None:
+        """A job is in its first step."""
+        self.queried_tokens += job.prompt_tokens
+        self.cached_tokens += job.cached_tokens
+        self._observe("request_queue_time_seconds", waited)
+
+    def first(self, job: Job, waited: float, computed: float) -> None:
+        """A job has its first token."""
+        self._observe("time_to_first_token_seconds", waited)
+        self._observe("request_prefill_time_seconds", computed)
+        self._observe("request_prompt_tokens", job.prompt_tokens)
+
+    def ended(self, job: Job, whole: float, after_first: float) -> None:
+        """A job is done."""
+        self.success["length"] += 1
+        self._observe("e2e_request_latency_seconds", whole)
+        self._observe("request_decode_time_seconds", after_first)
+        self._observe("request_generation_tokens", job.emitted)
+
+    def aborted(self) -> None:
+        """A client has gone."""
+        self.success["abort"] += 1
+
+    def _observe(self, name: str, value: float, times: int = 1) -> None:
         self.histograms[f"vllm:{name}"].observe(value, times)
 
     def text(self, engine: Engine) -> str:

@@ -50,12 +50,13 @@ def terms(setting: Setting) -> list[Term]:
     each_byte, fp8 = WEIGHT_BYTES[model.precision], model.precision == "fp8"
     bandwidth, flops = gpu.bandwidth * gpus, gpu.flops * gpus * (2 if fp8 else 1)
     dense = _DENSE_SHARE * model.active if model.mixture else model.active
+    expert_bytes = each_byte * (model.parameters - dense)
     layers = layer_share(setting)
     many, prompt = setting.task in _MULTIMODAL, workload(setting.task).prompt_tokens
     copies = setting.data_parallel - 1
     found = [
         Term("weights", "static", each_byte * dense / bandwidth),
-        Term("weights fp8", "static", each_byte * dense / bandwidth if fp8 else 0.0),
+        Term("weights fp8", "static", 0.0 if model.mixture or not fp8 else each_byte * dense / bandwidth),
         Term(f"launch {setting.gpu}", "static", layers * _MS),
         Term("launch mixture", "static", layers * _MS if model.mixture else 0.0),
         Term("launch mixture fp8", "static", layers * _MS if model.mixture and fp8 else 0.0),
@@ -63,7 +64,8 @@ def terms(setting: Setting) -> list[Term]:
         Term("copies", "static", copies * _MS),
         Term("reasoning B200", "static", _MS if setting.gpu == "B200" and setting.task == "gpqa" else 0.0),
         Term("multimodal B200", "host", _MS if setting.gpu == "B200" and many else 0.0),
-        Term(f"experts {setting.gpu}", "experts", each_byte * (model.parameters - dense) / bandwidth),
+        Term(f"experts {setting.gpu}", "experts", expert_bytes / bandwidth),
+        Term("experts fp8", "experts", expert_bytes / bandwidth if fp8 else 0.0),
         Term("operations", "decode", 2 * model.active / flops),
         Term(f"stream {setting.gpu}", "decode", _US10),
         Term("context", "context", shape(model).kv_bytes / bandwidth),

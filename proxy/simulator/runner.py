@@ -2,15 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.clock import now_ns
-from proxy.simulator.engine import Engine, Plan
-from proxy.simulator.job import Job
-from proxy.simulator.metrics import Metrics
-from proxy.simulator.profile import Profile
+from proxy.simulator.costs import Floats
 from proxy.units import NS_PER_MS, ns_from_seconds, seconds_from_ns
 
 # A segment is written a little before it begins: one that began before a reading of the counter would make
@@ -25,18 +22,90 @@ Sink = Callable[[bool | None], None]  # True: a token came, False: the last one,
 log = logging.getLogger(__name__)
 
 
+class AnyJob(Protocol):
+    """What a runner must know of a job."""
+
+    @property
+    def name(self) -> str:
+        """Unique."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it is out."""
+
+
+class AnyPlan(Protocol):
+    """A step to be taken, its cost in its first items."""
+
+    @property
+    def seconds(self) -> Floats | tuple[float, ...]:
+        """How long it takes."""
+
+    @property
+    def joules(self) -> Floats | tuple[float, ...]:
+        """What it takes, of all devices together."""
+
+
+J = TypeVar("J", bound=AnyJob)
+P = TypeVar("P", bound=AnyPlan)
+J_contra = TypeVar("J_contra", bound=AnyJob, contravariant=True)
+P_contra = TypeVar("P_contra", bound=AnyPlan, contravariant=True)
+
+
+class AnyEngine(Protocol[J, P]):
+    """An engine that steps; :class:`~proxy.simulator.engine.Engine` is one."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+
+    def submit(self, job: J) -> None:
+        """Queue a job."""
+
+    def cancel(self, job: J) -> None:
+        """Its client has gone."""
+
+    def plan(self) -> P | None:
+        """The next step."""
+
+    def begun(self, plan: P) -> Iterable[J]:
+        """Jobs that compute in a planned step, and perhaps have waited before."""
+
+    def take(self, plan: P, scale: float) -> tuple[Iterable[J], Iterable[J]]:
+        """Finish a step: jobs that got something (a token each), and jobs that are done."""
+
+
+class Observer(Protocol[J_contra, P_contra]):
+    """Who counts what a runner does; times in seconds."""
+
+    def step(self, plan: P_contra, seconds: float) -> None:
+        """A step was taken."""
+
+    def scheduled(self, job: J_contra, waited: float) -> None:
+        """A job is in its first step."""
+
+    def first(self, job: J_contra, waited: float, computed: float) -> None:
+        """A job got its first token: since it came, and since it was scheduled."""
+
+    def ended(self, job: J_contra, whole: float, after_first: float) -> None:
+        """A job is done."""
+
+    def aborted(self) -> None:
+        """A client has gone."""
+
+
 @dataclass(slots=True)
-class _Waiting:
+class _Waiting(Generic[J]):
     """A job whose tokens someone waits for; stamps of the monotonic clock, None: not yet."""
 
-    job: Job
+    job: J
     sink: Sink
     arrived_ns: int
     scheduled_ns: int | None = None
     first_ns: int | None = None
 
 
-class Runner:
+class Runner(Generic[J, P]):
     """Runs steps while there are requests; each job's sink is told of its tokens.
 
     A step is charged with the energy it really drew, power times the time until the next one began: what the
@@ -44,18 +113,20 @@ class Runner:
     from the last idle time, however late this program ran.
     """
 
-    def __init__(self, profile: Profile, draw: Draw) -> None:
-        self.engine = Engine(profile)
-        self.metrics = Metrics(profile.model)
+    def __init__(
+        self, engine: AnyEngine[J, P], observer: Observer[J, P], idle_watts: float, draw: Draw
+    ) -> None:
+        self._engine = engine
+        self._observer = observer
         self.busy_joules = 0.0
         self.late_seconds = 0.0  # by which the schedule was started anew
         self.failed = False
         self._idle_joules = 0.0
         self._idle_since: int | None = None
-        self._idle_watts = profile.idle_watts
+        self._idle_watts = idle_watts
         self._draw = draw
         self._arrived = asyncio.Event()
-        self._outputs: dict[str, _Waiting] = {}
+        self._outputs: dict[str, _Waiting[J]] = {}
 
     def idle_joules(self, t_ns: int) -> float:
         """Joules drawn while there was no request, up to a time not before the last step."""
@@ -63,19 +134,19 @@ class Runner:
             return self._idle_joules
         return self._idle_joules + self._idle_watts * seconds_from_ns(t_ns - self._idle_since)
 
-    def submit(self, job: Job, sink: Sink) -> None:
+    def submit(self, job: J, sink: Sink) -> None:
         """Queue a job that the engine does not refuse."""
         if self.failed:
             sink(None)
         self._outputs[job.name] = _Waiting(job, sink, now_ns())
-        self.engine.submit(job)
+        self._engine.submit(job)
         self._arrived.set()
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: J) -> None:
         """The client of a job has gone, or has all it wanted."""
         if self._outputs.pop(job.name, None) is not None and not job.done:
-            self.engine.cancel(job)
-            self.metrics.success["abort"] += 1
+            self._engine.cancel(job)
+            self._observer.aborted()
 
     async def run(self) -> None:
         """Until cancelled. What else ends it is logged, and ends every answer."""
@@ -91,7 +162,7 @@ class Runner:
         while True:
             start = await self._rest()
             deadline = start
-            while (step := self.engine.plan()) is not None:
+            while (step := self._engine.plan()) is not None:
                 seconds, joules = step.seconds[0], step.joules[0]
                 watts = joules / seconds
                 self._draw(start, watts)
@@ -113,7 +184,7 @@ class Runner:
         if self._idle_since is None:
             self._idle_since = now_ns() + LEAD_NS
         self._draw(self._idle_since, self._idle_watts)
-        while self.engine.idle:
+        while self._engine.idle:
             self._arrived.clear()
             await self._arrived.wait()
         start = max(now_ns() + LEAD_NS, self._idle_since)
@@ -121,41 +192,25 @@ class Runner:
         self._idle_since = None
         return start
 
-    def _finish(self, step: Plan, start_ns: int, end_ns: int, scale: float) -> None:
+    def _finish(self, step: P, start_ns: int, end_ns: int, scale: float) -> None:
         """Charge a step, tell the sinks, count."""
-        for job, _ in step.prefill:
+        for job in self._engine.begun(step):
             if (waiting := self._outputs.get(job.name)) is not None and waiting.scheduled_ns is None:
-                self._scheduled(waiting, start_ns)
-        decoding = list(self.engine.decoding())
-        finished = self.engine.finish(step, scale)
-        prompt = sum(chunk for _, chunk in step.prefill)
-        self.metrics.observe("iteration_tokens_total", len(decoding) + prompt)
-        self.metrics.observe("inter_token_latency_seconds", seconds_from_ns(end_ns - start_ns), len(decoding))
-        for job in (*decoding, *finished.prompts):
+                waiting.scheduled_ns = start_ns
+                self._observer.scheduled(job, seconds_from_ns(start_ns - waiting.arrived_ns))
+        self._observer.step(step, seconds_from_ns(end_ns - start_ns))
+        got, done = self._engine.take(step, scale)
+        for job in got:
             if (waiting := self._outputs.get(job.name)) is not None:
                 if waiting.first_ns is None:
                     self._first(waiting, end_ns)
                 waiting.sink(not job.done)
-        for job in finished.done:
+        for job in done:
             if (waiting := self._outputs.get(job.name)) is not None:
-                self._ended(waiting, end_ns)
+                whole, after = end_ns - waiting.arrived_ns, end_ns - (waiting.first_ns or end_ns)
+                self._observer.ended(job, seconds_from_ns(whole), seconds_from_ns(after))
 
-    def _scheduled(self, waiting: _Waiting, t_ns: int) -> None:
-        waiting.scheduled_ns = t_ns
-        self.metrics.queried_tokens += waiting.job.prompt_tokens
-        self.metrics.cached_tokens += waiting.job.cached_tokens
-        self.metrics.observe("request_queue_time_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
-
-    def _first(self, waiting: _Waiting, t_ns: int) -> None:
+    def _first(self, waiting: _Waiting[J], t_ns: int) -> None:
         waiting.first_ns = t_ns
-        self.metrics.observe("time_to_first_token_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
-        scheduled_ns = waiting.scheduled_ns or t_ns
-        self.metrics.observe("request_prefill_time_seconds", seconds_from_ns(t_ns - scheduled_ns))
-
-    def _ended(self, waiting: _Waiting, t_ns: int) -> None:
-        job, first_ns = waiting.job, waiting.first_ns or t_ns
-        self.metrics.success["length"] += 1
-        self.metrics.observe("request_decode_time_seconds", seconds_from_ns(t_ns - first_ns))
-        self.metrics.observe("e2e_request_latency_seconds", seconds_from_ns(t_ns - waiting.arrived_ns))
-        self.metrics.observe("request_prompt_tokens", job.prompt_tokens)
-        self.metrics.observe("request_generation_tokens", job.emitted)
+        waited, computed = t_ns - waiting.arrived_ns, t_ns - (waiting.scheduled_ns or t_ns)
+        self._observer.first(waiting.job, seconds_from_ns(waited), seconds_from_ns(computed))

@@ -15,8 +15,10 @@ import msgspec
 from aiohttp import web
 
 from proxy.clock import WallAnchor, now_ns
-from proxy.simulator import metrics, shapes
+from proxy.simulator import shapes
+from proxy.simulator.engine import Engine
 from proxy.simulator.job import Job
+from proxy.simulator.metrics import CONTENT_TYPE, Metrics
 from proxy.simulator.profile import Profile
 from proxy.simulator.requests import BUSY, Asked, RefusedError, read
 from proxy.simulator.runner import Draw, Runner
@@ -47,7 +49,9 @@ class Server:
     def __init__(self, profile: Profile, draw: Draw) -> None:
         self._profile = profile
         self._anchor = WallAnchor.take()
-        self.runner = Runner(profile, draw)
+        self.engine = Engine(profile)
+        self.metrics = Metrics(profile.model)
+        self.runner = Runner(self.engine, self.metrics, profile.idle_watts, draw)
         self._longest = min(profile.limits.max_model_len, profile.limits.kv_tokens)
         self._truths: dict[str, list[Job]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -90,8 +94,8 @@ class Server:
         return _json(shapes.models(self._profile.model, self._now(), self._longest))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        text = self.runner.metrics.text(self.runner.engine)
-        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        text = self.metrics.text(self.engine)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _truth(self, _request: web.Request) -> web.Response:
         runner = self.runner
@@ -140,8 +144,8 @@ class Server:
             Job(f"{name}/{unique}/{index}", prompt.tokens, asked.tokens, prompt.chain)
             for index, prompt in enumerate(prompts)
         ]
-        if any(self.runner.engine.refusal(job) == "queue" for job in jobs):
-            self.runner.metrics.rejected += 1
+        if any(self.engine.refusal(job) == "queue" for job in jobs):
+            self.metrics.rejected += 1
             raise RefusedError(503, BUSY, "Service Unavailable")
         head = shapes.Head(name, self._now(), self._profile.model, asked.chat, asked.choices)
         call = _Call(asked, head, jobs, asyncio.Queue())

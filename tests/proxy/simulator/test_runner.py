@@ -7,17 +7,23 @@ from dataclasses import replace
 import pytest
 
 from proxy.clock import now_ns
+from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
+from proxy.simulator.metrics import Metrics
 from proxy.simulator.profile import DEFAULT, Costs, load
-from proxy.simulator.runner import BEHIND_NS, Runner
+from proxy.simulator.runner import BEHIND_NS, Draw, Runner
 from proxy.units import seconds_from_ns
 
 STEP = Costs(static=2e-3, decode=0.0, context=0.0, prefill=0.0)
 FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
 
 
+def made(draw: Draw) -> Runner[Job, Plan]:
+    return Runner(Engine(FAST), Metrics("m"), FAST.idle_watts, draw)
+
+
 @asynccontextmanager
-async def running(runner: Runner) -> AsyncIterator[None]:
+async def running(runner: Runner[Job, Plan]) -> AsyncIterator[None]:
     task = asyncio.get_running_loop().create_task(runner.run())
     yield
     task.cancel()
@@ -25,7 +31,7 @@ async def running(runner: Runner) -> AsyncIterator[None]:
 
 
 async def test_steps_take_the_profiles_time_however_late_they_start() -> None:
-    runner = Runner(FAST, lambda _t, _w: None)
+    runner = made(lambda _t, _w: None)
     async with running(runner):
         start = now_ns()
         queue: asyncio.Queue[bool | None] = asyncio.Queue()
@@ -40,7 +46,7 @@ async def test_steps_take_the_profiles_time_however_late_they_start() -> None:
 
 
 async def test_idle_joules_grow_while_idle_and_only_then() -> None:
-    runner = Runner(FAST, lambda _t, _w: None)
+    runner = made(lambda _t, _w: None)
     async with running(runner):
         await asyncio.sleep(0)
         now = now_ns()
@@ -57,7 +63,7 @@ async def test_a_failure_is_logged_and_ends_every_answer(caplog: pytest.LogCaptu
         if watts != FAST.idle_watts:
             raise ValueError("the file is gone")
 
-    runner = Runner(FAST, draw)
+    runner = made(draw)
     with caplog.at_level(logging.ERROR):
         async with running(runner):
             queue: asyncio.Queue[bool | None] = asyncio.Queue()

@@ -128,9 +128,9 @@ async def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
         plain.stream("POST", f"http://127.0.0.1:{server.port}/v1/completions", json=body) as answer,
     ):
         await anext(answer.aiter_raw())
-        assert server.runner.engine.running == 1
+        assert server.engine.running == 1
     for _ in range(100):
-        if not server.runner.engine.running:
+        if not server.engine.running:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the engine still computes for nobody")
@@ -203,7 +203,7 @@ async def test_a_full_queue_is_refused(drawn: Drawn) -> None:
     refused = [answer for answer in answers if answer.status_code == 503]
     assert 1 <= len(refused) <= 5
     assert "currently busy" in refused[0].json()["error"]["message"]
-    assert server.runner.metrics.rejected == len(refused)
+    assert server.metrics.rejected == len(refused)
     await server.close()
 
 

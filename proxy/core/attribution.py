@@ -26,9 +26,16 @@ _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of 
 _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
 _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
 _COLD_QUIET_NS: Final = 5 * NS_PER_SECOND  # or so long when no more is to be seen
-_BATCH: Final = 1 << 16  # outputs taken at once
+_BATCH: Final = 3 << 16  # numbers of outputs (three each) taken at once
 
 __all__ = ["Attributor", "Share"]
+
+
+class _Slots(dict[str, int]):
+    """Slots of open requests; -1 for others."""
+
+    def __missing__(self, request: str) -> int:
+        return -1
 
 
 class Attributor:
@@ -54,11 +61,11 @@ class Attributor:
         self._models: dict[str, DeviceModel] = {}
         self._groups: dict[tuple[str, ...], Group] = {}
         self._streams = Streams()
-        self._slots: dict[str, int] = {}  # of open requests
+        self._slots = _Slots()
         self._tracks: dict[str, tuple[Track, Group]] = {}
         self._young: dict[str, Track] = {}  # running, and not yet older than settle_s
         self._ended: dict[str, Track] = {}  # ended, and not yet final
-        self._outputs: list[Output] = []  # not taken yet
+        self._outputs: list[int] = []  # not taken yet: t_ns, slot, tokens of each
         self._done: list[Share] = []
         self._now = -NEVER
         self._declare(devices)
@@ -75,7 +82,8 @@ class Attributor:
             return
         self._now = t_ns
         if type(event) is Output:
-            self._outputs.append(event)
+            tokens = event.tokens
+            self._outputs.extend((t_ns, self._slots[event.request], -1 if tokens is None else tokens))
             if len(self._outputs) >= _BATCH:
                 self._take_outputs()
             return
@@ -140,13 +148,11 @@ class Attributor:
 
     def _take_outputs(self) -> None:
         """Outputs since the last time, into the columns of their groups."""
-        batch, self._outputs = self._outputs, []
+        batch = np.array(self._outputs, np.int64).reshape(-1, 3)
+        self._outputs.clear()
         if not any(account.series.edge_ns is not None for account in self._accounts.values()):
             return
-        slots, unknown = self._slots, -1
-        slot = np.array([slots.get(o.request, unknown) for o in batch], np.int64)
-        t_ns = np.array([o.t_ns for o in batch], np.int64)
-        tokens = np.array([-1 if o.tokens is None else o.tokens for o in batch], np.int64)
+        t_ns, slot, tokens = np.ascontiguousarray(batch.T)
         # A chunk of no tokens says nothing of the engine.
         known = (slot >= 0) & (tokens != 0) & (t_ns <= self._streams.end_ns[slot])
         if not known.all():

@@ -10,12 +10,13 @@ from typing import Final
 
 import numpy as np
 
-from proxy.core.bursts import Floats
+from proxy.core.bursts import Floats, Ints
 from proxy.core.model import EnergyModel
 from proxy.core.tracks import Group, Track
 from proxy.core.work import Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
+_LEAST_CELL_NS: Final = 1000  # shorter ones would drown in the rounding of sums over hours
 
 
 @dataclass(slots=True)
@@ -99,12 +100,13 @@ def with_silence(
     silent = np.concatenate([np.zeros(len(stamps)), (right - left) / habits.step_seconds])
     members = np.concatenate([np.zeros(len(stamps)), alive])
     begin, end = begin[order], end[order]
+    cell_start, cell_end = _disjoint(np.round(begin * 1e9), np.round(end * 1e9))
     first = np.searchsorted(begin, requests.start, side="left")
     last = np.maximum(np.searchsorted(begin, requests.end, side="left"), first)
     return Work(
         requests=len(requests.start),
-        cell_start=start_ns + np.round(begin * 1e9).astype(np.int64),
-        cell_end=start_ns + np.maximum(np.round(end * 1e9), np.round(begin * 1e9) + 1).astype(np.int64),
+        cell_start=start_ns + cell_start,
+        cell_end=start_ns + cell_end,
         shared=silent[order],
         members=members[order],
         span_first=first,
@@ -113,3 +115,13 @@ def with_silence(
             Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
         ),
     )
+
+
+def _disjoint(start: Floats, end: Floats) -> tuple[Ints, Ints]:
+    """Cells in whole nanoseconds, none empty, none over the next: no energy is lost or dealt twice."""
+    least = _LEAST_CELL_NS * np.arange(1, len(end) + 1, dtype=np.int64)
+    starts = start.astype(np.int64)
+    ends = np.maximum(end.astype(np.int64), starts + _LEAST_CELL_NS)
+    ends = np.maximum.accumulate(ends - least) + least
+    starts[1:] = np.maximum(starts[1:], ends[:-1])
+    return starts, ends

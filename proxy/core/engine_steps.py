@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from proxy.core.cells import Habits, columns, with_silence
+from proxy.core.events import Step
 from proxy.core.tracks import Group, Track
 from proxy.core.work import Entries, Floats, Ints, Work
+
+Row = tuple[int, int, float]  # cell, request, value
 
 
 def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Work:
@@ -14,31 +17,54 @@ def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: i
     requests = columns(group, tracks, start_ns, end_ns, habits)
     row_of = {track.arrive.request: row for row, track in enumerate(tracks)}
     steps = [s for s in group.steps if s.start_ns < end_ns and s.t_ns > start_ns]
-    emitted = [track.decoded for track in tracks]
-    closed: list[int] | None = None  # as of end_ns
-    decode: list[tuple[int, int, float]] = []  # cell, row, tokens read
-    prefill: list[tuple[int, int, float]] = []  # cell, row, tokens computed
-    for cell, step in enumerate(steps):
-        if closed is None and step.t_ns > end_ns:
-            closed = emitted.copy()
-        for row in (row_of[name] for name in step.decode if name in row_of):
-            emitted[row] += 1  # the first token came with the prompt
-            decode.append((cell, row, requests.prompt[row] + emitted[row]))
-        prefill += [(cell, row_of[name], float(n)) for name, n in step.prefill.items() if name in row_of]
-    for track, count in zip(tracks, closed or emitted, strict=True):
-        track.decoded, track.evidence = count, "steps"
-    members = np.bincount([c for c, _, _ in decode] + [c for c, _, _ in prefill], minlength=len(steps))
+    prefill = _prefill(steps, tracks, row_of, end_ns)
+    decode = _decode(steps, tracks, row_of, end_ns)
+    at, of, computed = _columns(prefill)
+    cell, row, emitted = _columns(decode)
+    members = np.bincount(cell, minlength=len(steps)) + np.bincount(at, minlength=len(steps))
     each = 1.0 / np.maximum(members, 1)
+    told = np.array([track.prefilled for track in tracks], float)
+    prompt = np.where(requests.reported > 0.0, requests.prompt, told)
+    entries = [
+        Entries(cell, row, each[cell], np.ones(len(cell)), prompt[row] + emitted),
+        Entries(at, of, each[at], prefill=computed),
+    ]
+    for track in tracks:
+        track.evidence = "steps"
     begins = (np.array([s.start_ns for s in steps], np.int64) - start_ns) / 1e9
     stamps = (np.array([s.t_ns for s in steps], np.int64) - start_ns) / 1e9
-    at, of, read = _columns(decode)
-    entries = [Entries(at, of, each[at], np.ones(len(at)), read)]
-    at, of, computed = _columns(prefill)
-    entries.append(Entries(at, of, each[at], prefill=computed))
     return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
 
 
-def _columns(rows: Sequence[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:
+def _prefill(
+    steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, int], end_ns: int
+) -> list[Row]:
+    """Prompt tokens by cell and request; the tracks keep the sum of what is closed."""
+    rows: list[Row] = []
+    for cell, step in enumerate(steps):
+        for name, count in step.prefill.items():
+            row = row_of.get(name)
+            if row is not None:
+                rows.append((cell, row, float(count)))
+                if step.t_ns <= end_ns:
+                    tracks[row].prefilled += count
+    return rows
+
+
+def _decode(steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, int], end_ns: int) -> list[Row]:
+    """Tokens emitted before it by cell and request; the tracks keep the sum of what is closed."""
+    rows: list[Row] = []
+    emitted = [track.decoded for track in tracks]
+    for cell, step in enumerate(steps):
+        for row in (row_of[name] for name in step.decode if name in row_of):
+            emitted[row] += 1  # the first token came with the prompt
+            rows.append((cell, row, float(emitted[row])))
+            if step.t_ns <= end_ns:
+                tracks[row].decoded = emitted[row]
+    return rows
+
+
+def _columns(rows: Sequence[Row]) -> tuple[Ints, Ints, Floats]:
     return (
         np.array([r[0] for r in rows], np.int64),
         np.array([r[1] for r in rows], np.int64),

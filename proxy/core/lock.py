@@ -12,7 +12,7 @@ import numpy as np
 
 from proxy.core.bursts import Floats, Ints, by_stream, previous_of_stream
 
-_ODD_SHARE: Final = 0.03  # of chunks that are further from their stream's last than its tokens: blurred
+_ODD_SHARE: Final = 0.003  # of chunks that are further from their stream's last than its tokens: blurred
 
 
 def blurred(burst: Ints, steps: Floats, expected: Floats, previous: Ints) -> bool:

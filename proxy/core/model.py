@@ -21,8 +21,8 @@ from proxy.core.work import WIDTH
 
 HALF_LIFE_SECONDS: Final = 120.0
 MATURE_SECONDS: Final = 8.0
-_RIDGE: Final = 1e-6
-_PRIOR_STRENGTH: Final = 0.02
+_RIDGE: Final = 1e-7
+_PRIOR_STRENGTH: Final = 0.002
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076). Before there is a fit
 # only ratios count, because the meter sets the sum.
 PRIOR: Final = (3.0, 0.03, 2.0e-5, 0.015)

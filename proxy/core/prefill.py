@@ -173,12 +173,14 @@ def _lay(bound: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Place
     steps: list[int] = []
     rows: list[int] = []
     tokens: list[float] = []
-    last, wants, reported = prompts.step.tolist(), prompts.tokens.tolist(), prompts.reported.tolist()
+    last, wants = prompts.step.tolist(), prompts.tokens.tolist()
+    # In a step that finished several prompts, what room is whose cannot be told: the usual length is better.
+    known = (prompts.reported | (free == prompts.step)).tolist()
     order = np.lexsort((prompts.arrival, prompts.step))[::-1].tolist()
     lost = 0.0
     # Prompts of known length first: what room they leave is what the others can have had.
-    for row in sorted(order, key=lambda row: not reported[row]):
-        if reported[row]:
+    for row in sorted(order, key=lambda row: not known[row]):
+        if known[row]:
             chunks, rest = _fill(left, last[row], bounds[row], wants[row])
             lost += rest
         else:

@@ -43,7 +43,8 @@ class Track:
     end: End | None = None
     span: Span | None = None
     evidence: str = "chunks"
-    decoded: int = 0  # decode steps in closed windows, as far as the engine reports its steps
+    decoded: int = 0  # decode steps in closed windows, where the engine reports its steps
+    prefilled: int = 0  # prompt tokens computed in them
     charges: dict[str, Charge] = field(default_factory=dict)
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
 

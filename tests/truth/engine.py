@@ -6,41 +6,14 @@ Shares no code and no constants with ``proxy.core`` and ``proxy.simulator``.
 import math
 import random
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Step
+from tests.truth.cases import Case
+from tests.truth.sensors import Power, samples
 
 NS = 1_000_000_000
 SPREAD_SECONDS = 3e-5  # between two chunks of one step
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """An engine, its load and what blurs the view. Seconds, joules, tokens."""
-
-    rate: float
-    seconds: float = 60.0
-    budget: int = 2048
-    seats: int = 256
-    static_j: float = 3.24
-    decode_j: float = 0.009
-    context_j: float = 2.5e-5
-    prefill_j: float = 0.0101
-    idle_w: float = 74.0
-    static_s: float = 6.2e-3
-    decode_s: float = 4e-5
-    context_s: float = 1.1e-8
-    prefill_s: float = 2.6e-5
-    prompt_median: float = 400.0
-    output_median: float = 180.0
-    delay_s: float = 1e-3
-    jitter_s: float = 0.0
-    merged: float = 0.0
-    whole: float = 0.0  # share of answers that are not streamed
-    cancelled: float = 0.0
-    cached: float = 0.0
-    period_s: float = 0.1
 
 
 @dataclass(slots=True)
@@ -70,58 +43,141 @@ class Run:
     idle_joules: float
 
 
+Chunks = list[tuple[Request, int]]
+
+
 @dataclass(slots=True)
-class _Power:
-    """Cumulative energy as pieces of constant power."""
+class Engine:
+    """The state of a run."""
 
-    pieces: list[tuple[float, float, float]] = field(default_factory=list)
+    case: Case
+    rng: random.Random
+    power: Power = field(default_factory=Power)
+    events: list[Event] = field(default_factory=list)
+    waiting: deque[Request] = field(default_factory=deque)
+    running: list[Request] = field(default_factory=list)
 
-    def add(self, start: float, end: float, joules: float) -> None:
-        self.pieces.append((start, end, joules))
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(f"gpu{index}" for index in range(self.case.devices))
 
-    def samples(self, period: float) -> list[Event]:
-        out: list[Event] = []
-        total, piece, tick = 0.0, 0, 0
-        last = self.pieces[-1][1]
-        while (t := tick * period) < last:
-            while self.pieces[piece][1] <= t:
-                total += self.pieces[piece][2]
-                piece += 1
-            start, end, joules = self.pieces[piece]
-            now = total + joules * max(t - start, 0.0) / (end - start)
-            out.append(Sample(round(t * NS), "gpu0", energy_mj=float(int(now * 1e3) + 987_654)))
-            tick += 1
-        return out
+    def step(self, now: float) -> float:
+        """One step from ``now``; returns its length in seconds."""
+        decode = [r for r in self.running if not r.left]
+        chunks = self._chunks(len(decode))
+        if chunks and self.case.scheduler == "prefill_first":
+            decode = []
+        if self.case.reported_steps:
+            reported = {r.name: n for r, n in chunks}, tuple(r.name for r in decode)
+        length = self._length(decode, chunks)
+        self._charge(decode, chunks, now, now + length)
+        if self.case.reported_steps:
+            stamp = round((now + length) * NS)
+            self.events.append(Step(stamp, None, self.devices, round(now * NS), *reported))
+        emitting = decode + [r for r, _ in chunks if not r.left]
+        self.rng.shuffle(emitting)
+        self._show(emitting, now + length + self.case.delay_s)
+        return length
+
+    def _chunks(self, decoding: int) -> Chunks:
+        """Prompt tokens to compute in this step, by the scheduler's rule."""
+        while self.waiting and len(self.running) < self.case.seats:
+            if self.case.scheduler != "side_by_side" and self._owed() >= self.case.budget:
+                break
+            self.running.append(self.waiting.popleft())
+        owing = [r for r in self.running if r.left]
+        if self.case.scheduler == "side_by_side":
+            each = max(self.case.budget // max(len(owing), 1), 1)
+            return [(r, min(r.left, each)) for r in owing]
+        budget = self.case.budget - (0 if self.case.scheduler == "prefill_first" else decoding)
+        chunks: Chunks = []
+        for request in owing:
+            if budget <= 0:
+                break
+            chunks.append((request, min(budget, request.left)))
+            budget -= chunks[-1][1]
+        return chunks
+
+    def _owed(self) -> int:
+        return sum(r.left for r in self.running)
+
+    def _length(self, decode: list[Request], chunks: Chunks) -> float:
+        case = self.case
+        context = sum(r.prompt + r.out for r in decode)
+        prompt = sum(n for _, n in chunks)
+        if case.roofline:
+            memory = 0.85 * case.static_s + case.context_s * context
+            length = 0.15 * case.static_s + max(memory, case.prefill_s * (prompt + len(decode)))
+        else:
+            length = case.static_s + case.decode_s * len(decode)
+            length += case.context_s * context + case.prefill_s * prompt
+        return length * max(0.5, self.rng.gauss(1.0, case.step_noise)) if case.step_noise else length
+
+    def _charge(self, decode: list[Request], chunks: Chunks, start: float, end: float) -> None:
+        """The step's energy to its members: the Shapley value of a linear cost."""
+        case, total = self.case, self.case.static_j
+        each = case.static_j / (len(decode) + len(chunks))
+        for request in decode:
+            own = case.decode_j + case.context_j * (request.prompt + request.out)
+            request.joules += each + own
+            total += own
+        for request, count in chunks:
+            request.joules += each + case.prefill_j * count
+            request.left -= count
+            total += case.prefill_j * count
+        self.power.add(start, end, total)
+
+    def _show(self, emitting: list[Request], t: float) -> None:
+        """Chunks and ends as they reach a proxy."""
+        case, rng = self.case, self.rng
+        for request in emitting:
+            limit = request.stop or request.output
+            more = 1
+            while request.out and more < 4 and case.speculated and rng.random() < case.speculated:
+                more += 1
+            more = min(more, limit - request.out)
+            request.out += more
+            request.held += more
+            t += rng.random() * SPREAD_SECONDS
+            at = max(t + abs(rng.gauss(0.0, case.jitter_s)), request.shown + 1e-6)
+            last = request.out == limit
+            if request.stream and (last or rng.random() >= case.merged):
+                tokens = None if case.unsized else request.held
+                self.events.append(Output(round(at * NS), request.name, tokens))
+                request.held, request.shown = 0, at
+            if last:
+                self.running.remove(request)
+                self.events.append(_end(request, round(at * NS) + 1000))
+
+
+def _end(request: Request, stamp: int) -> End:
+    if request.stop is not None:
+        return End(stamp, request.name, None, True)
+    return End(stamp, request.name, 200, False, request.prompt, request.cached, request.out)
 
 
 def simulate(case: Case, seed: int) -> Run:
     """Run a case to its end."""
-    rng = random.Random(seed)
-    requests = _requests(case, rng)
-    power, events = _Power(), list[Event]()
-    waiting, running = deque[Request](), list[Request]()
+    engine = Engine(case, random.Random(seed))
+    requests = _requests(case, engine.rng)
     now, idle, coming = 0.0, 0.0, deque(requests)
-    while coming or waiting or running:
+    while coming or engine.waiting or engine.running:
         while coming and coming[0].t <= now:
-            waiting.append(coming.popleft())
-        if not waiting and not running:
-            idle += case.idle_w * (coming[0].t - now)
-            power.add(now, coming[0].t, case.idle_w * (coming[0].t - now))
-            now = coming[0].t
-            continue
-        decode = [r for r in running if not r.left]
-        chunks = _chunks(case, waiting, running, case.budget - len(decode))
-        length = _charge(case, decode, chunks, power.add, now)
-        now += length
-        emitting = decode + [r for r, _ in chunks if not r.left]
-        rng.shuffle(emitting)
-        _show(case, emitting, now + case.delay_s, rng, events, running)
-    power.add(now, now + 2.0, case.idle_w * 2.0)
-    events += [
-        Arrive(round(r.t * NS), r.name, "chat", "m", r.stream, ("gpu0",)) for r in requests
-    ] + power.samples(case.period_s)
+            engine.waiting.append(coming.popleft())
+        if engine.waiting or engine.running:
+            now += engine.step(now)
+        else:
+            joules = case.idle_w * (coming[0].t - now)
+            engine.power.add(now, coming[0].t, joules)
+            idle, now = idle + joules, coming[0].t
+    engine.power.add(now, now + 2.0, case.idle_w * 2.0)
+    events = engine.events
+    events += [Arrive(round(r.t * NS), r.name, "chat", "m", r.stream, engine.devices) for r in requests]
+    for device in engine.devices:
+        events += samples(engine.power, case, device, (1.0 + case.gain) / case.devices)
     events.sort(key=lambda event: event.t_ns or 0)
-    header = Header(1, (Device("gpu0"),))
+    gain = abs(case.gain) or None
+    header = Header(1, tuple(Device(device, gain_error=gain) for device in engine.devices))
     return Run([header, *events], {r.name: r.joules for r in requests}, idle)
 
 
@@ -136,69 +192,3 @@ def _requests(case: Case, rng: random.Random) -> list[Request]:
         stream = rng.random() >= case.whole
         out.append(Request(f"r{len(out)}", t, prompt, cached, output, stream, stop, prompt - cached))
     return out
-
-
-def _chunks(
-    case: Case, waiting: deque[Request], running: list[Request], budget: int
-) -> list[tuple[Request, int]]:
-    chunks = []
-    for request in running:
-        if request.left and budget > 0:
-            chunks.append((request, min(budget, request.left)))
-            budget -= chunks[-1][1]
-    while waiting and budget > 0 and len(running) < case.seats:
-        request = waiting.popleft()
-        running.append(request)
-        chunks.append((request, min(budget, request.left)))
-        budget -= chunks[-1][1]
-    return chunks
-
-
-def _charge(
-    case: Case,
-    decode: list[Request],
-    chunks: list[tuple[Request, int]],
-    draw: Callable[[float, float, float], None],
-    now: float,
-) -> float:
-    """Cost of a step, to its members; its length in seconds."""
-    context = sum(r.prompt + r.out for r in decode)
-    prompt = sum(n for _, n in chunks)
-    length = case.static_s + case.decode_s * len(decode) + case.context_s * context + case.prefill_s * prompt
-    each = case.static_j / (len(decode) + len(chunks))
-    total = case.static_j + case.decode_j * len(decode) + case.context_j * context + case.prefill_j * prompt
-    for request in decode:
-        request.joules += each + case.decode_j + case.context_j * (request.prompt + request.out)
-    for request, count in chunks:
-        request.joules += each + case.prefill_j * count
-        request.left -= count
-    draw(now, now + length, total)
-    return length
-
-
-def _show(
-    case: Case,
-    emitting: list[Request],
-    t: float,
-    rng: random.Random,
-    events: list[Event],
-    running: list[Request],
-) -> None:
-    """Chunks and ends as they reach a proxy."""
-    for request in emitting:
-        request.out += 1
-        request.held += 1
-        t += rng.random() * SPREAD_SECONDS
-        at = max(t + abs(rng.gauss(0.0, case.jitter_s)), request.shown + 1e-6)
-        last = request.out in {request.output, request.stop}
-        if request.stream and (last or rng.random() >= case.merged):
-            events.append(Output(round(at * NS), request.name, request.held))
-            request.held, request.shown = 0, at
-        if last:
-            running.remove(request)
-            stamp = round(at * NS) + 1000
-            if request.out == request.output:
-                usage = (request.prompt, request.cached, request.out)
-                events.append(End(stamp, request.name, 200, False, *usage))
-            else:
-                events.append(End(stamp, request.name, None, True))

@@ -1,71 +1,55 @@
 """Runs policies over cases and compares with the truth."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxy.core.attribution import Attributor
-from tests.truth.engine import Case, simulate
+from tests.truth.cases import CASES, Case
+from tests.truth.engine import simulate
 
-LIGHT = Case(rate=2)
-MEDIUM = Case(rate=10)
-HEAVY = Case(rate=25)
-CASES: dict[str, Case] = {
-    "light": LIGHT,
-    "medium": MEDIUM,
-    "heavy": HEAVY,
-    "medium, budget 512": replace(MEDIUM, budget=512),
-    "medium, counter 20 ms": replace(MEDIUM, period_s=0.02),
-    "medium, counter 1 s": replace(MEDIUM, period_s=1.0),
-    "queueing for seats": replace(HEAVY, seats=64),
-    "small GPU": Case(
-        rate=6,
-        static_j=0.9,
-        decode_j=0.004,
-        context_j=9e-6,
-        prefill_j=0.0031,
-        idle_w=22.0,
-        static_s=4.1e-3,
-        prefill_s=1.9e-5,
-    ),
-    "large GPU, overloaded": Case(
-        rate=30,
-        seconds=40,
-        budget=4096,
-        seats=512,
-        static_j=8.0,
-        prefill_j=0.03,
-        idle_w=140.0,
-        static_s=0.012,
-        prefill_s=4e-5,
-    ),
-    "medium, jitter 2 ms": replace(MEDIUM, jitter_s=0.002),
-    "medium, merged chunks": replace(MEDIUM, merged=0.08),
-    "medium, 15 % not streamed": replace(MEDIUM, whole=0.15),
-    "medium, cancelled and cached": replace(MEDIUM, cancelled=0.05, cached=0.3),
-    "medium, all of it": replace(MEDIUM, jitter_s=0.002, merged=0.08, whole=0.15, cancelled=0.05, cached=0.3),
-}
 CLEAN_TARGET = (0.03, 0.10)  # median, p95: attribution with clean streams
 NOISY_TARGET = (0.06, 0.20)
+EVIDENCE_TARGET = (0.01, 0.03)  # with the engine's own steps
+COVERAGE_TARGET = (0.85, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case under one policy; errors are relative, per request."""
+    """One case under one policy; ``errors`` are relative, per request, sorted."""
 
     case: str
     policy: str
-    requests: int
-    median: float
-    p95: float
+    errors: NDArray[np.float64]
     conservation: float
     within: float  # share of requests whose truth lies between joules_low and joules_high
-    target: tuple[float, float]
+    target: tuple[float, float] | None
+
+    @property
+    def median(self) -> float:
+        """Median error."""
+        return float(np.median(self.errors))
+
+    @property
+    def p95(self) -> float:
+        """95th percentile of the errors."""
+        return float(np.quantile(self.errors, 0.95))
 
     @property
     def met(self) -> bool:
-        return self.median <= self.target[0] and self.p95 <= self.target[1]
+        """Whether the target was met; true where there is none."""
+        return self.target is None or (self.median <= self.target[0] and self.p95 <= self.target[1])
+
+
+def target(case: Case) -> tuple[float, float] | None:
+    """The target of a case; none where the sensor itself hides or bends the truth."""
+    if case.sensor != "counter" or case.gain:
+        return None
+    if case.reported_steps:
+        return EVIDENCE_TARGET
+    return NOISY_TARGET if case.noisy else CLEAN_TARGET
 
 
 def measure(name: str, policy: str, seed: int = 1) -> Row:
@@ -77,53 +61,75 @@ def measure(name: str, policy: str, seed: int = 1) -> Row:
         attributor.feed(event)
     attributor.flush()
     shares = attributor.drain()
-    errors, within = [], 0
-    for share in shares:
-        truth, joules = run.joules[share.request], share.joules or 0.0
-        errors.append(abs(joules - truth) / truth)
-        within += (share.joules_low or 0.0) <= truth <= (share.joules_high or np.inf)
-    (account,) = attributor.accounts()
-    total = sum(share.joules or 0.0 for share in shares)
-    parts = total + account.idle_joules + account.unattributed_joules
-    noisy = bool(case.jitter_s or case.merged or case.whole or case.cancelled)
+    assert {share.request for share in shares} == set(run.joules)
+    truth = np.array([run.joules[share.request] for share in shares])
+    joules = np.array([share.joules or 0.0 for share in shares])
+    low = np.array([share.joules_low or 0.0 for share in shares])
+    high = np.array([np.inf if share.joules_high is None else share.joules_high for share in shares])
+    accounts = attributor.accounts()
+    measured = sum(account.measured_joules for account in accounts)
+    idle = sum(account.idle_joules + account.unattributed_joules for account in accounts)
     return Row(
         name,
         policy,
-        len(shares),
-        float(np.median(errors)),
-        float(np.quantile(errors, 0.95)),
-        abs(parts - account.measured_joules) / account.measured_joules,
-        within / len(shares),
-        NOISY_TARGET if noisy else CLEAN_TARGET,
+        np.sort(np.abs(joules - truth) / truth),
+        abs(float(joules.sum()) + idle - measured) / measured,
+        float(np.mean((low <= truth) & (truth <= high))),
+        target(case),
     )
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """The rows as Markdown, one line a case: ``steps`` in full beside the median and p95 of the others."""
     lines = [
-        "| case | policy | requests | median error | p95 | target | met | truth in bounds | conservation |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| case | requests | `overlap` | `tokens` | `steps` median / p95 | target | in interval | sum |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        steps = row.policy == "steps"
-        target = f"{row.target[0]:.0%} / {row.target[1]:.0%}" if steps else ""
-        met = ("yes" if row.met else "**no**") if steps else ""
+    for name in dict.fromkeys(row.case for row in rows):
+        of = {row.policy: row for row in rows if row.case == name}
+        steps = of["steps"]
+        goal = f"{steps.target[0]:.0%} / {steps.target[1]:.0%}" if steps.target else "none"
+        shown = f"{steps.median:.2%} / {steps.p95:.1%}"
+        others = [f"{of[p].median:.0%} / {of[p].p95:.0%}" if p in of else "" for p in ("overlap", "tokens")]
+        worst = max(row.conservation for row in of.values())
         lines.append(
-            f"| {row.case} | {row.policy} | {row.requests} | {row.median:.1%} | {row.p95:.1%} | {target} "
-            f"| {met} | {row.within:.0%} | {row.conservation:.0e} |"
+            f"| {name} | {len(steps.errors)} | {others[0]} | {others[1]} | "
+            f"{shown if steps.met else f'**{shown}**'} | {goal} | {steps.within:.0%} | {worst:.0e} |"
         )
     return "\n".join(lines)
 
 
+_PAGE = """# How large the error is
+
+Made by `make truth`: simulated engines in which the fair share of each request is known, seen as a proxy
+sees them. Median and 95th percentile of the relative error of the joules of each request. The engines share
+no code or constants with the estimator (`tests/truth/`).
+
+![Share of requests against their error, by policy](img/accuracy.svg)
+
+{table}
+
+*In interval*: requests whose truth lies between `joules_low` and `joules_high`, a 90 % interval; {inside:.0%}
+on the mean of the cases. *Sum*: largest relative difference between the meter and requests + idle +
+unattributed. Targets: 3 % / 10 % with clean streams, 6 % / 20 % with blurred ones, 1 % / 3 % where the
+engine reports its steps; none where the sensor itself hides the truth.
+
+Targets missed: {missed}.
+
+## What the cases are
+
+Poisson arrivals, log-normal prompts and answers; light, medium and heavy are 2, 10 and 25 requests/s of an
+8B model on an H100-like device with a counter that moves every 100 ms. *Overloaded* has several hundred
+requests in the engine and more in the queue. *All of it*: 2 ms of jitter, 8 % merged chunks, 15 % of the
+answers not streamed, 5 % cancelled, 30 % with a cached prefix. *Tokens not known*: the proxy counts chunks,
+and the answer's usage tells the rest. *Power, mean of 1 s* is what some boards report; it cannot tell who
+drew it. *Gain*: the sensor reads 4 % high, and its stated error is in the interval.
+"""
+
+
 def write(path: Path, rows: list[Row]) -> None:
     """The page ``docs/accuracy.md``."""
-    missed = [row.case for row in rows if row.policy == "steps" and not row.met]
-    path.write_text(
-        "# How large the error is\n\n"
-        "Made by `make truth`: simulated engines in which the fair share of each request is known, seen as\n"
-        "a proxy sees them. Relative error of the joules of each request. The engines share no code or\n"
-        "constants with the estimator.\n\n" + table(rows) + "\n\n"
-        "Targets missed: " + (", ".join(missed) or "none") + ".\n\n"
-        "Bounds (`joules_low`, `joules_high`) are not calibrated to 90 % yet: they are hard and too wide.\n"
-        "Not covered yet: speculative decoding, several devices, power-only sensors, gain error.\n"
-    )
+    steps = [row for row in rows if row.policy == "steps"]
+    missed = ", ".join(row.case for row in steps if not row.met) or "none"
+    inside = float(np.mean([row.within for row in steps]))
+    path.write_text(_PAGE.format(table=table(rows), inside=inside, missed=missed))

@@ -1,29 +1,40 @@
+import numpy as np
 import pytest
 
-from tests.truth.harness import CASES, measure
+from proxy.core.events import Sample
+from tests.truth.cases import CASES
+from tests.truth.engine import simulate
+from tests.truth.harness import measure
 
-# Cases that miss their target today are in docs/accuracy.md.
-MEETING = ["light", "medium", "medium, budget 512", "medium, merged chunks", "small GPU"]
+# One of each kind; `make truth` runs all of them under all policies.
+QUICK = ["light", "small GPU", "medium", "prompts first", "speculative decoding", "jitter 2 ms", "all of it"]
 
 pytestmark = pytest.mark.truth
 
 
-@pytest.mark.parametrize("name", MEETING)
+@pytest.mark.parametrize("name", QUICK)
 def test_steps_meets_its_target(name: str) -> None:
     row = measure(name, "steps", seed=2)
-    assert row.median <= row.target[0]
-    assert row.p95 <= row.target[1]
+    assert row.met, f"median {row.median:.3f}, p95 {row.p95:.3f}, target {row.target}"
     assert row.conservation <= 1e-9
 
 
 @pytest.mark.parametrize("policy", ["overlap", "tokens", "steps"])
 def test_all_of_the_noise_conserves(policy: str) -> None:
-    assert measure("medium, all of it", policy).conservation <= 1e-9
+    assert measure("all of it, light", policy).conservation <= 1e-9
 
 
 def test_steps_is_far_better_than_overlap_under_load() -> None:
-    assert measure("heavy", "steps").median < 0.2 * measure("heavy", "overlap").median
+    assert measure("heavy", "steps").median < 0.1 * measure("heavy", "overlap").median
 
 
-def test_every_case_is_known() -> None:
-    assert set(MEETING) <= set(CASES)
+def test_the_engine_spends_what_its_requests_and_idling_cost() -> None:
+    run = simulate(CASES["two GPUs, tensor parallel"], seed=3)
+    spent = sum(run.joules.values()) + run.idle_joules
+    counters: dict[str, list[float]] = {}
+    for event in run.events:
+        if isinstance(event, Sample) and event.energy_mj is not None:
+            counters.setdefault(event.device, []).append(event.energy_mj)
+    measured = sum(values[-1] - values[0] for values in counters.values()) / 1e3
+    # The counters start a tick in, and stop two idle seconds after the last request.
+    assert np.isclose(measured, spent + 2.0 * 74.0, rtol=0.002)

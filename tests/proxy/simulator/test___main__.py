@@ -1,0 +1,87 @@
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+
+from proxy.energy.simulated import SimulatedSource
+
+
+@contextmanager
+def running(state: Path, port: int, *words: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "proxy.simulator", "--port", str(port), "--state", str(state), *words]
+    with subprocess.Popen(command) as process:
+        for _ in range(200):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                sleep(0.05)
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def post(port: int, path: str, body: object) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_every_device_of_a_profile_draws_its_part_and_breaks_on_command(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path / "gpu", port, "--profile", "h100x4-llama-3.1-70b"):
+        source = SimulatedSource(tmp_path / "gpu")
+        assert len(source.open()) == 4
+        post(port, "/v1/completions", {"model": "llama-3.1-70b", "prompt": "x", "max_tokens": 8})
+        first, *others = (sample.energy_mj for sample in source.read())
+        assert first is not None
+        assert first > 0
+        post(port, "/faults", {"kind": "lost", "device": 1})
+        assert len(source.read()) == 3
+        post(port, "/faults", {"kind": "restored", "device": 1})
+        post(port, "/faults", {"kind": "reset", "device": 0})
+        after, *_ = (sample.energy_mj for sample in source.read())
+        assert after is not None
+        assert after < first
+        assert len(others) == 3
+        source.close()
+
+
+def test_a_diffusion_profile_makes_an_image_server(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path / "gpu", port, "--profile", "b200-pixart-sigma"):
+        answer = post(
+            port, "/v1/images/generations", {"prompt": "x", "size": "64x64", "num_inference_steps": 2}
+        )
+    assert json.loads(answer)["size"] == "64x64"
+
+
+def test_an_unknown_profile_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "proxy.simulator", "--state", str(tmp_path / "s"), "--profile", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("simulator: profile none: no such profile")
+
+
+def test_all_profiles_are_listed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy.simulator", "--profiles"], capture_output=True, text=True, check=True
+    )
+    assert {"h100-llama-3.1-8b", "h100-wan2.1-t2v-14b"} <= set(done.stdout.split())

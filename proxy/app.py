@@ -203,6 +203,7 @@ def run_relay(config: Config, meter_socket: str, ready_fd: int) -> int:
     """A relay worker, in its own process."""
     from proxy.relay.worker import run  # noqa: PLC0415 - the supervisor stays small: children import
 
+    log_to_stderr(config.log_level)
     return run(config.relay, config.backends, meter_socket, ready_fd)
 
 
@@ -210,6 +211,7 @@ def run_meter(config: Config, meter_socket: str, ready_fd: int) -> int:
     """The meter, in its own process."""
     from proxy.meter.process import run  # noqa: PLC0415 - as above
 
+    log_to_stderr(config.log_level)
     return run(config.meter, config.backends, meter_socket, ready_fd)
 
 
@@ -265,6 +267,14 @@ def check_backend(backend: Backend, timeout_seconds: float) -> None:
             f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL; "
             "--no-check-upstream serves all the same"
         ) from error
+
+
+def log_to_stderr(level: str) -> None:
+    """Lines of a child process, as those of the supervisor."""
+    import logging  # noqa: PLC0415 - as above
+
+    logging.basicConfig(level=level.upper(), format="jouleproxy[%(process)d]: %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its every request is no news
 
 
 def show(address: Address) -> str:

@@ -7,6 +7,7 @@ and checked, and no option by name but the few whose values have a grammar. All 
 
 import dataclasses
 import difflib
+import ipaddress
 import re
 import tomllib
 import typing
@@ -20,7 +21,6 @@ from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, Rel
 
 ENV_PREFIX: Final = "JOULEPROXY_"
 _NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, not by us
-_LOOPBACK: Final = ("127.", "::1", "localhost")
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
 _WORDS: Final[dict[str, str]] = {
@@ -334,7 +334,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this host only."""
-    return host.startswith(_LOOPBACK)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: whoever answers for it decides what it is
 
 
 def _check(config: Config) -> None:

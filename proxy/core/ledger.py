@@ -1,6 +1,7 @@
 """The ledger: the one writer of records. Call metadata and shares in, frozen ``RequestEnergy`` out.
 
-Bounded: the oldest finished records go first. Queries read; nothing they do changes state.
+Bounded: the oldest finished records go first. Queries read; nothing they do changes state. Entries lie
+nearly in order of their beginning, so a query of the last minute looks at little more than that minute.
 """
 
 from collections import OrderedDict, deque
@@ -12,9 +13,12 @@ import msgspec
 
 from proxy.core.attribution import Share
 from proxy.core.channel import Closed, Opened
+from proxy.core.events import Arrive
 from proxy.schema import RequestEnergy
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
+BEGINNING_LOST: Final = "beginning_not_seen"  # told to a meter that died, or dropped
+_LATEST_NS: Final = 60 * NS_PER_SECOND  # an entry's beginning is at most so much older than its place
 GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
     "model": lambda record: record.model,
     "tenant": lambda record: record.tenant,
@@ -81,11 +85,32 @@ class Ledger:
         if entry is not None and entry.first_output_ns is None:
             entry.first_output_ns = t_ns
 
-    def close(self, closed: Closed) -> None:
-        """A request ended; its joules come with its share."""
+    def close(self, closed: Closed, source: str | None = None) -> Entry | None:
+        """A request ended; its joules come with its share.
+
+        The entry if that is all there will be: its beginning was never seen, so its joules stay unknown.
+        """
         entry = self._entries.get(closed.end.request)
-        if entry is None or entry.closed is not None:
-            return
+        if entry is None:
+            return self._unseen(closed, source)
+        if entry.closed is None:
+            self._ended(entry, closed)
+        return None
+
+    def _unseen(self, closed: Closed, source: str | None) -> Entry:
+        """A record of what the end alone tells."""
+        end = closed.end
+        opened = Opened(closed.key, Arrive(end.t_ns, end.request, "unknown"), method="", path="")
+        self.open(opened, source)
+        entry = self._entries[end.request]
+        self._ended(entry, closed)
+        entry.record = msgspec.structs.replace(
+            entry.record, duration_s=None, ttft_s=None, final=True, unknown=BEGINNING_LOST
+        )
+        self._settled(end.request)
+        return entry
+
+    def _ended(self, entry: Entry, closed: Closed) -> None:
         entry.closed = closed
         end, start = closed.end, entry.opened.arrive.t_ns
         first = entry.first_output_ns
@@ -108,12 +133,16 @@ class Ledger:
         if entry is None:
             return None
         entry.record = with_share(entry.record, share)
-        if share.final and share.request in self._running:
-            self._running.remove(share.request)
-            self._finished.append(share.request)
+        if share.final:
+            self._settled(share.request)
+        return entry
+
+    def _settled(self, request: str) -> None:
+        if request in self._running:
+            self._running.remove(request)
+            self._finished.append(request)
             if len(self._finished) > self._keep:
                 self._drop(self._finished.popleft())
-        return entry
 
     def _drop(self, request: str) -> None:
         if request not in self._running:  # an id may be in use again
@@ -143,6 +172,8 @@ class Ledger:
         for entry in reversed(self._entries.values()):
             record = entry.record
             if since_unix_ns is not None and record.start_unix_ns < since_unix_ns:
+                if record.start_unix_ns < since_unix_ns - _LATEST_NS:
+                    return
                 continue
             wanted = (model is None or record.model == model) and (tenant is None or record.tenant == tenant)
             if entry.closed is not None and wanted:

@@ -1,8 +1,9 @@
 """Intake: what relays and the sampler say, put in order of time.
 
 Events of several processes and of the sampler's thread come a little late and interleaved. They are held
-for ``reorder_ns`` and handed on sorted by stamp; one later than that takes the stamp of the last one handed
-on, and is counted: nothing is lost.
+for ``reorder_ns`` and handed on sorted by stamp; the core sees one later than that at the stamp of the last
+one handed on, and it is counted: nothing is lost. A meter that was started again first waits for what the
+relays kept meanwhile, so that requests older than its first sample are seen as such.
 """
 
 import bisect
@@ -12,12 +13,13 @@ from typing import Final
 import msgspec
 
 from proxy.core.channel import Chunk, Closed, Dropped, Opened, ToMeter
-from proxy.core.events import End, Event, Output, Outside, Sample
+from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
 from proxy.units import NS_PER_SECOND
 
 Held = Sample | Opened | Output | Closed | Outside
 RELAY_LOST: Final = "relay_lost"
 MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
+START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to connect again once a second
 
 
 def stamp_of(held: Held) -> int:
@@ -39,9 +41,15 @@ class Intake:
         reorder_ns: int,
         devices_of: Callable[[str | None], tuple[str, ...]],
         seen: Callable[[Opened | Closed], None] = lambda _: None,
+        *,
+        start_ns: int | None = None,
     ) -> None:
-        """``seen`` is told of requests as they begin and end, before they are held."""
+        """``seen`` is told of requests as they begin and end, before they are held.
+
+        ``start_ns``: now, to hold all back until a relay came, at most :data:`START_NS`; None: do not.
+        """
         self.reorder_ns = self._least_ns = reorder_ns
+        self._start_ns = start_ns
         self._devices_of = devices_of
         self._seen = seen
         self._held: list[Held] = []
@@ -78,10 +86,11 @@ class Intake:
                 self._hold(self._opened(connection, message))
             case Closed():
                 request = connection.running.pop(message.key, None)
-                if request is not None:
+                if request is None:  # its beginning was told to a meter that died, or was dropped
+                    self._held.append(_ended(message, self._name(connection, message)))
+                else:
                     self._names.discard(request)
-                    end = msgspec.structs.replace(message.end, request=request)
-                    self._hold(msgspec.structs.replace(message, end=end))
+                    self._hold(_ended(message, request))
             case Dropped():
                 self.dropped += message.count
             case _:
@@ -91,12 +100,14 @@ class Intake:
         self._seen(held)
         self._held.append(held)
 
-    def _opened(self, connection: "Connection", message: Opened) -> Opened:
+    def _name(self, connection: "Connection", message: Opened | Closed) -> str:
         """A client may use an id twice at once: the second is told apart by its key."""
+        name = message.arrive.request if isinstance(message, Opened) else message.end.request
+        return f"{name}~{connection.number}.{message.key}" if name in self._names else name
+
+    def _opened(self, connection: "Connection", message: Opened) -> Opened:
         arrive = message.arrive
-        name = arrive.request
-        if name in self._names:
-            name = f"{name}~{connection.number}.{message.key}"
+        name = self._name(connection, message)
         self._names.add(name)
         connection.running[message.key] = name
         devices = arrive.devices or self._devices_of(arrive.backend)
@@ -119,19 +130,27 @@ class Intake:
             self._hold(Closed(key, end, error_type=RELAY_LOST))
         connection.running.clear()
 
-    def ripe(self, now_ns: int) -> list[Held]:
-        """What is older than the reorder time, in order of stamp."""
+    def ripe(self, now_ns: int) -> list[tuple[Held, Event]]:
+        """What is older than the reorder time, in order of stamp, and each as the core is to see it."""
+        if self._start_ns is not None:
+            if self._numbered:  # what it kept comes at once with it
+                self._start_ns = min(self._start_ns, now_ns + self.reorder_ns - START_NS)
+            if now_ns < self._start_ns + START_NS:
+                return []
+            self._start_ns = None
         self._held.sort(key=stamp_of)
         count = bisect.bisect_right(self._held, now_ns - self.reorder_ns, key=stamp_of)
         ripe, self._held = self._held[:count], self._held[count:]
-        for index, held in enumerate(ripe):
-            t_ns = stamp_of(held)
-            if t_ns >= self._last_ns:
-                self._last_ns = t_ns
-                continue
-            self.late += 1
-            ripe[index] = _at(held, self._last_ns)
-        return ripe
+        return [(held, self._in_order(held)) for held in ripe]
+
+    def _in_order(self, held: Held) -> Event:
+        """What the core sees of it: never before what it has seen."""
+        event, t_ns = event_of(held), stamp_of(held)
+        if t_ns >= self._last_ns:
+            self._last_ns = t_ns
+            return event
+        self.late += 1
+        return msgspec.structs.replace(event, t_ns=self._last_ns)
 
 
 class Connection:
@@ -144,18 +163,12 @@ class Connection:
         self.running: dict[int, str] = {}
 
 
-def _at(held: Held, t_ns: int) -> Held:
-    """The same at another stamp."""
-    match held:
-        case Opened():
-            return msgspec.structs.replace(held, arrive=msgspec.structs.replace(held.arrive, t_ns=t_ns))
-        case Closed():
-            return msgspec.structs.replace(held, end=msgspec.structs.replace(held.end, t_ns=t_ns))
-        case _:
-            return msgspec.structs.replace(held, t_ns=t_ns)
+def _ended(closed: Closed, request: str) -> Closed:
+    """The same of a request of that name."""
+    return msgspec.structs.replace(closed, end=msgspec.structs.replace(closed.end, request=request))
 
 
-def event_of(held: Held) -> Event:
+def event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
     """What the core sees of it."""
     match held:
         case Opened():

@@ -4,28 +4,29 @@ No sockets and no threads here: ``process`` has those.
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from proxy.clock import WallAnchor, now_ns
-from proxy.config import Backend, MeterConfig
+from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
 from proxy.core.channel import Ask, Closed, Opened, ToMeter
-from proxy.core.events import TIMELINE_VERSION, Header, Output
-from proxy.core.ledger import Ledger, with_share
+from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
+from proxy.core.ledger import Entry, Ledger, with_share
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
-from proxy.meter.intake import Connection, Intake, event_of
+from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy
 from proxy.timeline_file import TimelineWriter
-from proxy.units import ns_from_seconds, seconds_from_ns
+from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 ENERGY_FIELDS: Final = (
     "joules",
@@ -41,14 +42,6 @@ ENERGY_FIELDS: Final = (
 _SHORT_SECONDS: Final = 0.25  # an answer is not held longer than this for events that come late
 _NO_SOURCE: Final = "no_energy_source"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Waiting:
-    """Someone who waits for a request to be final."""
-
-    request: str
-    answer: asyncio.Future[None]
 
 
 class Meter:
@@ -71,15 +64,23 @@ class Meter:
         self.attributor = Attributor(config.policy, self._devices, settle_s=config.settle_seconds)
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
         self.own_view = OwnView()
-        self.intake = Intake(ns_from_seconds(config.reorder_seconds), self._devices_of, self.own_view.take)
+        self.intake = Intake(
+            ns_from_seconds(config.reorder_seconds), self._devices_of, self.own_view.take, start_ns=now_ns()
+        )
         self._exporters = exporters
         self._recorder = self._open_recorder(config)
-        self._waiting: list[Waiting] = []
+        self._flushed_ns = now_ns()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     def _open_recorder(self, config: MeterConfig) -> TimelineWriter | None:
         if config.record is None:
             return None
-        recorder = TimelineWriter(Path(config.record))
+        try:
+            path = Path(config.record)
+            put_aside(path)
+            recorder = TimelineWriter(path)
+        except OSError as error:
+            raise ConfigError(f"record: {config.record} cannot be written: {error.strerror}") from error
         devices = tuple(self._devices)
         recorder.write([Header(TIMELINE_VERSION, devices, self.anchor.unix_ns, self.anchor.monotonic_ns)])
         return recorder
@@ -96,34 +97,51 @@ class Meter:
         ripe = self.intake.ripe(t_ns)
         if not ripe:
             return
-        events = [event_of(held) for held in ripe]
-        if self._recorder is not None:
-            self._recorder.write(events)
-        for held, event in zip(ripe, events, strict=True):
+        self._record([event for _, event in ripe], t_ns)
+        for held, event in ripe:
             match held:
                 case Opened():
                     self.ledger.open(held, self.source)
                 case Output():
                     self.ledger.output(held.request, held.t_ns)
                 case Closed():
-                    self.ledger.close(held)
+                    if (entry := self.ledger.close(held, self.source)) is not None:
+                        self._export(entry)
                 case _:
                     pass
             self.attributor.feed(event)
         for share in self.attributor.drain():
             self._finish(share)
 
+    def _record(self, events: list[Event], t_ns: int) -> None:
+        """Write the timeline; a disk that fails ends the recording, not the measuring."""
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.write(events)
+            if t_ns - self._flushed_ns >= NS_PER_SECOND:
+                self._flushed_ns = t_ns
+                self._recorder.flush()
+        except OSError as error:
+            _log.error("record: no more is written: %s", error.strerror)
+            with contextlib.suppress(OSError):
+                self._recorder.close()
+            self._recorder = None
+
     def _finish(self, share: Share) -> None:
         entry = self.ledger.settle(self._named(share))
-        if entry is None or entry.closed is None:
+        if entry is not None:
+            self._export(entry)
+
+    def _export(self, entry: Entry) -> None:
+        if entry.closed is None:
             return
         self._exporters.export(
             Finished(entry.record, entry.opened, entry.closed, entry.first_output_ns, self.anchor)
         )
-        for waiting in [w for w in self._waiting if w.request == share.request]:
-            self._waiting.remove(waiting)
-            if not waiting.answer.done():
-                waiting.answer.set_result(None)
+        for answer in self._waiting.pop(entry.record.request_id, ()):
+            if not answer.done():
+                answer.set_result(None)
 
     def _named(self, share: Share) -> Share:
         """Where there is no source at all, that is the reason."""
@@ -146,16 +164,19 @@ class Meter:
         entry = self.ledger.get(request)
         if seconds <= 0 or (entry is not None and entry.record.final):
             return
-        waiting = Waiting(request, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(request, []).append(answer)
         try:
             async with asyncio.timeout(seconds):
-                await waiting.answer
+                await answer
         except TimeoutError:
             pass
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            others = self._waiting.get(request, [])
+            if answer in others:
+                others.remove(answer)
+            if not others:
+                self._waiting.pop(request, None)
 
     async def tell(self, ask: Ask) -> bytes:
         """The energy object for an answer, as JSON."""
@@ -180,12 +201,26 @@ class Meter:
             for a in accounts
         ]
 
-    def close(self) -> None:
-        """Hand on all that is held, make every record final, close the exporters."""
-        self.tick(now_ns() + self.intake.reorder_ns)
+    def settle(self) -> None:
+        """Hand on all that is held and make every record final: no more will come."""
+        self.tick(now_ns() + START_NS + self.intake.reorder_ns)
         self.attributor.flush()
         for share in self.attributor.drain():
             self._finish(share)
+
+    def close(self) -> None:
+        """Close the timeline and the exporters, which may wait for a network: of any thread."""
         if self._recorder is not None:
             self._recorder.close()
         self._exporters.close()
+
+
+def put_aside(path: Path) -> None:
+    """Keep an older recording under a name of its own: ``t.jsonl.zst`` becomes ``t-1.jsonl.zst``."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    stem, dot, suffixes = path.name.partition(".")
+    earlier = re.compile(rf"{re.escape(stem)}-(\d+){re.escape(dot + suffixes)}")
+    taken = (earlier.fullmatch(other.name) for other in path.parent.iterdir())
+    number = max((int(found[1]) for found in taken if found), default=0) + 1
+    path.rename(path.with_name(f"{stem}-{number}{dot}{suffixes}"))

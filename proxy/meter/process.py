@@ -26,10 +26,12 @@ from proxy.exporters.otel import otel_exporter
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.exporters.store import LedgerStore
 from proxy.meter.admin import application
+from proxy.meter.feed import Feed
 from proxy.meter.meter import Meter
+from proxy.settings import is_loopback
 
 TICK_SECONDS: Final = 0.02
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_GONE_SECONDS: Final = 0.5  # at the end, for what relays said last
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +48,7 @@ class Process:
         if (spans := otel_exporter(config.otlp)) is not None:
             exporters.append(spans)
         self.meter = Meter(config, backends, choice.found, choice.name, Exporters(exporters))
+        self._feed = Feed(self.meter)
         self._loop = asyncio.get_running_loop()
         self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]
         processes = [o.source.processes for o in choice.opened if isinstance(o.source, ProcessSource)]
@@ -57,6 +60,10 @@ class Process:
             processes[0] if processes else None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self.relays: set[asyncio.WriteTransport] = set()
+        self.ended: asyncio.Future[int] = (
+            self._loop.create_future()
+        )  # done when it must end: told to, or by an error
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self.admin_port = 0
@@ -76,7 +83,7 @@ class Process:
         """Listen for relays and on the admin port, start to sample."""
         config = self._config
         self._server = await self._loop.create_unix_server(lambda: _RelayProtocol(self), self._socket)
-        app = application(self.meter, self._metrics, config.admin_token)
+        app = application(self.meter, self._metrics, self._feed, config.admin_token)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, config.admin.host, config.admin.port)
@@ -85,6 +92,7 @@ class Process:
         for sampler in self._samplers:
             sampler.start()
         self.keep(self._tick())
+        self.keep(self._note())
         if self._samplers:
             self.keep(self._watch.run())
 
@@ -93,7 +101,21 @@ class Process:
         while True:
             deadline = max(deadline + TICK_SECONDS, self._loop.time())
             await asyncio.sleep(deadline - self._loop.time())
-            self.meter.tick(now_ns())
+            try:
+                self.meter.tick(now_ns())
+            except Exception:
+                self.end(1)  # a meter that does not tick measures nothing: a new one is started
+                raise
+
+    async def _note(self) -> None:
+        while True:
+            self._feed.note()
+            await asyncio.sleep(1.0)
+
+    def end(self, status: int) -> None:
+        """Let ``run`` return."""
+        if not self.ended.done():
+            self.ended.set_result(status)
 
     def keep(self, work: Coroutine[object, object, None]) -> None:
         """Run a coroutine until the end; how it ends is logged."""
@@ -110,14 +132,26 @@ class Process:
         """Stop sampling, settle every record, close."""
         for sampler in self._samplers:
             await asyncio.to_thread(sampler.stop)
+        if self._server is not None:
+            self._server.close()
+        await self._relays_gone()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            self._server.close()
+        self.meter.settle()
         await asyncio.to_thread(self.meter.close)
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _relays_gone(self) -> None:
+        """Read what relays said last; from one that stays (new settings), no more than that is taken."""
+        deadline = self._loop.time() + _GONE_SECONDS
+        while self.relays and self._loop.time() < deadline:  # noqa: ASYNC110 - they come and go as they like
+            await asyncio.sleep(0.01)
+        for transport in list(self.relays):
+            transport.close()
+        while self.relays:  # noqa: ASYNC110 - closing takes a turn of the loop
+            await asyncio.sleep(0)
 
 
 class _RelayProtocol(asyncio.Protocol):
@@ -131,6 +165,7 @@ class _RelayProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
+        self._process.relays.add(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -151,15 +186,19 @@ class _RelayProtocol(asyncio.Protocol):
             self._transport.write(encode_frame([Told(ask.ask, energy)]))
 
     def connection_lost(self, _error: Exception | None) -> None:
+        if self._transport is not None:
+            self._process.relays.discard(self._transport)
         self._process.meter.intake.lost(self._connection, now_ns())
 
 
 def run(config: MeterConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:
-    """Run until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0.
+    """Run until SIGTERM (exit status 0) or until the measuring fails (1).
+
+    Writes one byte to ``ready_fd`` when it listens.
 
     Raises :class:`ConfigError` for a source, file or address that cannot be used.
     """
-    if config.admin.host not in _LOOPBACK and config.admin_token is None:
+    if not is_loopback(config.admin.host) and not config.admin_token:
         raise ConfigError(f"admin: {config.admin.host} is not loopback: give an admin_token, or 127.0.0.1")
     choice = choose(config)
     for line in choice.lines:
@@ -171,12 +210,11 @@ def run(config: MeterConfig, backends: Sequence[Backend], meter_socket: str, rea
 async def _run(
     config: MeterConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int, choice: Choice
 ) -> int:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     process = Process(config, backends, meter_socket, choice)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.end, 0)
     await process.start()
     os.write(ready_fd, b"1")
     os.close(ready_fd)
-    await stop.wait()
+    status = await process.ended
     await process.close()
-    return 0
+    return status

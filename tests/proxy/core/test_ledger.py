@@ -1,7 +1,7 @@
 from proxy.core.attribution import Share
 from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
-from proxy.core.ledger import Ledger
+from proxy.core.ledger import BEGINNING_LOST, Ledger
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -65,7 +65,6 @@ def test_before_it_is_measured_a_record_says_so() -> None:
 def test_what_is_not_known_is_passed_over() -> None:
     book = ledger()
     book.output("ghost", 1)
-    book.close(Closed(1, End(1, "ghost")))
     assert book.settle(share("ghost")) is None
     assert book.get("ghost") is None
     run(book, "a")
@@ -73,6 +72,27 @@ def test_what_is_not_known_is_passed_over() -> None:
     entry = book.get("a")
     assert entry is not None
     assert entry.record.status == 200, "a request ends once"
+
+
+def test_an_end_alone_makes_a_record_that_says_what_is_missing() -> None:
+    book = ledger()
+    entry = book.close(Closed(1, End(5 * S, "a", 200, False, 10, 4, 20)), "nvml")
+    assert entry is not None
+    record = entry.record
+    assert (record.status, record.output_tokens, record.source, record.final) == (200, 20, "nvml", True)
+    assert (record.joules, record.duration_s, record.unknown) == (None, None, BEGINNING_LOST)
+    assert [r.request_id for r in book.records()] == ["a"]
+    assert book.in_flight() == {}
+
+
+def test_a_query_of_the_newest_looks_at_few() -> None:
+    book = ledger(keep=1_000)
+    for second in range(500):
+        run(book, f"r{second}", second)
+    run(book, "late", 495)
+    found = [r.request_id for r in book.records(since_unix_ns=EPOCH + 497 * S)]
+    assert found == ["r499", "r498", "r497"]
+    assert len(list(book.records(since_unix_ns=EPOCH))) == 501
 
 
 def test_the_oldest_finished_go_first_the_running_stay() -> None:

@@ -1,0 +1,79 @@
+"""What the dashboard is told: the state twice a second, and first the power of the last minutes."""
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from proxy.clock import now_ns
+from proxy.meter.meter import Meter
+from proxy.schema import Parts, RequestEnergy
+from proxy.units import NS_PER_MS, NS_PER_SECOND
+
+INTERVAL_SECONDS: Final = 0.5
+WINDOW_SECONDS: Final = 60.0
+_KEPT: Final = 600  # points of the history, a second apart
+_NEWEST: Final = 40
+_FRESH_NS: Final = 400 * NS_PER_MS
+
+
+class Feed:
+    """One for all who look: a state is made at most twice a second, and only when asked for."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._history: deque[tuple[int, float | None, int]] = deque(maxlen=_KEPT)
+        self._state = b""
+        self._made_ns = 0
+
+    def note(self) -> None:
+        """Remember the power and the load of now: once a second."""
+        accounts = self._meter.attributor.accounts()
+        known = [account.watts for account in accounts if account.watts is not None]
+        watts = sum(known) if known else None
+        flight = sum(self._meter.ledger.in_flight().values())
+        self._history.append((self._unix_ms(), watts, flight))
+
+    def history(self) -> bytes:
+        """(Unix milliseconds, watts of all devices or null, requests in flight), the oldest first."""
+        return msgspec.json.encode(list(self._history))
+
+    def state(self) -> bytes:
+        """Devices, terms, the last minute by model and part, the newest requests."""
+        t_ns = now_ns()
+        if not self._state or t_ns - self._made_ns > _FRESH_NS:
+            self._state, self._made_ns = self._make(t_ns), t_ns
+        return self._state
+
+    def _make(self, t_ns: int) -> bytes:
+        meter = self._meter
+        since = meter.anchor.unix(t_ns) - round(WINDOW_SECONDS * NS_PER_SECOND)
+        recent = list(meter.ledger.records(since))
+        return msgspec.json.encode(
+            {
+                "unix_ms": self._unix_ms(),
+                "source": meter.source,
+                "simulated": "simulated" in (meter.source or ""),
+                "policy": meter.attributor.policy.name,
+                "devices": meter.accounts(meter.attributor.accounts()),
+                "terms": meter.attributor.terms(),
+                "in_flight": meter.ledger.in_flight(),
+                "window_s": WINDOW_SECONDS,
+                "summary": meter.ledger.summary("model", WINDOW_SECONDS, meter.anchor.unix(t_ns)),
+                "parts": parts_of(recent),
+                "requests": recent[:_NEWEST],
+                "dropped": meter.intake.dropped,
+            }
+        )
+
+    def _unix_ms(self) -> int:
+        return self._meter.anchor.unix(now_ns()) // NS_PER_MS
+
+
+def parts_of(records: list[RequestEnergy]) -> Parts | None:
+    """The parts of some records, summed; None where none is known."""
+    known = [msgspec.structs.astuple(record.parts) for record in records if record.parts is not None]
+    if not known:
+        return None
+    sums = (sum(column) for column in zip(*known, strict=True))
+    return Parts(**dict(zip(Parts.__struct_fields__, sums, strict=True)))

@@ -1,4 +1,4 @@
-"""``loadgen [run] | sweep | report | plot | selfcheck``: argv to a run, and its exit status.
+"""``loadgen [run] | sweep | report | plot | compare | selfcheck``: argv to a run, and its exit status.
 
 Exit status: 0 within the SLO, 1 SLO missed, 2 usage or cannot start, 3 the generator itself was the
 bottleneck, 130 interrupted.
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+import msgspec
 
 from loadgen.config import Config, Spec
 from loadgen.records import Run, encode_run
@@ -27,6 +29,7 @@ _EXAMPLES = """examples:
   loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
   loadgen sweep --search --slo p95:ttft=200ms         the highest rate within the SLO, by itself
   loadgen report RUN                                  rebuild report and curve from a run directory
+  loadgen compare A B                                 what changed, and where the joules went
   loadgen selfcheck                                   what this client can be believed for here
 exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
 
@@ -48,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": lambda rest: _measure("sweep", rest),
         "report": _report,
         "plot": _report,
+        "compare": _compare,
         "selfcheck": _selfcheck,
     }
     if command not in commands:
@@ -119,6 +123,8 @@ def _config(command: str, argv: list[str]) -> Config:
         f"--{mode}",
         whole=mode == "concurrency",
     )
+    if search:
+        levels = (levels[0], levels[-1])
     if command == "run" and len(levels) != 1:
         raise ValueError(f"--{mode} with several levels is a sweep: loadgen sweep --{mode} ...")
     for header in args.header:
@@ -209,13 +215,35 @@ def _run(main_: Coroutine[Any, Any, Any]) -> Any:
 def _report(argv: list[str]) -> int:
     parser = _Parser(prog="loadgen report", description="Rebuild report and curve of a run.")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--html", type=Path)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="where to write the report")
+    parser.add_argument("--requests-csv", type=Path, metavar="FILE", help="also one row a request")
     args = parser.parse_args(argv)
+    from loadgen.flat import requests_csv  # noqa: PLC0415
     from loadgen.rundir import load, rebuild  # noqa: PLC0415
 
     run, records = load(args.run)
     rebuild(args.run, run, records, args.html)
-    sys.stdout.write(f"rebuilt {args.html or args.run / 'report.html'} and curve.svg, curve.png\n")
+    if args.requests_csv is not None:
+        args.requests_csv.write_bytes(requests_csv(records))
+    sys.stdout.write(
+        f"rebuilt {args.html or args.run / 'report.html'} and points.csv, curve.svg, curve.png\n"
+    )
+    return 0
+
+
+def _compare(argv: list[str]) -> int:
+    parser = _Parser(
+        prog="loadgen compare", description="What changed from run A to run B, and where the joules went."
+    )
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    args = parser.parse_args(argv)
+    from loadgen.compare import as_text, compare  # noqa: PLC0415
+    from loadgen.rundir import load  # noqa: PLC0415
+
+    found = compare(load(args.a), load(args.b))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n" if args.json else as_text(found))
     return 0
 
 

@@ -86,6 +86,7 @@ def distribution(values: Sequence[float] | Floats) -> Distribution:
     shown = {
         f"p{p}": float(np.percentile(array, p)) if supported(p, count) else None for p in (50, 90, 95, 99)
     }
+    intervals = {name: _percentile_interval(array, float(name[1:]), at) for name, at in shown.items() if at}
     mean = float(array.mean())
     half = _half_width(array)
     return Distribution(
@@ -94,8 +95,24 @@ def distribution(values: Sequence[float] | Floats) -> Distribution:
         mean_low=None if half is None else mean - half,
         mean_high=None if half is None else mean + half,
         max=float(array.max()),
+        intervals={name: found for name, found in intervals.items() if found is not None},
         **shown,
     )
+
+
+def _percentile_interval(array: Floats, percentile: float, at: float) -> tuple[float, float] | None:
+    """The 95 % interval of a percentile by order statistics: ranks n p +- 1.96 sqrt(n p (1 - p) g).
+
+    g is the inefficiency of the indicator of being above it: latencies in a queue correlate. None where
+    the upper rank is beyond the sample: the true percentile may be larger than anything seen.
+    """
+    count, share = len(array), percentile / 100
+    half = _T95 * math.sqrt(count * share * (1 - share) * inefficiency((array > at).astype(np.float64)))
+    low, high = math.floor(count * share - half), math.ceil(count * share + half)
+    if high >= count:
+        return None
+    ordered = np.sort(array)
+    return float(ordered[max(low, 0)]), float(ordered[high])
 
 
 def _half_width(array: Floats) -> float | None:

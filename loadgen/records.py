@@ -48,7 +48,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean, percentiles and maximum in seconds; a percentile the sample cannot support is null."""
+    """Mean, percentiles and maximum in seconds; a percentile the sample cannot support is null.
+
+    ``mean_low`` and ``mean_high`` are the 95 % interval of the mean, ``intervals`` those of percentiles
+    by name; one that the sample cannot bound is not there.
+    """
 
     count: int = 0
     mean: float | None = None
@@ -59,6 +63,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
+    intervals: dict[str, tuple[float, float]] = {}
 
 
 class EnergyTotals(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from loadgen import charts
 from loadgen.plot import draw
-from loadgen.records import Point, Record, Run
+from loadgen.records import Record, Run
 from loadgen.table import COLUMNS, cells, headline
 
 _CSS = """
@@ -13,20 +14,16 @@ h1{font-size:1.7em;margin:0}h2{margin-top:1.8em;font-size:1.15em}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}
 td,th{padding:.35em .7em;text-align:right;border-bottom:1px solid #e3e8ec;white-space:nowrap}
 .best td{background:#fff6df;font-weight:600}.verdict{font-size:1.15em}.soft{color:#66737f}
-.bar{display:flex;height:20px;border-radius:4px;overflow:hidden;margin:.2em 0}.bar i{display:block}
 svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 """
-_COLOURS = {
-    "static": "#355070", "prefill": "#0f8b8d", "decode": "#7fb069", "context": "#f2a104",
-    "idle": "#c3ccd4", "unattributed": "#d1495b",
-}  # fmt: skip
 
 
 def report_html(run: Run, records: Sequence[Record]) -> bytes:
     """The whole page."""
     picture = draw(run, "svg").decode()
     picture = picture[picture.index("<svg") :]
-    notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in enumerate(run.points) for n in p.notes)]
+    points = enumerate(run.points) if run.knee is None else ()
+    notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in points for n in p.notes)]
     body = "".join(
         (
             "<h1>loadgen</h1>",
@@ -35,7 +32,8 @@ def report_html(run: Run, records: Sequence[Record]) -> bytes:
             picture,
             "<h2>Points</h2>",
             _table(run),
-            _energy(run.points),
+            _picture("Latency distributions", charts.distributions(run, records)),
+            _picture("Power and joules", charts.energy(run)),
             "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
             _provenance(run, len(records)),
         )
@@ -46,6 +44,10 @@ def report_html(run: Run, records: Sequence[Record]) -> bytes:
         f"<style>{_CSS}</style><body>{body}</body></html>\n"
     )
     return page.encode()
+
+
+def _picture(title: str, picture: bytes | None) -> str:
+    return f"<h2>{title}</h2>{picture.decode()}" if picture else ""
 
 
 def _banner(run: Run) -> str:
@@ -63,26 +65,6 @@ def _table(run: Run) -> str:
         for index, point in enumerate(run.points)
     )
     return f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>"
-
-
-def _energy(points: Sequence[Point]) -> str:
-    shown = [p for p in points if p.parts_joules and p.joules]
-    if not shown:
-        return ""
-    key = " ".join(f'<span style="color:{colour}">&#9632;</span> {name}' for name, colour in _COLOURS.items())
-    return f"<h2>Where the joules went</h2><p class=soft>{key}</p>" + "".join(map(_bar, shown))
-
-
-def _bar(point: Point) -> str:
-    whole = point.joules or 1.0
-    parts = "".join(
-        f'<i style="width:{100 * max(value, 0.0) / whole:.3f}%;background:{_COLOURS[name]}"'
-        f' title="{name} {value:.4g} J"></i>'
-        for name, value in point.parts_joules.items()
-        if value and name in _COLOURS
-    )
-    name = f"{point.concurrency} at once" if point.concurrency else f"{point.rate:g} req/s"
-    return f"<div>{name}, {whole:,.0f} J<div class=bar>{parts}</div></div>"
 
 
 def _provenance(run: Run, requests: int) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import zstandard
 
+from loadgen.flat import points_csv
 from loadgen.plot import draw
 from loadgen.records import Record, Run, decode_records, decode_run, encode_records, encode_run
 from loadgen.report import report_html
@@ -26,6 +27,7 @@ def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None
     """Pictures and report from what was measured: the same bytes each time."""
     for kind in ("svg", "png"):
         (out / f"curve.{kind}").write_bytes(draw(run, kind))
+    (out / "points.csv").write_bytes(points_csv(run))
     (html or out / "report.html").write_bytes(report_html(run, records))
 
 

@@ -10,17 +10,18 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.units import NS_PER_MS
+from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 _MIN_CHANGES: Final = 3
 _FIRST_GUARD_NS: Final = 2 * NS_PER_MS
 _MIN_GUARD_NS: Final = NS_PER_MS // 2
-_PERIOD_CORRECTION: Final = 0.005  # for each period since the last look: a long base tells more
-_PERIOD_CORRECTION_MAX: Final = 0.5
+_MAX_GUARD_NS: Final = 4 * NS_PER_MS  # further off, measuring anew is cheaper than looking
+_BASE_NS: Final = 20 * NS_PER_SECOND  # longest base of the period's measurement: it may drift
 _PHASE_CORRECTION: Final = 0.5
 _CLOSE_NS: Final = 2 * NS_PER_MS
 _ENOUGH_NS: Final = 3 * NS_PER_MS  # so far from every edge, a later moment is no better
-_LOST: Final = 6  # so many times in a row nothing where an edge was expected
+_DOUBTFUL: Final = 2  # so many more times nothing than an edge, where one was expected,
+_LOST: Final = 5  # and so many for sure
 
 
 def measure_period(changes_ns: list[int], polls: int) -> int | None:
@@ -47,6 +48,8 @@ class EdgeTracker:
     edge_ns: int
     guard_ns: int = field(default=_FIRST_GUARD_NS)
     misses: int = 0
+    base_ns: int = 0  # an edge so many periods ago, from which the period is measured
+    base_periods: int = 0
 
     def due(self, t_ns: int) -> int:
         """The first expected edge after ``t_ns``."""
@@ -63,7 +66,7 @@ class EdgeTracker:
 
     def is_clear(self, t_ns: int) -> bool:
         """Whether it is certain which edge a reading at ``t_ns`` shows."""
-        return self.misses < _LOST and self.clearance(t_ns) > self.guard_ns
+        return self.misses < _DOUBTFUL and self.clearance(t_ns) > self.guard_ns
 
     @property
     def sure(self) -> bool:
@@ -85,18 +88,29 @@ class EdgeTracker:
         residual = seen - expected
         if abs(residual) > 2 * NS_PER_MS:  # not jitter: the driver was reloaded
             self.edge_ns = seen
+            self.base_periods = 0
             self.misses += 1
             return
-        self.misses = 0
-        gain = min(_PERIOD_CORRECTION * periods, _PERIOD_CORRECTION_MAX)
-        self.period_ns += round(gain * residual / periods)
+        self.misses = max(self.misses - 1, 0)
+        self._measure(seen, periods)
         self.edge_ns = expected + round(_PHASE_CORRECTION * residual)
         self.guard_ns = max(_MIN_GUARD_NS, self.guard_ns // 2)
+
+    def _measure(self, seen_ns: int, periods: int) -> None:
+        """The period over all edges since the base, which follows at a distance."""
+        if not self.base_periods:
+            self.base_ns = self.edge_ns
+        self.base_periods += periods
+        self.period_ns = round((seen_ns - self.base_ns) / self.base_periods)
+        if seen_ns - self.base_ns > _BASE_NS:
+            half = self.base_periods // 2
+            self.base_ns += half * self.period_ns
+            self.base_periods -= half
 
     def missed(self) -> None:
         """No change in the window looked at: look wider next time."""
         self.misses += 1
-        self.guard_ns = min(self.period_ns // 2, self.guard_ns * 2)
+        self.guard_ns = min(self.period_ns // 2, self.guard_ns * 2, _MAX_GUARD_NS)
 
 
 def clear_moment(trackers: Collection[EdgeTracker], t_ns: int) -> int:

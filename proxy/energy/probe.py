@@ -50,7 +50,10 @@ class Probe:
     def tracker(self) -> EdgeTracker | None:
         """What follows the edges from here on; None where none were found."""
         period = measure_period(self.changes, len(self.latencies)) if self.usable else None
-        return None if period is None else EdgeTracker(period, self.changes[-1])
+        if period is None:
+            return None
+        first, last = self.changes[0], self.changes[-1]
+        return EdgeTracker(period, last, base_ns=first, base_periods=round((last - first) / period))
 
 
 def probe(

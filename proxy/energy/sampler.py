@@ -8,7 +8,8 @@ stamp of the edge it shows; now and then one counter is polled closely to see wh
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from time import sleep
 from typing import Final
 
 import msgspec
@@ -22,15 +23,18 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 
 _LOG = logging.getLogger(__name__)
 _POLL_NS: Final = NS_PER_MS // 4
-_FOLLOW_NS: Final = NS_PER_SECOND // 4  # how often the edges of one of the counters are looked at
-_EAGER_TICKS: Final = 200  # at first at each tick, until all edges are known well
+_BRIEF_NS: Final = 2 * NS_PER_MS
+_FOLLOW_NS: Final = 400 * NS_PER_MS  # how often the edges of one of the counters are looked at;
+_EAGER_NS: Final = 4 * NS_PER_SECOND  # at first at each tick, until all edges are known well
 
 Callback = Callable[[list[Sample]], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SamplerStats:
-    """What the sampler did so far. Latency is that of one reading of all devices, in seconds.
+    """What the sampler did so far; only its thread writes it.
+
+    Latency is that of one reading of all devices, in seconds.
 
     ``periods_s`` are the counters' update periods by device, ``update_period_s`` the longest of them.
     """
@@ -69,7 +73,10 @@ class Sampler:
         self._stop = threading.Event()
         self._trackers: dict[str, EdgeTracker] = {}
         self._last: dict[str, Sample] = {}
+        self._again: dict[str, int] = {}  # when to measure a counter whose edges were lost,
+        self._patience: dict[str, int] = {}  # less often each time: some have no regular edges
         self._follow_ns = 0
+        self._eager_until_ns = 0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -91,13 +98,14 @@ class Sampler:
             self._emit(self._read())
             if self._peeked is not None:
                 self._measure(self._peeked, self._peeked.counters())
+            self._eager_until_ns = self._clock() + _EAGER_NS
             target = self._clock()
             while True:
                 target = self._next(target)
                 moment = clear_moment(self._trackers.values(), target) if self._trackers else target
                 if self._wait(moment):
                     break
-                self.stats = replace(self.stats, ticks=self.stats.ticks + 1)
+                self.stats.ticks += 1
                 self._emit([self._at_edge(sample) for sample in self._read()])
                 self._follow()
         finally:
@@ -109,8 +117,7 @@ class Sampler:
         if self._trackers:
             interval = max(interval, *(tracker.period_ns for tracker in self._trackers.values()))
         late = max(0, self._clock() - target_ns - interval) // interval
-        if late:
-            self.stats = replace(self.stats, skipped=self.stats.skipped + late)
+        self.stats.skipped += late
         return target_ns + (late + 1) * interval
 
     def _at_edge(self, sample: Sample) -> Sample:
@@ -129,15 +136,21 @@ class Sampler:
     def _follow(self) -> None:
         """When it is time: look closely at the next edge of the counter not looked at for longest."""
         now = self._clock()
-        if self._peeked is None or not self._trackers or now < self._follow_ns:
+        if self._peeked is None or now < self._follow_ns:
             return
-        if self.stats.ticks > _EAGER_TICKS or all(t.sure for t in self._trackers.values()):
+        for device in [d for d, due in self._again.items() if due <= now]:
+            del self._again[device]
+            self._measure(self._peeked, (device,))
+        if not self._trackers:
+            return
+        if now > self._eager_until_ns or all(t.sure for t in self._trackers.values()):
             self._follow_ns = now + _FOLLOW_NS
         device = next(iter(self._trackers))
         tracker = self._trackers[device] = self._trackers.pop(device)  # to the end of the queue
         if tracker.lost:
             del self._trackers[device]
-            self._measure(self._peeked, (device,))
+            wait = self._patience[device] = 2 * self._patience.get(device, NS_PER_SECOND // 4)
+            self._again[device] = now + wait
         else:
             self._look(self._peeked, device, tracker)
 
@@ -147,6 +160,7 @@ class Sampler:
         if self._wait(due - tracker.guard_ns):
             return
         before = source.peek(device)
+        in_time = before is not None and before.t_ns < due
         while before is not None and self._clock() < due + tracker.guard_ns:
             if self._wait(self._clock() + _POLL_NS):
                 return
@@ -155,18 +169,18 @@ class Sampler:
                 tracker.hit(before.t_ns, now.t_ns)
                 return
             before = now
-        tracker.missed()
+        if in_time:  # else this thread slept too long, which says nothing of the counter
+            tracker.missed()
 
     def _measure(self, source: EdgeSource, devices: tuple[str, ...]) -> None:
         """Find the update periods of counters."""
-        periods = dict(self.stats.periods_s)
+        periods = self.stats.periods_s
         for device, seen in probe(source, devices, self._clock, self._wait).items():
             tracker = seen.tracker()
             if tracker is not None:
                 self._trackers[device] = tracker
                 periods[device] = seconds_from_ns(tracker.period_ns)
-        longest = max(periods.values(), default=None)
-        self.stats = replace(self.stats, periods_s=periods, update_period_s=longest)
+        self.stats.update_period_s = max(periods.values(), default=None)
 
     def _read(self) -> list[Sample]:
         """One reading of the source; a failure is counted and logged, and yields nothing."""
@@ -174,13 +188,12 @@ class Sampler:
         try:
             samples = self._source.read()
         except SensorError as error:
-            self.stats = replace(self.stats, failures=self.stats.failures + 1)
+            self.stats.failures += 1
             if self.stats.failures == 1:
                 _LOG.warning("%s failed: %s (further failures are counted)", self._source.name, error)
             return []
-        latency = seconds_from_ns(self._clock() - started)
-        longest = max(latency, self.stats.latency_max_s)
-        self.stats = replace(self.stats, latency_s=latency, latency_max_s=longest)
+        self.stats.latency_s = latency = seconds_from_ns(self._clock() - started)
+        self.stats.latency_max_s = max(latency, self.stats.latency_max_s)
         return samples
 
     def _emit(self, samples: list[Sample]) -> None:
@@ -188,4 +201,8 @@ class Sampler:
             self._on_samples(samples)
 
     def _wait_real(self, deadline_ns: int) -> bool:
-        return self._stop.wait(max(0.0, seconds_from_ns(deadline_ns - self._clock())))
+        left_ns = deadline_ns - self._clock()
+        if left_ns > _BRIEF_NS:
+            return self._stop.wait(seconds_from_ns(left_ns))
+        sleep(max(0.0, seconds_from_ns(left_ns)))  # a third of the cost of waiting on an event
+        return self._stop.is_set()

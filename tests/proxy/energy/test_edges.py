@@ -34,11 +34,12 @@ def test_a_change_between_distant_polls_does_not_move_the_edge() -> None:
     assert tracker.due(1) == 20 * NS_PER_MS
 
 
-def test_misses_widen_the_window_up_to_half_a_period() -> None:
-    tracker = EdgeTracker(20 * NS_PER_MS, 0)
-    for _ in range(10):
-        tracker.missed()
-    assert tracker.guard_ns == 10 * NS_PER_MS
+def test_misses_widen_the_window_up_to_a_bound() -> None:
+    for period_ms, guard_ms in ((20, 4), (6, 3)):
+        tracker = EdgeTracker(period_ms * NS_PER_MS, 0)
+        for _ in range(10):
+            tracker.missed()
+        assert tracker.guard_ns == guard_ms * NS_PER_MS
 
 
 def test_a_far_edge_is_a_new_phase_not_jitter() -> None:

@@ -21,10 +21,12 @@ from proxy.core.events import Device, Sample
 from proxy.energy.meter import Found, SensorError
 from proxy.energy.ring import PowerRing
 from proxy.energy.selection import Selection, pick
-from proxy.units import MW_PER_WATT, NS_PER_SECOND, seconds_from_ns
+from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
 _RETRY_NS: Final = NS_PER_SECOND
+_ODD_CALL_NS: Final = NS_PER_MS
+_LATENCY_MEMORY: Final = 8
 _GAIN_ERROR: Final = 0.05  # per board, up to about 5 % (arXiv 2312.02741)
 _POWER_ERROR: Final = 0.10  # polled power: up to 9 % off an external meter (same source)
 _POWER_AVERAGE: Final = 185
@@ -252,7 +254,12 @@ class NvmlSource:
                 gpu.handle = self._reacquire(gpu)
             before = self._clock()
             samples = self._samples(gpu, before)
-            gpu.latency_ns = self._clock() - before
+            latency_ns = self._clock() - before
+            if latency_ns > max(_ODD_CALL_NS, 4 * gpu.latency_ns) and gpu.reading != RING:
+                before = self._clock()  # this thread was off the CPU within: when it was read is not known
+                samples = self._samples(gpu, before)
+                latency_ns = self._clock() - before
+            gpu.latency_ns += (latency_ns - gpu.latency_ns) // _LATENCY_MEMORY
         except pynvml.NVMLError as error:
             self._failed(gpu, error)
             return []

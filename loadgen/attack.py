@@ -9,10 +9,12 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from loadgen.alarm import Alarm
 from loadgen.answers import Answer, StreamAnswer, WholeAnswer
 from loadgen.client import Client, request_bytes
+from loadgen.jobs import Follower, JobAnswer
 from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
 from loadgen.records import Record
 from loadgen.workload import PATHS, Workload
@@ -74,14 +76,18 @@ class _Call:
         self._code = code
 
     def body(self, data: bytes, t_ns: int) -> None:
-        if self._code == 200:
+        if self._code in _STATUS_OK:
             self._answer.feed(data, t_ns)
 
     def ended(self, t_ns: int) -> None:
         if self._code not in _STATUS_OK:
             self._finish(t_ns, f"HTTP {self._code}")
+            return
+        error = self._answer.outcome()
+        if error is None and isinstance(self._answer, JobAnswer) and self._answer.job is not None:
+            self._attack.follow(self._answer.job, self._finish)
         else:
-            self._finish(t_ns, self._answer.outcome())
+            self._finish(t_ns, error)
 
     def failed(self, reason: str, t_ns: int) -> None:
         self._finish(t_ns, reason)
@@ -114,6 +120,13 @@ class _Call:
             if isinstance(answer, WholeAnswer) and self._attack.workload.endpoint == "images"
             else None,
         )
+
+
+def new_answer(workload: Workload) -> Answer:
+    """What reads the answers of a workload."""
+    if workload.endpoint == "videos":
+        return JobAnswer()
+    return StreamAnswer() if workload.streamed else WholeAnswer()
 
 
 @dataclass(slots=True)
@@ -193,6 +206,11 @@ class Attack:
         self._stop()
         self._finished.set()
 
+    def follow(self, job: str, ended: Callable[[int, str | None], None]) -> None:
+        """Ask for a job until it ends."""
+        path = f"{PATHS[self.workload.endpoint]}/{quote(job, safe='')}"
+        Follower(self.client, path, self.headers, ended).wait()
+
     def request_id(self, index: int) -> str:
         """The id by which the proxy's record is found."""
         return f"{self.ids}-{index}"
@@ -241,7 +259,7 @@ class Attack:
 
     def _send(self, deadline_ns: int) -> None:
         index = self.first_index + self.progress.sent * self.stride
-        answer = StreamAnswer() if self.workload.streamed else WholeAnswer()
+        answer = new_answer(self.workload)
         call = _Call(self, index, deadline_ns, answer)
         self._calls[index] = call
         self.progress.sent += 1
@@ -255,7 +273,8 @@ class Attack:
         headers = self.headers + f"{REQUEST_ID_HEADER}: {self.request_id(index)}\r\n".encode()
         path = PATHS[self.workload.endpoint]
         body = self.workload.body(index)
-        self._prepared = request_bytes(self.client.target, "POST", path, headers, body)
+        kind = self.workload.content_type
+        self._prepared = request_bytes(self.client.target, "POST", path, headers, body, kind)
 
     def _stop(self) -> None:
         if self._sending_end_ns is not None:

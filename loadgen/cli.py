@@ -97,6 +97,9 @@ def _parser(command: str) -> _Parser:
     add("--input", default="128", metavar="LEN", help="tokens: 512, uniform:1..9, lognormal:300,1")
     add("--output", default="64", metavar="LEN", help="likewise")
     add("--prefix-share", type=float, default=0.0, metavar="X", help="shared part of prompts, 0..1")
+    add("--dataset", metavar="FILE", help="JSONL of OpenAI's or ShareGPT's shape")
+    add("--turns", type=int, default=1, metavar="N", help="conversations of N turns")
+    add("--picture", metavar="WxH", help="vision input, or size of images and videos")
     add("--natural-output", action="store_true", help="answers may end early (no ignore_eos)")
     add("--no-stream", action="store_true", help="whole answers; e2e only")
     add("--max-in-flight", type=int, metavar="N", help="cap of an open loop; said when it binds")
@@ -151,6 +154,9 @@ def _config(command: str, argv: list[str]) -> Config:
         seed=args.seed,
         max_in_flight=args.max_in_flight,
         drain_seconds=parse_duration(args.drain),
+        dataset=args.dataset,
+        turns=args.turns,
+        picture=args.picture,
         search=search,
         budget_seconds=parse_duration(args.budget) if search else 82.0,
     ).check()
@@ -176,11 +182,14 @@ def _duration(text: str | None, requests: int | None, command: str) -> float | N
 def _measure(command: str, argv: list[str]) -> int:
     config = _config(command, argv)
     # Late, so that a usage error costs no imports.
+    from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
     from loadgen.runner import Finished, Session, plan  # noqa: PLC0415
 
     plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
+    if config.spec.dataset:
+        read_dataset(Path(config.spec.dataset))
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         try:

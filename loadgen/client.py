@@ -200,11 +200,18 @@ class Client:
         self._idle.extend(opened)
 
     async def fetch(
-        self, method: str, path: str, *, headers: bytes = b"", body: bytes = b"", limit_s: float = 30
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: bytes = b"",
+        body: bytes = b"",
+        limit_s: float = 30,
+        content_type: str = "application/json",
     ) -> tuple[int, bytes]:
         """One whole answer, for control calls: status and body; raises ``OSError`` or ``TimeoutError``."""
         exchange = _Fetch(self._loop)
-        self.send(exchange, request_bytes(self.target, method, path, headers, body))
+        self.send(exchange, request_bytes(self.target, method, path, headers, body, content_type))
         return await asyncio.wait_for(exchange.answer, limit_s)
 
     async def close(self) -> None:
@@ -282,9 +289,16 @@ class _Fetch:
             self.answer.set_exception(ConnectionError(reason))
 
 
-def request_bytes(target: Target, method: str, path: str, headers: bytes, body: bytes) -> bytes:
+def request_bytes(
+    target: Target,
+    method: str,
+    path: str,
+    headers: bytes,
+    body: bytes,
+    content_type: str = "application/json",
+) -> bytes:
     """A whole request; ``headers`` are complete lines, each ending in CRLF."""
-    kind = b"Content-Type: application/json\r\n" if body else b""
+    kind = f"Content-Type: {content_type}\r\n".encode() if body else b""
     return (
         f"{method} {target.base}{path} HTTP/1.1\r\nHost: {target.authority}\r\n"
         f"Content-Length: {len(body)}\r\n"

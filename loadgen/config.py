@@ -9,11 +9,13 @@ from loadgen.arrivals import parse_arrivals
 from loadgen.client import split_url
 from loadgen.lengths import parse_length
 from loadgen.slo import Objective, parse_duration, parse_slo
+from loadgen.vision import parse_size
 from loadgen.window import RULES
 from loadgen.workload import PATHS
 
 _STEADY = ("poisson", "constant", "gamma")
 _LEAST_BUDGET_S = 5
+_MOST_TURNS = 100
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_in_flight: int | None = None
     drain_seconds: float = 30.0
+    dataset: str | None = None
+    turns: int = 1
+    picture: str | None = None
     search: bool = False
     budget_seconds: float = 82.0
 
@@ -74,6 +79,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--seed {self.seed}: must be 0 or more")
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ValueError(f"--max-in-flight {self.max_in_flight}: must be at least 1")
+        if self.picture is not None:
+            parse_size(self.picture, "--picture")
+        if not 1 <= self.turns <= _MOST_TURNS:
+            raise ValueError(f"--turns {self.turns}: must be from 1 to {_MOST_TURNS}")
+        if self.turns > 1 and (self.endpoint != "chat" or self.dataset):
+            raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
         if self.search:
             self._check_search()
         return self

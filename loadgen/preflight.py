@@ -2,11 +2,12 @@
 
 import msgspec
 
-from loadgen.answers import StreamAnswer, WholeAnswer
+from loadgen.attack import new_answer
 from loadgen.client import Client
 from loadgen.config import Config
 from loadgen.lengths import Fixed, Lengths
-from loadgen.workload import PATHS, Workload
+from loadgen.vision import parse_size
+from loadgen.workload import PATHS, Style, Workload
 
 
 class PreflightError(Exception):
@@ -52,12 +53,15 @@ async def try_one(client: Client, config: Config, model: str) -> None:
     spec = config.spec
     tiny = Lengths(Fixed(4), Fixed(2))
     # A model may stop before the second token; only the protocol is tried here.
-    work = Workload(spec.endpoint, model, tiny, stream=spec.stream, exact=False)
+    picture = parse_size(spec.picture, "--picture") if spec.picture else None
+    style = Style(stream=spec.stream, exact=False, picture=picture)
+    work = Workload(spec.endpoint, model, tiny, style=style)
     path = PATHS[spec.endpoint]
     try:
         code, body = await client.fetch(
-            "POST", path, headers=config.header_lines(), body=work.body(0), limit_s=120
-        )
+            "POST", path, headers=config.header_lines(), body=work.body(0), limit_s=120,
+            content_type=work.content_type,
+        )  # fmt: skip
     except (OSError, TimeoutError) as error:
         raise PreflightError(f"{spec.url}{path}: {str(error) or 'no answer in 120 s'}") from error
     _check_auth(code, spec.url)
@@ -66,9 +70,9 @@ async def try_one(client: Client, config: Config, model: str) -> None:
             f"{spec.url}{path} answered HTTP {code}: the server lacks it, or the model {model!r};"
             " try --endpoint, --model or --url"
         )
-    if code != 200:
+    if code not in range(200, 300):
         raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens")
-    answer = StreamAnswer() if work.streamed else WholeAnswer()
+    answer = new_answer(work)
     answer.feed(body, 1)
     if wrong := answer.outcome():
         raise PreflightError(f"{spec.url}{path}: {wrong}")

@@ -18,6 +18,7 @@ from loadgen.arrivals import Trace, make_arrivals
 from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
+from loadgen.datasets import Item, read_dataset
 from loadgen.energy import ClockPair, conservation_note, join, totals
 from loadgen.lengths import Lengths, parse_length
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
@@ -26,11 +27,13 @@ from loadgen.records import EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.summary import Measured, summarize
 from loadgen.sweep import best_index
 from loadgen.traces import read_trace
+from loadgen.vision import parse_size
 from loadgen.window import Window, steady_window
-from loadgen.workload import Workload
+from loadgen.workload import Style, Workload
 
 _WARM_CONNECTIONS = 256
 _IDLE_PROBE_S = 1.0
+_SESSIONS = 32
 
 
 class View:
@@ -82,10 +85,12 @@ class Session:
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     _attack: Attack | None = None
+    _items: Sequence[Item] = ()
 
     async def run(self) -> Finished:
         """All points; raises ``PreflightError`` before the first where it cannot start."""
         spec = self.config.spec
+        self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
         client = Client(Target(spec.url))
         admin: Admin | None = Admin(spec.admin_url)
         loop = asyncio.get_running_loop()
@@ -169,7 +174,7 @@ class Session:
         spec = self.config.spec
         self._attack = Attack(
             server.client,
-            make_workload(spec, server.model, lengths, number),
+            make_workload(spec, server.model, lengths, number, self._items),
             pacer,
             number,
             f"lg-{self.run_id}-{number}",
@@ -290,16 +295,23 @@ def plan(spec: Spec, level: float) -> tuple[Lengths, Pacer]:
     return lengths, Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
 
 
-def make_workload(spec: Spec, model: str, lengths: Lengths, number: int) -> Workload:
+def make_workload(spec: Spec, model: str, lengths: Lengths, number: int, items: Sequence[Item]) -> Workload:
     """Bodies of one point: points differ in their prompts, or prefix caches would favour later ones."""
     return Workload(
-        spec.endpoint,
-        model,
-        lengths,
-        seed=spec.seed * 1_000_003 + number,
-        prefix_share=spec.prefix_share,
+        spec.endpoint, model, lengths,
+        seed=spec.seed * 1_000_003 + number, items=items, style=style(spec),
+    )  # fmt: skip
+
+
+def style(spec: Spec) -> Style:
+    """What the requests are like."""
+    return Style(
         stream=spec.stream,
         exact=spec.exact_output,
+        prefix_share=spec.prefix_share,
+        turns=spec.turns,
+        sessions=int(min(spec.levels)) if spec.mode == "concurrency" else _SESSIONS,
+        picture=parse_size(spec.picture, "--picture") if spec.picture else None,
     )
 
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import msgspec
 
+from loadgen.datasets import Item
 from loadgen.lengths import Lengths
+from loadgen.vision import data_url
 
 PATHS = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
     "embeddings": "/v1/embeddings",
     "images": "/v1/images/generations",
+    "videos": "/v1/videos",
 }
 _WORDS = """
 time year people way day man thing woman life child world school state family student
@@ -28,14 +31,26 @@ study book eye job word business issue side kind head house service friend fathe
 hour game line
 """.split()  # noqa: SIM905  # readable as text
 _TEXT_WORDS = 16_384
+_BOUNDARY = "----loadgen-7d1f0c7e9b"
+JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One row of a data set: the user's text (or messages) and the output length, where given."""
+class Style:
+    """What requests are like beside their lengths.
 
-    messages: Sequence[dict[str, Any]]
-    output_tokens: int | None = None
+    ``exact`` asks for exactly the output length (``ignore_eos``, known to vLLM, SGLang and llama.cpp).
+    ``turns`` > 1: conversations that grow turn by turn, ``sessions`` of them interleaved; the answers in
+    between are stand-ins of the output length, so that nothing of a real answer is kept. ``picture`` adds a
+    picture of that size to each chat request, and is the size of what images and videos endpoints make.
+    """
+
+    stream: bool = True
+    exact: bool = True
+    prefix_share: float = 0.0
+    turns: int = 1
+    sessions: int = 32
+    picture: tuple[int, int] | None = None
 
 
 class Workload:
@@ -48,20 +63,19 @@ class Workload:
         lengths: Lengths,
         *,
         seed: int = 0,
-        prefix_share: float = 0.0,
         items: Sequence[Item] = (),
-        stream: bool = True,
-        exact: bool = True,
+        style: Style | None = None,
     ) -> None:
-        """``exact`` asks for exactly the output length (``ignore_eos``, known to vLLM and SGLang)."""
+        """``items`` of a data set are drawn with replacement, by seed."""
+        style = style or Style()
         self.endpoint = endpoint
-        self.streamed = stream and endpoint in {"chat", "completions"}
+        self.streamed = style.stream and endpoint in {"chat", "completions"}
+        self.content_type = f"multipart/form-data; boundary={_BOUNDARY}" if endpoint == "videos" else JSON
         self._model = model
         self._lengths = lengths
         self._seed = seed
-        self._prefix_share = prefix_share
         self._items = items
-        self._exact = exact
+        self._style = style
         words = random.Random(f"{seed} text").choices(_WORDS, k=_TEXT_WORDS)
         self._text = " ".join(words)
         self._starts = [0]
@@ -69,18 +83,36 @@ class Workload:
             self._starts.append(self._starts[-1] + len(word) + 1)
 
     def body(self, index: int) -> bytes:
-        """The JSON body of request ``index``."""
+        """The body of request ``index``: JSON, or a form for videos."""
         rng = random.Random(f"{self._seed} {index}")
         asked, answer = self._lengths.of(index, rng)
         if self._items:
             item = self._items[rng.randrange(len(self._items))]
-            return msgspec.json.encode(self._from_item(item, item.output_tokens or answer))
-        return msgspec.json.encode(self._from_text(self._prompt(index, asked, rng), answer))
+            fields = self._from_item(item, item.output_tokens or answer, rng)
+        elif self._style.turns > 1:
+            fields = self._from_item(Item(self._session(index)), answer, rng)
+        else:
+            fields = self._from_text(self._prompt(str(index), asked, rng), answer, rng)
+        return _form(fields) if self.endpoint == "videos" else msgspec.json.encode(fields)
 
-    def _prompt(self, index: int, tokens: int, rng: random.Random) -> str:
-        shared = round(tokens * self._prefix_share)
+    def _session(self, index: int) -> list[dict[str, Any]]:
+        """The messages of turn ``index // sessions % turns`` of one of the interleaved sessions."""
+        sessions, turns = self._style.sessions, self._style.turns
+        lap, place = divmod(index, sessions)
+        name, turn = (lap // turns) * sessions + place, lap % turns
+        rng = random.Random(f"{self._seed} session {name}")
+        found: list[dict[str, Any]] = []
+        for at in range(turn + 1):
+            asked, answer = self._lengths.of(index, rng)
+            found.append({"role": "user", "content": self._prompt(f"{name}.{at}", asked, rng)})
+            stand_in = self._words(rng.randrange(_TEXT_WORDS), answer)
+            found.append({"role": "assistant", "content": stand_in})
+        return found[:-1]
+
+    def _prompt(self, name: str, tokens: int, rng: random.Random) -> str:
+        shared = round(tokens * self._style.prefix_share)
         own = max(0, tokens - shared - 1)
-        parts = (self._words(0, shared), str(index), self._words(rng.randrange(_TEXT_WORDS), own))
+        parts = (self._words(0, shared), name, self._words(rng.randrange(_TEXT_WORDS), own))
         return " ".join(part for part in parts if part)
 
     def _words(self, start: int, count: int) -> str:
@@ -92,25 +124,51 @@ class Workload:
             start = 0
         return " ".join(found)
 
-    def _from_text(self, prompt: str, answer: int) -> dict[str, Any]:
+    def _from_text(self, prompt: str, answer: int, rng: random.Random) -> dict[str, Any]:
         if self.endpoint == "chat":
-            return self._from_item(Item([{"role": "user", "content": prompt}]), answer)
+            return self._from_item(Item([{"role": "user", "content": prompt}]), answer, rng)
         if self.endpoint == "completions":
             return self._generation({"prompt": prompt}, answer)
-        if self.endpoint == "images":
-            return {"model": self._model, "prompt": prompt, "n": 1, "response_format": "b64_json"}
-        return {"model": self._model, "input": prompt}
+        if self.endpoint == "embeddings":
+            return {"model": self._model, "input": prompt}
+        size = {"size": "{}x{}".format(*self._style.picture)} if self._style.picture else {}
+        if self.endpoint == "videos":
+            return {"model": self._model, "prompt": prompt} | size
+        return {"model": self._model, "prompt": prompt, "n": 1, "response_format": "b64_json"} | size
 
-    def _from_item(self, item: Item, answer: int) -> dict[str, Any]:
+    def _from_item(self, item: Item, answer: int, rng: random.Random) -> dict[str, Any]:
+        messages = list(item.messages)
         if self.endpoint == "chat":
-            return self._generation({"messages": list(item.messages)}, answer)
-        text = "\n".join(str(message["content"]) for message in item.messages)
-        return self._from_text(text, answer)
+            if self._style.picture:
+                messages[-1] = _with_picture(messages[-1], data_url(*self._style.picture, rng))
+            return self._generation({"messages": messages}, answer)
+        return self._from_text("\n".join(_text_of(message) for message in messages), answer, rng)
 
     def _generation(self, body: dict[str, Any], answer: int) -> dict[str, Any]:
         body = {"model": self._model} | body | {"max_tokens": answer, "temperature": 0}
-        if self._exact:
+        if self._style.exact:
             body |= {"ignore_eos": True}
         if self.streamed:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
+
+
+def _with_picture(message: dict[str, Any], url: str) -> dict[str, Any]:
+    content = message["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    return message | {"content": [*parts, {"type": "image_url", "image_url": {"url": url}}]}
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text", "") for part in content)
+
+
+def _form(fields: dict[str, Any]) -> bytes:
+    parts = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    return ("".join(parts) + f"--{_BOUNDARY}--\r\n").encode()

@@ -1,21 +1,23 @@
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.datasets import Item
 from loadgen.lengths import Fixed, Lengths, parse_length
 from loadgen.traces import read_trace
-from loadgen.workload import Workload
+from loadgen.workload import Style, Workload
 
 TRACES = Path(os.environ.get("LOADGEN_TRACES", "shared/data/traces"))
 
 
-def make(endpoint: str = "chat", prompt: int = 20, **more: float) -> Workload:
-    return Workload(endpoint, "m", Lengths(Fixed(prompt), Fixed(7)), **more)  # type: ignore[arg-type]
+def make(endpoint: str = "chat", prompt: int = 20, *, seed: int = 0, **style: Any) -> Workload:
+    return Workload(endpoint, "m", Lengths(Fixed(prompt), Fixed(7)), seed=seed, style=Style(**style))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 2000))
@@ -42,6 +44,51 @@ def test_shared_prefix() -> None:
 )
 def test_other_endpoints(endpoint: str, key: str) -> None:
     assert isinstance(msgspec.json.decode(make(endpoint).body(0))[key], str)
+
+
+def messages(work: Workload, index: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = msgspec.json.decode(work.body(index))["messages"]
+    return found
+
+
+def test_conversations_grow_by_turns_and_share_what_was_said() -> None:
+    work = make(turns=3, sessions=4)
+    first, second, third = (messages(work, index) for index in (1, 5, 9))
+    assert [len(found) for found in (first, second, third)] == [1, 3, 5]
+    assert second[:1] == first
+    assert third[:3] == second
+    assert [m["role"] for m in second] == ["user", "assistant", "user"]
+    assert len(second[1]["content"].split()) == 7
+    # The fourth lap begins new conversations; neighbours are others.
+    assert len(messages(work, 13)) == 1
+    assert messages(work, 13) != first != messages(work, 2)
+
+
+def test_pictures_are_real_and_each_its_own() -> None:
+    one, two = (messages(make(picture=(48, 40)), index)[0]["content"] for index in (0, 1))
+    assert [part["type"] for part in one] == ["text", "image_url"]
+    assert one[1] != two[1]
+    assert msgspec.json.decode(make("images", picture=(64, 32)).body(0))["size"] == "64x32"
+
+
+def test_rows_of_a_data_set() -> None:
+    items = (Item([{"role": "user", "content": "hello there"}], 5),)
+    work = Workload("chat", "m", Lengths(Fixed(9), Fixed(7)), items=items)
+    body = msgspec.json.decode(work.body(3))
+    assert (body["messages"], body["max_tokens"]) == ([{"role": "user", "content": "hello there"}], 5)
+    parts = (Item([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]),)
+    body = msgspec.json.decode(Workload("completions", "m", Lengths(Fixed(9), Fixed(7)), items=parts).body(0))
+    assert (body["prompt"], body["max_tokens"], body["ignore_eos"]) == ("a\n", 7, True)
+
+
+def test_videos_are_asked_for_with_a_form() -> None:
+    work = make("videos", picture=(64, 32))
+    assert work.content_type.startswith("multipart/form-data; boundary=")
+    boundary = work.content_type.partition("=")[2].encode()
+    parts = work.body(0).split(b"--" + boundary)
+    assert len(parts) == 5
+    assert b'name="size"\r\n\r\n64x32' in parts[3]
+    assert parts[-1] == b"--\r\n"
 
 
 def test_lengths() -> None:

@@ -25,6 +25,8 @@ _MOST_CONTEXT: Final = 0.6  # of what grows with the streams, at most so much is
 # Power while prompts are computed, in terms of the highest mean power published for the setting: the tables
 # do not tell it from what else grows with the streams. The first that fits about as well as the best counts.
 _PREFILL_POWER: Final = (0.95, 0.75, 0.55, 0.4, 0.25)
+_MOST_PROMPT: Final = 8.0  # times the operations of a prompt at peak
+_TEXT: Final = ("lm-arena-chat", "gpqa")
 _CLOSE: Final = 0.005
 _LEAST: Final = 0.02  # of a step's joules is left for decoding
 _WORTH: Final = 0.02  # by which a jump must lower the mean error of time
@@ -109,22 +111,42 @@ def _fit(setting: Setting, points: Sequence[Point], targets: _Targets, jump: int
     typical = np.array([typical_prompts(each) for each in prompts])
     experts = shape(setting.model).experts
     columns = np.column_stack([np.ones_like(batch), batch, _touched(experts, points), _above(jump, batch)])
-    both = np.vstack([np.column_stack([columns, prompts]), np.column_stack([columns, typical])])
+    both = np.vstack([columns, columns])
+    computed = np.concatenate([prompts, typical])
     measured = np.concatenate([targets.steps, targets.gaps])
-    seconds = leastsq.fit(both, measured)
+    seconds = leastsq.fit(np.column_stack([both, computed]), measured)
+    low, high = _prompt_bounds(setting)
+    if not low <= seconds[-1] <= high:
+        prompt = float(np.clip(seconds[-1], low, high))
+        rest = np.maximum(measured - prompt * computed, _LEAST * measured)
+        seconds = np.append(leastsq.fit(both, rest), prompt)
+    both = np.column_stack([both, computed])
     powered = targets.joules / targets.steps * (both @ seconds)[: len(points)]  # at the published power
     wanted = np.concatenate([targets.joules, powered])
-    twice, computed = np.vstack([columns, columns]), np.concatenate([prompts, prompts]) * float(seconds[-1])
+    twice, busy = np.vstack([columns, columns]), np.concatenate([prompts, prompts]) * float(seconds[-1])
     highest = max(p.watts for p in points)
     tried = []
     for share in _PREFILL_POWER:
-        left = np.maximum(wanted - share * highest * computed, _LEAST * wanted)
+        left = np.maximum(wanted - share * highest * busy, _LEAST * wanted)
         joules = leastsq.fit(twice, left)
-        error = leastsq.error(np.column_stack([twice, computed]), wanted, np.append(joules, share * highest))
+        error = leastsq.error(np.column_stack([twice, busy]), wanted, np.append(joules, share * highest))
         tried.append((error, share * highest * float(seconds[-1]), joules))
     least = min(error for error, _, _ in tried)
     _, prompt_joules, joules = next(each for each in tried if each[0] < least + _CLOSE)
     return _Found(jump, seconds, joules, prompt_joules, leastsq.error(both, measured, seconds))
+
+
+def _prompt_bounds(setting: Setting) -> tuple[float, float]:
+    """Least and most seconds of a prompt: its operations at the GPUs' peak, and some times that.
+
+    Where answers are long, the tables hardly tell prompts' time from noise. With pictures and films, and
+    where copies share the work, other costs come with a prompt, of which no most is known.
+    """
+    gpu, model = GPUS[setting.gpu], setting.model
+    least = 2 * model.active * workload(setting.task).prompt_tokens / (gpu.flops * setting.gpus)
+    if model.precision == "fp8":
+        least /= 2
+    return least, least * _MOST_PROMPT if setting.task in _TEXT else float("inf")
 
 
 def _touched(experts: Experts | None, points: Sequence[Point]) -> Floats:

@@ -68,7 +68,8 @@ class Profile:
 
     ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead. ``graph_streams``:
     published runs of small models on fast GPUs jump in time above some batch, as when the host launches the
-    kernels that a graph launched before; see ``Costs.host``. ``source``: where the constants are from, and
+    kernels that a graph launched before; see ``Costs.host``. ``embedding_size``: it
+    answers with vectors of so many numbers, not with text. ``source``: where the constants are from, and
     which of them were assumed.
     """
 
@@ -82,6 +83,7 @@ class Profile:
     cap_watts: float | None = None
     experts: Experts | None = None
     graph_streams: int | None = None
+    embedding_size: int | None = None
     source: str = ""
 
 

@@ -119,13 +119,13 @@ def _cell(error: float, target: float) -> str:
     return text if error <= target else f"**{text}**"
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the marks of a page; raises :class:`TableError` without them."""
     page = path.read_text("utf-8")
-    if BEGIN not in page or END not in page:
-        raise TableError(f"{path}: the marks {BEGIN} and {END} are needed")
-    before, rest = page.split(BEGIN, 1)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END, 1)[1]}", "utf-8")
+    if begin not in page or end not in page:
+        raise TableError(f"{path}: the marks {begin} and {end} are needed")
+    before, rest = page.split(begin, 1)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end, 1)[1]}", "utf-8")
 
 
 def _say(line: str) -> None:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from proxy.simulator.engine import BLOCK
 
+_B = TypeVar("_B", bound=msgspec.Struct)
 DEFAULT_TOKENS: Final = 128
 MOST_CHOICES: Final = 128
 
@@ -65,6 +66,7 @@ class Asked:
     stream: bool
     include_usage: bool
     continuous_usage: bool
+    base64: bool = False  # embeddings: packed floats instead of numbers
 
 
 class _Message(msgspec.Struct):
@@ -91,12 +93,10 @@ class _Body(msgspec.Struct):
 
 def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int) -> Asked:
     """The request in a body; raises :class:`RefusedError`. ``longest``: tokens of prompt and answer."""
-    body = _decoded(raw, content_type)
+    body = _decoded(raw, content_type, _Body)
     if chat and body.messages is None:
         raise RefusedError.invalid(_missing("messages", raw), "body.messages")
-    if body.model is not None and body.model != model:
-        text = f"The model `{body.model}` does not exist. Valid aliases: {model}."
-        raise RefusedError(404, text, "NotFoundError", "model")
+    _check_model(body.model, model)
     prompts = _prompts(body, chat=chat)
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     _check(body, wanted, longest)
@@ -115,11 +115,36 @@ def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int)
     )
 
 
-def _decoded(raw: bytes, content_type: str) -> _Body:
+class _EmbeddingBody(msgspec.Struct):
+    input: str | list[str | int | list[int]] | None = None
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+def read_embeddings(raw: bytes, content_type: str, *, model: str, longest: int) -> Asked:
+    """As ``read``, for ``/v1/embeddings``: prompts only, each computed once."""
+    body = _decoded(raw, content_type, _EmbeddingBody)
+    if body.input is None:
+        raise RefusedError.invalid(_missing("input", raw), "body.input")
+    _check_model(body.model, model)
+    prompts = _given(body.input)
+    for prompt in prompts:
+        _check_length(prompt.tokens, 1, longest)
+    packed = body.encoding_format == "base64"
+    return Asked(False, prompts, 1, 1, "stop", False, False, False, base64=packed)
+
+
+def _check_model(asked: str | None, model: str) -> None:
+    if asked is not None and asked != model:
+        text = f"The model `{asked}` does not exist. Valid aliases: {model}."
+        raise RefusedError(404, text, "NotFoundError", "model")
+
+
+def _decoded(raw: bytes, content_type: str, kind: type[_B]) -> _B:
     if content_type != "application/json":
         raise RefusedError.invalid("Unsupported Media Type: Only 'application/json' is allowed", None)
     try:
-        return msgspec.json.decode(raw, type=_Body)
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at `$")
         place = "body" + where.rstrip("`")
@@ -193,6 +218,11 @@ def _prompts(body: _Body, *, chat: bool) -> tuple[Prompt, ...]:
     if given is None or given == []:
         text = "Either prompt or prompt_embeds must be provided and non-empty."
         raise RefusedError(400, text, "BadRequestError", "prompt")
+    return _given(given)
+
+
+def _given(given: str | list[str | int | list[int]]) -> tuple[Prompt, ...]:
+    """One prompt or several, as text or as ids."""
     if isinstance(given, str):
         return (_prompt(given.split()),)
     several = [each for each in given if not isinstance(each, int)]

@@ -7,7 +7,6 @@ token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tes
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -17,7 +16,7 @@ from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
 from proxy.simulator.metrics import CONTENT_TYPE, Metrics
 from proxy.simulator.profile import Profile
-from proxy.simulator.requests import BUSY, Asked, RefusedError, read
+from proxy.simulator.requests import BUSY, Asked, RefusedError, read, read_embeddings
 from proxy.simulator.runner import Draw, Runner
 from proxy.simulator.webapp import Break, FailedError, WebApp, as_json, refused
 
@@ -37,6 +36,7 @@ class Server(WebApp[Job, Plan]):
 
     def __init__(self, profile: Profile, draw: Draw, fault: Break | None = None) -> None:
         self._model = profile.model
+        self._embedding_size = profile.embedding_size
         self.engine = Engine(profile)
         self.metrics = Metrics(profile.model)
         super().__init__(Runner(self.engine, self.metrics, profile.idle_watts, draw), fault)
@@ -44,9 +44,11 @@ class Server(WebApp[Job, Plan]):
 
     def routes(self) -> list[web.RouteDef]:
         """Chat, completions, models, metrics."""
+        common = [web.get("/v1/models", self._models), web.get("/metrics", self._metrics)]
+        if self._embedding_size is not None:
+            return [*common, web.post("/v1/embeddings", self._embeddings)]
         return [
-            web.get("/v1/models", self._models),
-            web.get("/metrics", self._metrics),
+            *common,
             web.post("/v1/chat/completions", self._chat),
             web.post("/v1/completions", self._completions),
         ]
@@ -63,6 +65,24 @@ class Server(WebApp[Job, Plan]):
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, chat=False)
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        raw, kind = await request.read(), request.content_type
+        try:
+            asked = read_embeddings(raw, kind, model=self._model, longest=self._longest)
+            call = self._call(asked, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
+        except RefusedError as error:
+            return refused(error)
+        try:
+            async for _ in self._tokens(call):
+                pass
+            body = shapes.embeddings(call.head, call.jobs, self._embedding_size or 1, base64=asked.base64)
+            return as_json(body, {"X-Request-Id": call.head.id})
+        except FailedError:
+            return refused(RefusedError(500, "EngineCore encountered an issue.", "InternalServerError"))
+        finally:
+            for job in call.jobs:
+                self.runner.leave(job)
 
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         raw, kind = await request.read(), request.content_type
@@ -106,14 +126,16 @@ class Server(WebApp[Job, Plan]):
         """The tokens that came since the last ones were taken, as (choice, more); ends with the last."""
         left = len(call.jobs)
         while left:
-            came = [await call.tokens.get()]
-            with suppress(asyncio.QueueEmpty):
-                while True:
-                    came.append(call.tokens.get_nowait())
-            tokens = [(index, more) for index, more in came if more is not None]
-            if len(tokens) < len(came):
-                raise FailedError
-            left -= sum(not more for _, more in tokens)
+            tokens: list[tuple[int, bool]] = []
+            index, more = await call.tokens.get()
+            while True:
+                if more is None:
+                    raise FailedError
+                tokens.append((index, more))
+                left -= not more
+                if call.tokens.empty():
+                    break
+                index, more = call.tokens.get_nowait()
             yield tokens
 
     async def _stream(self, request: web.Request, call: _Call) -> web.StreamResponse:

@@ -1,5 +1,7 @@
 """Answers as vLLM v0.32 sends them, byte by byte; only ids, times, words and fingerprint are ours."""
 
+from array import array
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -151,6 +153,17 @@ class Stream:
 
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def embeddings(head: Head, jobs: Sequence[Job], size: int, *, base64: bool) -> bytes:
+    """The body of an answer of vectors: all alike, of length 1; they mean nothing."""
+    packed = array("f", [size**-0.5] * size)
+    vector = b64encode(packed.tobytes()).decode() if base64 else packed.tolist()
+    prompt = sum(job.prompt_tokens for job in jobs)
+    data = [{"index": index, "object": "embedding", "embedding": vector} for index in range(len(jobs))]
+    counts = {"prompt_tokens": prompt, "total_tokens": prompt, "completion_tokens": 0}
+    body = {"id": f"embd-{head.id}", "object": "list", "created": head.created, "model": head.model}
+    return msgspec.json.encode(body | {"data": data, "usage": counts | {"prompt_tokens_details": None}})
 
 
 def models(model: str, created: int, longest: int | None) -> bytes:

@@ -212,6 +212,22 @@ async def test_an_answer_longer_than_the_cache_is_refused(server: Server) -> Non
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "max_tokens")
 
 
+async def test_an_embedding_model_answers_with_vectors(drawn: Drawn) -> None:
+    server = Server(replace(FAST, embedding_size=8), drawn)
+    await server.start()
+    async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none") as client:
+        answer = await client.embeddings.create(model=MODEL, input=["a b", "c"])
+        plain = await client.embeddings.create(model=MODEL, input="a b c", encoding_format="float")
+    assert [len(each.embedding) for each in answer.data] == [8, 8]
+    assert (answer.usage.prompt_tokens, plain.usage.prompt_tokens) == (3, 3)
+    assert plain.data[0].embedding == answer.data[0].embedding
+    assert server.engine.totals.prompt_tokens == 6
+    wrong = await post(server, "/v1/embeddings", {"model": MODEL})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "body.input")
+    assert (await post(server, "/v1/completions", {"model": MODEL, "prompt": "x"})).status_code == 404
+    await server.close()
+
+
 async def test_a_failed_engine_answers_with_500_and_is_not_healthy(caplog: pytest.LogCaptureFixture) -> None:
     def draw(_t: int, watts: float) -> None:
         if watts != FAST.idle_watts:

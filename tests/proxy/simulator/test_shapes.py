@@ -122,6 +122,13 @@ def test_a_full_queue_has_vllms_bytes() -> None:
     assert RefusedError(503, BUSY, "Service Unavailable").body() == theirs.body
 
 
+def test_embeddings_have_vllms_keys() -> None:
+    theirs = capture("vllm_raw/embeddings_ok.txt").body  # cut off within the vector
+    ours = shapes.embeddings(shapes.Head("x", 1, "minilm", chat=False), [job(2, 1)], 3, base64=False)
+    keys = re.compile(rb'"(\w+)":')
+    assert keys.findall(ours)[:8] == keys.findall(theirs)[:8]
+
+
 def test_text_has_a_word_a_token() -> None:
     assert shapes.text(0) == ""
     assert len(shapes.text(11).split()) == 11

@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.simulator import headlines
+from proxy.simulator.published import read
+from proxy.simulator.steady import Steady
+from tests.proxy.simulator.made import SETTING, points
+
+FOLDER = Path(os.environ.get("JOULEPROXY_MLENERGY", "shared/data/mlenergy"))
+
+
+def as_published(factor: float) -> headlines.Sweeps:
+    """Simulated points that are the published ones, but for the joules of batch 8."""
+    pairs = {}
+    for p in points():
+        joules = p.joules_per_token * (factor if p.batch == 8 else 1.0)
+        pairs[p.batch] = (p, Steady(joules, p.tokens_per_second, p.median_itl_seconds, p.watts, 0))
+    return {SETTING: pairs}
+
+
+def test_a_row_holds_both_numbers_and_their_ratio() -> None:
+    (row,) = headlines.batch_rows(as_published(2.0))
+    assert row.ours == pytest.approx(2 * row.published)
+    assert row.line().endswith("| 2.00 |")
+    assert headlines.gpu_rows(as_published(1.0)) == []
+    assert "2.00" in headlines.table([row], [])
+
+
+def test_settings_without_a_profile_are_left_out() -> None:
+    assert headlines.sweeps({SETTING: points()}) == {}
+
+
+@pytest.mark.skipif(not FOLDER.exists(), reason=f"no published tables: {FOLDER} (JOULEPROXY_MLENERGY)")
+def test_the_findings_are_found_again() -> None:
+    groups = read(FOLDER / "v3_llm.csv")
+    chosen = {
+        s: p for s, p in groups.items() if "Llama-3.1-8B" in s.model.name or "Qwen3-14B" in s.model.name
+    }
+    found = headlines.sweeps(chosen)
+    rows = [*headlines.batch_rows(found), *headlines.reasoning_rows(found)]
+    rows += headlines.diffusion_rows(FOLDER / "v3_diffusion.csv")
+    assert len(rows) == 7
+    assert all(0.6 < row.ours / row.published < 1.6 for row in rows)
+    assert all("agree" in line for line in headlines.winner_rows(found))

@@ -38,10 +38,15 @@ class Entry:
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """Totals of one group. ``joules`` sums what is known; ``unknown`` counts what is not, or not wholly."""
+    """Totals of one group's final records; ``pending`` ended too, and are not measured yet.
+
+    ``joules`` sums what is known; ``unknown`` counts what is not, or not wholly. ``joules_per_output_token``
+    is that of the requests which are wholly known.
+    """
 
     group: str | None
     requests: int = 0
+    pending: int = 0
     unknown: int = 0
     output_tokens: int = 0
     prompt_tokens: int = 0
@@ -206,14 +211,21 @@ def summarise(
 ) -> list[Summary]:
     """Totals by group, most joules first."""
     groups: dict[str | None, Summary] = {}
+    known: dict[str | None, tuple[float, int]] = {}
     for record in records:
-        summary = groups.setdefault(group_of(record), Summary(group=group_of(record)))
+        group = group_of(record)
+        summary = groups.setdefault(group, Summary(group=group))
+        if not record.final:
+            summary.pending += 1
+            continue
         summary.requests += 1
         summary.unknown += record.unknown is not None
         summary.joules += record.joules or 0.0
         summary.prompt_tokens += record.prompt_tokens or 0
         summary.output_tokens += record.output_tokens or 0
-    for summary in groups.values():
-        if summary.output_tokens and not summary.unknown:
-            summary.joules_per_output_token = summary.joules / summary.output_tokens
+        if record.unknown is None and record.joules is not None and record.output_tokens:
+            joules, tokens = known.get(group, (0.0, 0))
+            known[group] = joules + record.joules, tokens + record.output_tokens
+    for group, (joules, tokens) in known.items():
+        groups[group].joules_per_output_token = joules / tokens
     return sorted(groups.values(), key=lambda s: -s.joules)

@@ -24,7 +24,13 @@ MAX_WAIT_SECONDS: Final = 60.0
 MAX_RECORDS: Final = 10_000
 _FAR: Final = 2.0**63
 _POLL_SECONDS: Final = 0.02
-_OPEN_PATHS: Final = ("/", "/healthz", "/readyz")  # the page holds no data; what it shows does
+_PAGE: Final = {  # holds no data; the feed it reads does
+    "/": ("index.html", "text/html"),
+    "/dashboard.css": ("dashboard.css", "text/css"),
+    "/dashboard.js": ("dashboard.js", "text/javascript"),
+}
+_POLICY: Final = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:"
+_OPEN_PATHS: Final = (*_PAGE, "/healthz", "/readyz")
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +53,7 @@ def application(meter: Meter, metrics: PrometheusExporter, feed: Feed, token: st
             web.get("/energy/model", admin.model),
             web.get("/energy/window", admin.window),
             web.get("/events", admin.events),
-            web.get("/", admin.dashboard),
+            *(web.get(path, _page) for path in _PAGE),
         ]
     )
     return app
@@ -183,9 +189,13 @@ class _Admin:
             await response.write(b"data: " + feed.state() + b"\n\n")
             await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def dashboard(self, _request: web.Request) -> web.Response:
-        page = resources.files("proxy.dashboard").joinpath("index.html").read_text("utf-8")
-        return web.Response(text=page, content_type="text/html")
+
+async def _page(request: web.Request) -> web.Response:
+    """A file of the dashboard; scripts and data from nowhere else."""
+    name, kind = _PAGE[request.path]
+    text = resources.files("proxy.dashboard").joinpath(name).read_text("utf-8")
+    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+    return web.Response(text=text, content_type=kind, headers=headers)
 
 
 async def _until(holds: Callable[[], bool], seconds: float) -> None:

@@ -13,7 +13,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND
 INTERVAL_SECONDS: Final = 0.5
 WINDOW_SECONDS: Final = 60.0
 _KEPT: Final = 600  # points of the history, a second apart
-_NEWEST: Final = 40
+_NEWEST: Final = 25
 _FRESH_NS: Final = 400 * NS_PER_MS
 
 
@@ -61,7 +61,7 @@ class Feed:
                 "window_s": WINDOW_SECONDS,
                 "summary": meter.ledger.summary("model", WINDOW_SECONDS, meter.anchor.unix(t_ns)),
                 "parts": parts_of(recent),
-                "requests": recent[:_NEWEST],
+                "requests": [meter.record(record.request_id) for record in recent[:_NEWEST]],
                 "dropped": meter.intake.dropped,
             }
         )

@@ -121,9 +121,19 @@ def test_summaries_count_the_unknown_beside_the_sum() -> None:
     large, small = book.summary("model", None, EPOCH)
     assert (large.group, large.joules, large.joules_per_output_token) == ("large", 50.0, 2.5)
     assert (small.requests, small.unknown, small.joules) == (2, 1, 5.0)
-    assert small.joules_per_output_token is None, "not known for all of them"
+    assert small.joules_per_output_token == 0.25, "of the one that is known"
     (only,) = book.summary("tenant", 1.5, EPOCH + 3 * S)
     assert only.requests == 1
+
+
+def test_a_summary_counts_the_pending_apart() -> None:
+    book = ledger()
+    run(book, "a", 0)
+    book.open(Opened(1, Arrive(5 * S, "b", model="m")), "nvml")
+    book.close(Closed(1, End(6 * S, "b", 200, False, 10, 0, 20)))
+    (only,) = book.summary("model", None, EPOCH)
+    assert (only.requests, only.pending, only.unknown) == (1, 1, 0)
+    assert (only.output_tokens, only.joules_per_output_token) == (20, 0.25)
 
 
 def test_a_provisional_share_does_not_end_a_request() -> None:

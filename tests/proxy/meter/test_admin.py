@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -106,7 +107,7 @@ async def test_wrong_methods_and_bodies_are_named() -> None:
 async def test_with_a_token_all_but_health_and_the_empty_page_ask_for_it() -> None:
     meter, _ = a_meter()
     async with admin(meter, "secret") as client:
-        for path in ("/healthz", "/readyz", "/"):
+        for path in ("/healthz", "/readyz", "/", "/dashboard.js"):
             assert (await client.get(path)).status == 200
         for path in ("/metrics", "/energy/requests", "/energy/devices", "/energy/model", "/events", "/none"):
             refused = await client.get(path)
@@ -164,6 +165,8 @@ async def test_metrics_and_the_page_are_served() -> None:
         page = await client.get("/")
         assert page.content_type == "text/html"
         assert "<title>jouleproxy</title>" in await page.text()
+        for name in re.findall(r'(?:src|href)="(dashboard[^"]+)"', await page.text()):
+            assert (await client.get(f"/{name}")).status == 200
 
 
 async def test_the_feed_begins_with_the_history_then_tells_the_state() -> None:

@@ -80,6 +80,7 @@ class MeterConfig:
     reorder_seconds: float = 0.05  # how long events are held so that they can be put in order
     record: str | None = None
     ledger: str | None = None
+    ledger_max_bytes: int = 1_073_741_824  # then FILE becomes FILE.1, and so on
     otlp: str | None = None
     keep_records: int = 100_000
 

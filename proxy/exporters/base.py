@@ -59,5 +59,6 @@ class Exporters:
                 self._failed(exporter)
 
     def _failed(self, exporter: Exporter) -> None:
-        self.failures[exporter.name] = self.failures.get(exporter.name, 0) + 1
-        _log.exception("exporter %s failed", exporter.name)
+        count = self.failures[exporter.name] = self.failures.get(exporter.name, 0) + 1
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...: a full disk must not fill a log too
+            _log.exception("exporter %s failed, %d times by now", exporter.name, count)

@@ -1,193 +1,212 @@
-"""OpenTelemetry: a SERVER span for the request, a CLIENT child for the model call, its phases under that.
+"""OpenTelemetry: a SERVER span for the request, a CLIENT child for the model call, its phases; metrics.
 
-Tokens and joules are on the child alone, or they would be counted twice. Names follow the GenAI semantic
-conventions (repository semantic-conventions-genai, status Development, as of 1.38) in :data:`OPERATIONS`
-and ``_call_attributes``; ``energy.*`` is ours, no convention exists. The ids are those the backend saw, so
-the spans are built whole, when the joules are final, with the times at which things happened.
+The ids are those the backend saw, so the spans are built whole, when the joules are final, with the times at
+which things happened. Names are those of :mod:`proxy.exporters.conventions`.
 """
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Thread
 from typing import Final
 
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.util.types import AttributeValue
 
+from proxy.clock import now_ns
+from proxy.exporters import conventions as names
 from proxy.exporters.base import Finished
-from proxy.schema import RequestEnergy
+from proxy.schema import DeviceAccount
+from proxy.units import ns_from_seconds, seconds_from_ns
 
-OPERATIONS: Final = {
-    "chat": "chat",
-    "completions": "text_completion",
-    "responses": "chat",
-    "messages": "chat",
-    "embeddings": "embeddings",
-}
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TRACES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_METRICS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SCOPE: Final = InstrumentationScope("jouleproxy")
+_TIMEOUT_SECONDS: Final = 5.0  # of one export, its tries included
+_CLOSE_SECONDS: Final = 4.0  # a collector that is away must not hold the end
+_log = logging.getLogger(__name__)
 
 
-def otel_exporter(endpoint: str | None, environ: Mapping[str, str] = os.environ) -> "OtelExporter | None":
-    """The exporter to ``endpoint`` (a base URL), or to where ``OTEL_EXPORTER_OTLP_*`` say; else None."""
+def otel_exporter(
+    endpoint: str | None,
+    servers: Mapping[str, names.Server] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> "OtelExporter | None":
+    """The exporter to ``endpoint`` (a base URL), or to where ``OTEL_EXPORTER_OTLP_*`` say; else None.
+
+    ``servers``: address and port of each backend; ``kinds``: of each device, ``gpu`` or ``host``.
+    """
+    spans: SpanExporter | None = None
+    metrics: MetricExporter | None = None
     if endpoint is not None:
-        return OtelExporter(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces"))
-    if any(environ.get(name) for name in _ENDPOINTS):
-        return OtelExporter(OTLPSpanExporter())
-    return None
+        base = endpoint.rstrip("/")
+        spans = OTLPSpanExporter(f"{base}/v1/traces", timeout=_TIMEOUT_SECONDS)
+        metrics = OTLPMetricExporter(f"{base}/v1/metrics", timeout=_TIMEOUT_SECONDS)
+    else:
+        if any(environ.get(name) for name in _TRACES):
+            spans = OTLPSpanExporter()
+        if any(environ.get(name) for name in _METRICS):
+            metrics = OTLPMetricExporter()
+    if spans is None and metrics is None:
+        return None
+    return OtelExporter(spans, metrics, servers or {}, kinds or {})
 
 
 class OtelExporter:
-    """Spans in batches, from a thread of the SDK's own."""
+    """Spans in batches and metrics at intervals, from threads of the SDK's own."""
 
     name = "otel"
 
-    def __init__(self, exporter: OTLPSpanExporter) -> None:
+    def __init__(
+        self,
+        spans: SpanExporter | None,
+        metrics: MetricExporter | None,
+        servers: Mapping[str, names.Server],
+        kinds: Mapping[str, str],
+    ) -> None:
         self._resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "jouleproxy")})
-        self._processor = BatchSpanProcessor(exporter, schedule_delay_millis=1000)
+        self._servers = servers
+        self._processor = BatchSpanProcessor(spans, schedule_delay_millis=1000) if spans else None
+        self._metrics = Metrics(metrics, self._resource, kinds) if metrics else None
 
     def export(self, finished: Finished) -> None:
-        """Hand over the spans of a request, if its trace is sampled."""
-        if finished.opened.trace_sampled and finished.record.trace_id:
-            for span in spans_of(finished, self._resource):
+        """Count a request, and hand over its spans if its trace is sampled."""
+        server = self._servers.get(finished.record.backend or "")
+        if self._metrics is not None:
+            self._metrics.count(finished, server)
+        sampled = finished.opened.trace_sampled and finished.record.trace_id
+        if self._processor is not None and sampled:
+            for span in spans_of(finished, self._resource, server):
                 self._processor.on_end(span)
 
+    def observe(self, accounts: Sequence[DeviceAccount]) -> None:
+        """Devices as they are now; the SDK's thread reads them when it exports."""
+        if self._metrics is not None:
+            self._metrics.accounts = accounts
+
     def close(self) -> None:
+        """Send what is held; a collector that does not answer in time is left, and said to be."""
+        parts = [part.shutdown for part in (self._processor, self._metrics) if part is not None]
+        threads = [Thread(target=shutdown, daemon=True) for shutdown in parts]
+        for thread in threads:
+            thread.start()
+        deadline = now_ns() + ns_from_seconds(_CLOSE_SECONDS)
+        for thread in threads:
+            thread.join(seconds_from_ns(max(deadline - now_ns(), 0)))
+        if any(thread.is_alive() for thread in threads):
+            _log.warning("otlp: the collector does not answer: the last spans or metrics are lost")
+
+
+class Metrics:
+    """``gen_ai.*`` of finished requests and ``hw.*`` of devices."""
+
+    def __init__(self, exporter: MetricExporter, resource: Resource, kinds: Mapping[str, str]) -> None:
+        self.accounts: Sequence[DeviceAccount] = ()
+        self._kinds = kinds
+        reader = PeriodicExportingMetricReader(exporter)  # each OTEL_METRIC_EXPORT_INTERVAL, else a minute
+        self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+        meter = self._provider.get_meter("jouleproxy")
+        self._duration, self._ttft, self._tpot, self._tokens = _histograms(meter)
+        meter.create_observable_counter("hw.energy", [self._energy], "J", "Energy measured by the device.")
+        meter.create_observable_gauge("hw.power", [self._power], "W", "Power over the last window.")
+
+    def count(self, finished: Finished, server: names.Server | None) -> None:
+        """Count a request; what is not known of it is not counted."""
+        record = finished.record
+        attributes = names.metric_attributes(finished, server)
+        if record.duration_s is not None:
+            self._duration.record(record.duration_s, attributes)
+            if record.ttft_s is not None:
+                self._ttft.record(record.ttft_s, attributes)
+            if record.ttft_s is not None and (record.output_tokens or 0) > 1:
+                spread = (record.duration_s - record.ttft_s) / ((record.output_tokens or 0) - 1)
+                self._tpot.record(spread, attributes)
+        for kind, tokens in (("input", record.prompt_tokens), ("output", record.output_tokens)):
+            if tokens is not None:
+                self._tokens.record(tokens, {**attributes, "gen_ai.token.type": kind})
+
+    def _energy(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(a.measured_joules, self._of(a)) for a in self.accounts]
+
+    def _power(self, _options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(a.watts, self._of(a)) for a in self.accounts if a.watts is not None]
+
+    def _of(self, account: DeviceAccount) -> names.Attributes:
+        return names.hardware_attributes(account.device, account.name, self._kinds.get(account.device, "gpu"))
+
+    def shutdown(self) -> None:
         """Send what is held."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        self._provider.shutdown()
 
 
-def spans_of(finished: Finished, resource: Resource) -> list[ReadableSpan]:
+def _histograms(meter: Meter) -> list[Histogram]:
+    wanted = (
+        ("gen_ai.server.request.duration", "s", "Time from sent to ended.", names.SECONDS_BUCKETS),
+        ("gen_ai.server.time_to_first_token", "s", "Time to the first output.", names.TTFT_BUCKETS),
+        ("gen_ai.server.time_per_output_token", "s", "Time per token after the first.", names.TPOT_BUCKETS),
+        ("gen_ai.client.token.usage", "{token}", "Tokens of a request.", names.TOKEN_BUCKETS),
+    )
+    return [
+        meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=list(buckets))
+        for name, unit, text, buckets in wanted
+    ]
+
+
+def spans_of(
+    finished: Finished, resource: Resource, server: names.Server | None = None
+) -> list[ReadableSpan]:
     """The spans of a request, parents first."""
     record, opened, closed = finished.record, finished.opened, finished.closed
-    unix = finished.anchor.unix
     trace_id = int(record.trace_id or "0", 16)
+    outer, call = opened.server_span_id or "0", opened.client_span_id or "0"
     arrive, end = opened.arrive.t_ns, closed.end.t_ns
-    failed = closed.error_type is not None
-    status = Status(StatusCode.ERROR) if failed else Status(StatusCode.UNSET)
+    status = Status(StatusCode.UNSET if closed.error_type is None else StatusCode.ERROR)
 
     def span(
-        name: str,
-        span_id: str,
-        parent: str | None,
-        kind: SpanKind,
-        times: tuple[int, int],
-        attributes: Mapping[str, AttributeValue | None],
+        name: str, ids: tuple[str, str | None], kind: SpanKind, times: tuple[int, int], has: names.Attributes
     ) -> ReadableSpan:
+        own, parent = ids
         return ReadableSpan(
             name,
-            context=_context(trace_id, span_id, remote=False),
+            context=_context(trace_id, own, remote=False),
             parent=_context(trace_id, parent, remote=kind is SpanKind.SERVER) if parent else None,
             resource=resource,
-            attributes={key: value for key, value in attributes.items() if value is not None},
+            attributes=has,
             kind=kind,
             status=status if kind is not SpanKind.INTERNAL else Status(StatusCode.UNSET),
-            start_time=unix(times[0]),
-            end_time=unix(max(times)),
+            start_time=finished.anchor.unix(times[0]),
+            end_time=finished.anchor.unix(max(times)),
             instrumentation_scope=_SCOPE,
         )
 
-    server, client = opened.server_span_id or "0", opened.client_span_id or "0"
-    operation = OPERATIONS.get(record.route, "generate_content")
-    received = opened.received_ns or arrive
+    received = (opened.received_ns or arrive, end)
+    call_name = f"{names.operation_of(record)} {record.model or ''}".strip()
+    has = {**names.call_attributes(finished, server), **names.energy_attributes(record)}
     spans = [
         span(
             f"{opened.method} {opened.path}",
-            server,
-            opened.parent_span_id,
+            (outer, opened.parent_span_id),
             SpanKind.SERVER,
-            (received, end),
-            _request_attributes(finished),
+            received,
+            names.request_attributes(finished),
         ),
-        span(
-            f"{operation} {record.model or ''}".strip(),
-            client,
-            server,
-            SpanKind.CLIENT,
-            (arrive, end),
-            {**_call_attributes(finished, operation), **_energy_attributes(record)},
-        ),
+        span(call_name, (call, outer), SpanKind.CLIENT, (arrive, end), has),
     ]
-    first = finished.first_output_ns
-    if first is not None:
-        phases = (("prefill", arrive, first), ("decode", first, end))
-        for name, begin, finish in phases:
-            span_id = f"{(int(client, 16) + len(spans)) & (2**64 - 1):016x}"
-            spans.append(
-                span(
-                    name,
-                    span_id,
-                    client,
-                    SpanKind.INTERNAL,
-                    (begin, finish),
-                    {"energy.joules": _phase_joules(record, name)},
-                )
-            )
+    for name, begin, finish, joules in names.phases_of(finished):
+        own = f"{(int(call, 16) + len(spans)) & (2**64 - 1):016x}"
+        phase = names.known({"energy.joules": joules})
+        spans.append(span(name, (own, call), SpanKind.INTERNAL, (begin, finish), phase))
     return spans
 
 
 def _context(trace_id: int, span_id: str, *, remote: bool) -> SpanContext:
     return SpanContext(trace_id, int(span_id, 16), remote, TraceFlags(TraceFlags.SAMPLED))
-
-
-def _phase_joules(record: RequestEnergy, phase: str) -> float | None:
-    """What is surely of one phase: prefill tokens; decode tokens and their context. Static is of both."""
-    if record.parts is None:
-        return None
-    return record.parts.prefill if phase == "prefill" else record.parts.decode + record.parts.context
-
-
-def _request_attributes(finished: Finished) -> dict[str, AttributeValue | None]:
-    return {
-        "http.request.method": finished.opened.method,
-        "url.path": finished.opened.path,
-        "http.response.status_code": finished.record.status,
-        "error.type": finished.closed.error_type,
-        "jouleproxy.request_id": finished.record.request_id,
-    }
-
-
-def _call_attributes(finished: Finished, operation: str) -> dict[str, AttributeValue | None]:
-    record, opened, closed = finished.record, finished.opened, finished.closed
-    return {
-        "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": record.model,
-        "gen_ai.request.stream": record.stream,
-        "gen_ai.request.max_tokens": opened.max_tokens,
-        "gen_ai.response.id": closed.response_id,
-        "gen_ai.response.model": closed.response_model,
-        "gen_ai.response.finish_reasons": list(closed.finish_reasons) or None,
-        "gen_ai.response.time_to_first_chunk": record.ttft_s,
-        "gen_ai.usage.input_tokens": record.prompt_tokens,
-        "gen_ai.usage.output_tokens": record.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
-        "gen_ai.output.type": "image" if record.route == "images" else "text",
-        "server.address": opened.server_address,
-        "server.port": opened.server_port,
-        "error.type": closed.error_type,
-    }
-
-
-def _energy_attributes(record: RequestEnergy) -> dict[str, AttributeValue | None]:
-    parts = record.parts
-    joules, tokens = record.joules, record.output_tokens
-    return {
-        "energy.joules": joules,
-        "energy.joules.low": record.joules_low,
-        "energy.joules.high": record.joules_high,
-        "energy.static.joules": parts.static if parts else None,
-        "energy.prefill.joules": parts.prefill if parts else None,
-        "energy.decode.joules": parts.decode if parts else None,
-        "energy.context.joules": parts.context if parts else None,
-        "energy.joules_per_output_token": joules / tokens if joules is not None and tokens else None,
-        "energy.policy": record.policy,
-        "energy.evidence": record.evidence,
-        "energy.source": record.source,
-        "energy.devices": list(record.devices) or None,
-        "energy.unknown": record.unknown,
-    }

@@ -3,8 +3,8 @@
 What is not known is never counted as zero: it is in ``jouleproxy_unknown_energy_requests_total{reason}``.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,7 +17,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from proxy.exporters.base import Finished
 from proxy.schema import DeviceAccount, RequestEnergy
 
-LABEL_LIMIT: Final = 200
+LABEL_LIMIT: Final = 200  # values of one label
+SERIES_LIMIT: Final = 5_000  # of the joules by model, route, backend, tenant and part
 OTHER: Final = "other"
 _REQUEST_LABELS: Final = ("model", "route", "backend", "tenant", "part")
 _JOULES: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -33,6 +34,7 @@ class Snapshot:
     accounts: list[DeviceAccount]
     in_flight: dict[str, int]
     dropped: int
+    failures: Mapping[str, int] = field(default_factory=dict)  # of exporters, by name
 
 
 class PrometheusExporter:
@@ -45,6 +47,9 @@ class PrometheusExporter:
         self._labels: dict[str, set[str]] = {}
         self._registry.register(_AtScrape(snapshot, lambda: self._joules))
         self._joules: dict[tuple[str, ...], float] = {}
+        self._other = self._counter(
+            "jouleproxy_labels_limited", "Label values beyond the limit, shown as other.", ("label",)
+        )
         self._tokens = self._counter("jouleproxy_tokens", "Tokens of finished requests.", ("model", "kind"))
         self._unknown = self._counter(
             "jouleproxy_unknown_energy_requests",
@@ -74,6 +79,7 @@ class PrometheusExporter:
         seen = self._labels.setdefault(name, set())
         if text not in seen:
             if len(seen) >= LABEL_LIMIT:
+                self._other.labels(name).inc()
                 return OTHER
             seen.add(text)
         return text
@@ -96,9 +102,13 @@ class PrometheusExporter:
         self, record: RequestEnergy, model: str, joules: float, exemplar: dict[str, str] | None
     ) -> None:
         route, backend = self._label("route", record.route), self._label("backend", record.backend)
+        tenant = self._label("tenant", record.tenant)
         parts = {"all": joules} if record.parts is None else msgspec.structs.asdict(record.parts)
         for part, value in parts.items():
-            key = (model, route, backend, self._label("tenant", record.tenant), part)
+            key = (model, route, backend, tenant, part)
+            if key not in self._joules and len(self._joules) >= SERIES_LIMIT:
+                self._other.labels("series").inc()
+                key = (OTHER, OTHER, OTHER, OTHER, part)
             self._joules[key] = self._joules.get(key, 0.0) + value
         if record.unknown is None:
             self._per_request.labels(model, route).observe(joules, exemplar)
@@ -166,10 +176,15 @@ class _AtScrape:
             "jouleproxy_events_dropped", "Events that did not fit into a relay's buffer."
         )
         dropped.add_metric((), now.dropped)
+        failures = CounterMetricFamily(
+            "jouleproxy_exporter_failures", "Records an exporter could not take.", labels=("exporter",)
+        )
+        for name, count in now.failures.items():
+            failures.add_metric((name,), count)
         # A counter's family may not share its name with a histogram's (OpenMetrics 1.0): sent untyped.
         requests = UntypedMetricFamily(
             "jouleproxy_request_joules_total", "Joules of finished requests, by part.", labels=_REQUEST_LABELS
         )
         for key, value in self._joules().items():
             requests.add_metric(key, value)
-        return [joules, watts, age, flight, dropped, requests]
+        return [joules, watts, age, flight, dropped, failures, requests]

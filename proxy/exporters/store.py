@@ -1,32 +1,77 @@
-"""The ledger on disk: one JSON line a final record, appended and flushed."""
+"""The ledger on disk: one JSON line a final record, written at once."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 from proxy.config import ConfigError
 from proxy.exporters.base import Finished
 from proxy.schema import encode
 
+KEPT_FILES: Final = 5
+
 
 class LedgerStore:
-    """``--ledger FILE``. A line torn by a crash stays as it is; what follows starts on a fresh line."""
+    """``--ledger FILE``. A line torn by a crash or a full disk stays as it is: what follows starts afresh.
+
+    Beyond ``max_bytes`` the file becomes ``FILE.1``, the former ``FILE.2`` and so on, up to
+    :data:`KEPT_FILES`. One that another program moved away (logrotate) is made anew; no signal is needed.
+    """
 
     name = "ledger"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int = 1 << 30) -> None:
         """Open for appending; raises :class:`ConfigError` if that cannot be."""
+        self._path = path
+        self._max_bytes = max_bytes
         try:
-            torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-            self._file = path.open("ab")
+            self._open()
         except OSError as error:
             raise ConfigError(f"ledger: {path} cannot be written: {error.strerror}") from error
-        if torn:
-            self._file.write(b"\n")
+
+    def _open(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        status = os.fstat(self._file)
+        self._inode = status.st_dev, status.st_ino
+        self._size = status.st_size
+        self._torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
 
     def export(self, finished: Finished) -> None:
-        """Append the record."""
-        self._file.write(encode(finished.record) + b"\n")
-        self._file.flush()
+        """Append the record; raises ``OSError`` if it could not be written whole."""
+        line = encode(finished.record) + b"\n"
+        if self._was_moved():
+            os.close(self._file)
+            self._open()
+        elif self._size and self._size + len(line) > self._max_bytes:
+            self._rotate()
+        if self._torn:
+            line = b"\n" + line
+        self._torn = True  # until it is written whole
+        written = os.write(self._file, line)
+        self._size += written
+        if written < len(line):
+            raise OSError(f"{self._path}: the disk took {written} of {len(line)} bytes")
+        self._torn = False
+
+    def _was_moved(self) -> bool:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return (status.st_dev, status.st_ino) != self._inode
+
+    def _rotate(self) -> None:
+        os.close(self._file)
+        for number in range(KEPT_FILES - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                older.replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+        self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._file)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -44,10 +45,13 @@ class Process:
         self._metrics = PrometheusExporter(self._snapshot)
         exporters: list[Exporter] = [self._metrics]
         if config.ledger is not None:
-            exporters.append(LedgerStore(Path(config.ledger)))
-        if (spans := otel_exporter(config.otlp)) is not None:
-            exporters.append(spans)
-        self.meter = Meter(config, backends, choice.found, choice.name, Exporters(exporters))
+            exporters.append(LedgerStore(Path(config.ledger), config.ledger_max_bytes))
+        kinds = {found.device.id: found.device.kind for found in choice.found}
+        self._otel = otel_exporter(config.otlp, {b.name: server_of(b.url) for b in backends}, kinds)
+        if self._otel is not None:
+            exporters.append(self._otel)
+        self._exporters = Exporters(exporters)
+        self.meter = Meter(config, backends, choice.found, choice.name, self._exporters)
         self._feed = Feed(self.meter)
         self._loop = asyncio.get_running_loop()
         self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]
@@ -71,7 +75,7 @@ class Process:
     def _snapshot(self) -> Snapshot:
         meter = self.meter
         accounts = meter.accounts(meter.attributor.accounts())
-        return Snapshot(accounts, meter.ledger.in_flight(), meter.intake.dropped)
+        return Snapshot(accounts, meter.ledger.in_flight(), meter.intake.dropped, self._exporters.failures)
 
     def _sampled(self, samples: list[Sample]) -> None:
         """In the sampler's thread: hop to the loop."""
@@ -110,6 +114,8 @@ class Process:
     async def _note(self) -> None:
         while True:
             self._feed.note()
+            if self._otel is not None:
+                self._otel.observe(self.meter.attributor.accounts())
             await asyncio.sleep(1.0)
 
     def end(self, status: int) -> None:
@@ -152,6 +158,12 @@ class Process:
             transport.close()
         while self.relays:  # noqa: ASYNC110 - closing takes a turn of the loop
             await asyncio.sleep(0)
+
+
+def server_of(url: str) -> tuple[str, int]:
+    """Host and port of a backend's URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 class _RelayProtocol(asyncio.Protocol):

@@ -5,30 +5,37 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric, NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Receiver(ThreadingHTTPServer):
-    """``spans`` in order of arrival; other signals are taken and forgotten."""
+    """``spans`` in order of arrival, ``metrics`` by name as they were last told."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.spans: list[Span] = []
+        self.metrics: dict[str, Metric] = {}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        if self.path == "/v1/traces" and isinstance(self.server, Receiver):
-            sent = ExportTraceServiceRequest.FromString(body)
-            for resource in sent.resource_spans:
+        assert isinstance(self.server, Receiver)
+        if self.path == "/v1/traces":
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 for scope in resource.scope_spans:
                     self.server.spans.extend(scope.spans)
+        if self.path == "/v1/metrics":
+            for told in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                for of_scope in told.scope_metrics:
+                    self.server.metrics.update({metric.name: metric for metric in of_scope.metrics})
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", "0")
@@ -38,8 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def attributes(span: Span) -> dict[str, object]:
-    """A span's attributes as Python values."""
+def attributes(span: Span | HistogramDataPoint | NumberDataPoint) -> dict[str, object]:
+    """Attributes of a span or a point as Python values."""
     return {pair.key: _plain(pair.value) for pair in span.attributes}
 
 

@@ -16,6 +16,6 @@ def test_it_keeps_what_the_real_exporter_sends() -> None:
         span.set_attributes({"energy.joules": 2.5, "energy.devices": ["gpu0"]})
         span.end()
         provider.shutdown()
-        assert httpx.post(f"{server.url}/v1/metrics", content=gzip.compress(b"x")).status_code == 200
+        assert httpx.post(f"{server.url}/v1/logs", content=gzip.compress(b"x")).status_code == 200
     assert [s.name for s in server.spans] == ["chat m"]
     assert attributes(server.spans[0]) == {"energy.joules": 2.5, "energy.devices": ["gpu0"]}

@@ -1,0 +1,61 @@
+"""A final record of one chat request, as exporters see it."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from proxy.clock import WallAnchor, now_ns
+from proxy.config import ConfigError
+from proxy.core.channel import Closed, Opened
+from proxy.core.events import Arrive, End
+from proxy.exporters.base import Exporters, Finished
+from proxy.exporters.otel import otel_exporter, spans_of
+from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
+from proxy.exporters.store import LedgerStore
+from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from tests.fakes.otlp import attributes, receiver
+
+TRACE, SERVER, CLIENT, PARENT = "a" * 32, "b" * 16, "c" * 16, "d" * 16
+ANCHOR = WallAnchor(0, 1_000)
+RECORD = RequestEnergy(
+    request_id="r",
+    trace_id=TRACE,
+    model="m",
+    backend="b",
+    tenant="t",
+    status=200,
+    duration_s=3.0,
+    ttft_s=1.0,
+    prompt_tokens=10,
+    output_tokens=5,
+    joules=20.0,
+    joules_low=18.0,
+    joules_high=22.0,
+    parts=Parts(static=10.0, prefill=5.0, decode=3.0, context=2.0),
+    devices={"gpu0": 20.0},
+    source="nvml",
+    final=True,
+)
+
+
+def finished(record: RequestEnergy = RECORD, *, sampled: bool = True) -> Finished:
+    """The record, and what the relay said of it; ``sampled``: whether its trace is."""
+    opened = Opened(
+        1,
+        Arrive(100, "r", "chat", "m"),
+        path="/v1/chat/completions",
+        trace_id=record.trace_id,
+        server_span_id=SERVER,
+        client_span_id=CLIENT,
+        parent_span_id=PARENT,
+        trace_sampled=sampled,
+        max_tokens=7,
+        received_ns=90,
+    )
+    closed = Closed(1, End(400, "r", 200), response_id="c1", finish_reasons=("stop",))
+    return Finished(record, opened, closed, 200, ANCHOR)

@@ -1,0 +1,119 @@
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from proxy.clock import WallAnchor, now_ns
+from proxy.config import ConfigError
+from proxy.core.channel import Closed, Opened
+from proxy.core.events import Arrive, End
+from proxy.exporters.base import Exporters, Finished
+from proxy.exporters.otel import otel_exporter, spans_of
+from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
+from proxy.exporters.store import LedgerStore
+from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from tests.fakes.finished import CLIENT, PARENT, RECORD, SERVER, TRACE, finished
+from tests.fakes.otlp import attributes, receiver
+
+
+def test_spans_reach_a_receiver_with_the_ids_the_backend_saw() -> None:
+    with receiver() as server:
+        exporter = otel_exporter(server.url, {"b": ("gpu.example", 8000)}, environ={})
+        assert exporter is not None
+        exporter.export(finished())
+        exporter.export(finished(sampled=False))
+        exporter.close()
+        spans = {span.name: span for span in server.spans}
+    assert len(server.spans) == 4
+    outer, call = spans["POST /v1/chat/completions"], spans["chat m"]
+    assert (outer.span_id.hex(), outer.parent_span_id.hex()) == (SERVER, PARENT)
+    assert (call.span_id.hex(), call.parent_span_id.hex(), call.trace_id.hex()) == (CLIENT, SERVER, TRACE)
+    assert (call.start_time_unix_nano, call.end_time_unix_nano) == (1_100, 1_400)
+    found = attributes(call)
+    assert found["energy.joules"] == 20.0
+    assert found["energy.joules_per_output_token"] == 4.0
+    assert found["gen_ai.usage.output_tokens"] == 5
+    assert found["gen_ai.response.finish_reasons"] == ["stop"]
+    assert (found["server.address"], found["server.port"]) == ("gpu.example", 8000)
+    assert "energy.joules" not in attributes(outer), "joules on both would be counted twice"
+    assert attributes(spans["prefill"])["energy.joules"] == 5.0
+    assert attributes(spans["decode"])["energy.joules"] == 5.0
+
+
+def test_unknown_joules_are_no_attribute() -> None:
+    record = msgspec.structs.replace(RECORD, joules=None, parts=None, unknown="no_samples")
+    call = spans_of(finished(record), Resource.create())[1]
+    assert call.attributes is not None
+    assert "energy.joules" not in call.attributes
+    assert call.attributes["energy.unknown"] == "no_samples"
+
+
+def test_without_an_endpoint_there_are_no_spans() -> None:
+    assert otel_exporter(None, environ={}) is None
+
+
+def test_metrics_have_the_conventions_names_and_units() -> None:
+    with receiver() as server:
+        exporter = otel_exporter(server.url, {"b": ("gpu.example", 8000)}, {"host": "host"}, {})
+        assert exporter is not None
+        exporter.observe(
+            [
+                DeviceAccount(device="gpu0", name="H100", measured_joules=50.0, watts=99.0),
+                DeviceAccount(device="host", measured_joules=5.0),
+            ]
+        )
+        exporter.export(finished())
+        exporter.export(finished(msgspec.structs.replace(RECORD, ttft_s=None, output_tokens=None)))
+        exporter.close()
+        told = server.metrics
+    assert {name: metric.unit for name, metric in told.items()} == {
+        "gen_ai.server.request.duration": "s",
+        "gen_ai.server.time_to_first_token": "s",
+        "gen_ai.server.time_per_output_token": "s",
+        "gen_ai.client.token.usage": "{token}",
+        "hw.energy": "J",
+        "hw.power": "W",
+    }
+    (duration,) = told["gen_ai.server.request.duration"].histogram.data_points
+    assert (duration.count, duration.sum) == (2, 6.0)
+    found = attributes(duration)
+    assert (found["server.address"], found["server.port"]) == ("gpu.example", 8000)
+    assert (found["gen_ai.operation.name"], found["gen_ai.request.model"]) == ("chat", "m")
+    (tpot,) = told["gen_ai.server.time_per_output_token"].histogram.data_points
+    assert (tpot.count, tpot.sum) == (1, 0.5)
+    tokens = told["gen_ai.client.token.usage"].histogram.data_points
+    assert {attributes(p)["gen_ai.token.type"]: (p.count, p.sum) for p in tokens} == {
+        "input": (2, 20.0),
+        "output": (1, 5.0),
+    }
+    assert told["hw.energy"].sum.is_monotonic
+    energy = {attributes(p)["hw.id"]: p for p in told["hw.energy"].sum.data_points}
+    assert (energy["gpu0"].as_double, energy["host"].as_double) == (50.0, 5.0)
+    assert attributes(energy["gpu0"]) == {"hw.id": "gpu0", "hw.name": "H100", "hw.type": "gpu"}
+    assert attributes(energy["host"])["hw.type"] == "cpu"
+    (power,) = told["hw.power"].gauge.data_points
+    assert (power.as_double, attributes(power)["hw.id"]) == (99.0, "gpu0")
+
+
+def test_a_picture_has_one_phase_with_all_its_joules() -> None:
+    spans = spans_of(finished(msgspec.structs.replace(RECORD, route="images")), Resource.create())
+    assert [span.name for span in spans[1:]] == ["generate_content m", "denoise"]
+    assert spans[1].attributes is not None
+    assert spans[1].attributes["gen_ai.output.type"] == "image"
+    assert spans[2].attributes == {"energy.joules": 20.0}
+
+
+def test_a_collector_that_is_away_does_not_hold_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    exporter = otel_exporter(url, environ={})
+    assert exporter is not None
+    for _ in range(2_000):
+        exporter.export(finished())
+    start = now_ns()
+    exporter.close()
+    assert now_ns() - start < 6e9, "the supervisor waits 15 s for the meter"

@@ -1,0 +1,82 @@
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from proxy.clock import WallAnchor, now_ns
+from proxy.config import ConfigError
+from proxy.core.channel import Closed, Opened
+from proxy.core.events import Arrive, End
+from proxy.exporters.base import Exporters, Finished
+from proxy.exporters.otel import otel_exporter, spans_of
+from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
+from proxy.exporters.store import LedgerStore
+from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from tests.fakes.finished import CLIENT, PARENT, RECORD, SERVER, TRACE, finished
+from tests.fakes.otlp import attributes, receiver
+
+
+def exporter() -> PrometheusExporter:
+    account = DeviceAccount(device="gpu0", requests_joules=3.0, idle_joules=1.0, watts=99.0)
+    return PrometheusExporter(lambda: Snapshot([account], {"b": 2}, 4))
+
+
+def samples(page: bytes) -> dict[str, float]:
+    return {f"{s.name}{sorted(s.labels.values())}": s.value for f in plain(page.decode()) for s in f.samples}
+
+
+def test_a_scrape_shows_records_and_accounts_and_changes_nothing() -> None:
+    metrics = exporter()
+    metrics.export(finished())
+    page, kind = metrics.render("")
+    assert kind.startswith("text/plain")
+    assert samples(page) == samples(metrics.render("")[0])
+    found = samples(page)
+    joules = {k: v for k, v in found.items() if k.startswith("jouleproxy_request_joules_total")}
+    assert sum(joules.values()) == 20.0
+    assert found["jouleproxy_device_joules_total['gpu0', 'idle']"] == 1.0
+    assert found["jouleproxy_requests_in_flight['b']"] == 2
+    assert found["jouleproxy_events_dropped_total[]"] == 4
+    assert found["jouleproxy_tpot_seconds_sum['m']"] == 0.5
+
+
+def test_openmetrics_parses_and_has_exemplars() -> None:
+    metrics = exporter()
+    metrics.export(finished())
+    page, kind = metrics.render("application/openmetrics-text; version=1.0.0")
+    assert "openmetrics" in kind
+    families = {f.name: f for f in openmetrics(page.decode())}  # type: ignore[no-untyped-call]
+    buckets = families["jouleproxy_request_joules"].samples
+    assert {"trace_id": TRACE} in [s.exemplar.labels for s in buckets if s.exemplar]
+
+
+def test_unknown_is_counted_as_unknown_not_as_zero() -> None:
+    metrics = exporter()
+    metrics.export(finished(msgspec.structs.replace(RECORD, joules=None, unknown="no_samples")))
+    found = samples(metrics.render("")[0])
+    assert found["jouleproxy_unknown_energy_requests_total['no_samples']"] == 1
+    assert not [name for name in found if name.startswith("jouleproxy_request_joules")]
+
+
+def test_labels_are_bounded() -> None:
+    metrics = exporter()
+    for number in range(LABEL_LIMIT + 5):
+        metrics.export(finished(msgspec.structs.replace(RECORD, tenant=f"t{number}", parts=None)))
+    found = samples(metrics.render("")[0])
+    assert found[f"jouleproxy_request_joules_total{sorted(['m', 'chat', 'b', OTHER, 'all'])}"] == 100.0
+    assert found["jouleproxy_labels_limited_total['tenant']"] == 5
+
+
+def test_series_are_bounded_and_lose_no_joule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.exporters.prometheus.SERIES_LIMIT", 10)
+    metrics = exporter()
+    for number in range(20):
+        metrics.export(finished(msgspec.structs.replace(RECORD, model=f"m{number}", parts=None)))
+    found = samples(metrics.render("")[0])
+    joules = [v for k, v in found.items() if k.startswith("jouleproxy_request_joules_total")]
+    assert (len(joules), sum(joules)) == (11, 400.0)
+    assert found["jouleproxy_labels_limited_total['series']"] == 10

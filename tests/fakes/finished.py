@@ -1,24 +1,10 @@
 """A final record of one chat request, as exporters see it."""
 
-import socket
-from pathlib import Path
-
-import msgspec
-import pytest
-from opentelemetry.sdk.resources import Resource
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as plain
-
-from proxy.clock import WallAnchor, now_ns
-from proxy.config import ConfigError
+from proxy.clock import WallAnchor
 from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
-from proxy.exporters.base import Exporters, Finished
-from proxy.exporters.otel import otel_exporter, spans_of
-from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
-from proxy.exporters.store import LedgerStore
-from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
-from tests.fakes.otlp import attributes, receiver
+from proxy.exporters.base import Finished
+from proxy.schema import Parts, RequestEnergy
 
 TRACE, SERVER, CLIENT, PARENT = "a" * 32, "b" * 16, "c" * 16, "d" * 16
 ANCHOR = WallAnchor(0, 1_000)

@@ -1,21 +1,11 @@
 import socket
-from pathlib import Path
 
 import msgspec
-import pytest
 from opentelemetry.sdk.resources import Resource
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as plain
 
-from proxy.clock import WallAnchor, now_ns
-from proxy.config import ConfigError
-from proxy.core.channel import Closed, Opened
-from proxy.core.events import Arrive, End
-from proxy.exporters.base import Exporters, Finished
+from proxy.clock import now_ns
 from proxy.exporters.otel import otel_exporter, spans_of
-from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
-from proxy.exporters.store import LedgerStore
-from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from proxy.schema import DeviceAccount
 from tests.fakes.finished import CLIENT, PARENT, RECORD, SERVER, TRACE, finished
 from tests.fakes.otlp import attributes, receiver
 

@@ -85,9 +85,12 @@ def _parser(command: str) -> _Parser:
     add("--slo", metavar="SLO", help="[pNN:]metric=duration,... or 200ms")
     if many:
         add("--search", action="store_true", help="find the knee within --rate or --concurrency LO..HI")
+        add("--cool-down", default="0s", metavar="T", help="pause between points")
+        add("--power-limits", metavar="W,..", help="each in turn, restored; --source nvml, root")
         add("--budget", default="82s", metavar="T", help="of a search: %(default)s")
     add("--url", default="http://127.0.0.1:9000", metavar="URL", help="%(default)s")
     add("--admin-url", default="http://127.0.0.1:9001", metavar="URL", help="joules: %(default)s")
+    add("--source", choices=("proxy", "nvml"), default="proxy", help="nvml: this machine, no proxy")
     add("--duration", metavar="T", help=f"of each point, {'10s' if many else '30s'} by default")
     add("--requests", type=int, metavar="N", help="of each point")
     add("--warmup", default="auto", metavar="W", help=f"{', '.join(RULES)} or 10s")
@@ -154,6 +157,9 @@ def _config(command: str, argv: list[str]) -> Config:
         seed=args.seed,
         max_in_flight=args.max_in_flight,
         drain_seconds=parse_duration(args.drain),
+        source=args.source,
+        power_limits=_limits(args.power_limits) if command == "sweep" else (),
+        cool_down_seconds=parse_duration(args.cool_down) if command == "sweep" else 0.0,
         dataset=args.dataset,
         turns=args.turns,
         picture=args.picture,
@@ -177,6 +183,10 @@ def _duration(text: str | None, requests: int | None, command: str) -> float | N
         return parse_duration(text)
     except ValueError as error:
         raise ValueError(f"--duration {error}") from None
+
+
+def _limits(text: str | None) -> tuple[float, ...]:
+    return parse_levels(text, "--power-limits", whole=False) if text else ()
 
 
 def _measure(command: str, argv: list[str]) -> int:

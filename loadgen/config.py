@@ -44,6 +44,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | None = None
     turns: int = 1
     picture: str | None = None
+    source: Literal["proxy", "nvml"] = "proxy"
+    power_limits: tuple[float, ...] = ()
+    cool_down_seconds: float = 0.0
     search: bool = False
     budget_seconds: float = 82.0
 
@@ -85,6 +88,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--turns {self.turns}: must be from 1 to {_MOST_TURNS}")
         if self.turns > 1 and (self.endpoint != "chat" or self.dataset):
             raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
+        if self.power_limits and (self.search or self.source != "nvml"):
+            raise ValueError("--power-limits: a grid on this machine's GPUs, with --source nvml")
         if self.search:
             self._check_search()
         return self

@@ -111,6 +111,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     goodput_per_watt: float | None = None
     parts_joules: dict[str, float | None] = {}
     energy_source: str | None = None
+    power_limit_watts: float | None = None
     idle_watts: float | None = None
     slo_met: bool | None = None
     slo_confidence: Literal["pass", "fail", "undecided"] | None = None

@@ -19,8 +19,8 @@ from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
 from loadgen.datasets import Item, read_dataset
-from loadgen.energy import ClockPair, conservation_note, join, totals
 from loadgen.lengths import Lengths, parse_length
+from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
 from loadgen.preflight import find_model, try_one
 from loadgen.records import EnergyTotals, Knee, Point, Record, Run, Verdict
@@ -32,7 +32,6 @@ from loadgen.window import Window, steady_window
 from loadgen.workload import Style, Workload
 
 _WARM_CONNECTIONS = 256
-_IDLE_PROBE_S = 1.0
 _SESSIONS = 32
 
 
@@ -63,16 +62,6 @@ class Finished:
     records: list[Record]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What the points of a run are measured against."""
-
-    client: Client
-    admin: Admin | None
-    model: str
-    idle_watts: float | None
-
-
 @dataclass(slots=True)
 class Session:
     """One run under way."""
@@ -92,27 +81,43 @@ class Session:
         spec = self.config.spec
         self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
         client = Client(Target(spec.url))
-        admin: Admin | None = Admin(spec.admin_url)
+        admin: Admin | None = None if spec.source == "nvml" else Admin(spec.admin_url)
         loop = asyncio.get_running_loop()
-        knee = None
+        signals = (signal.SIGINT, signal.SIGTERM)
         try:
-            model = await find_model(client, self.config)
-            await try_one(client, self.config, model)
-            admin = await self._probe(admin)
-            loop.add_signal_handler(signal.SIGINT, self._interrupt)
-            server = Server(client, admin, model, await self._idle_watts(admin))
-            if spec.search:
-                from loadgen.searching import search_knee  # noqa: PLC0415  # it drives this very session
-
-                knee = await search_knee(self, server)
-            else:
-                await self._grid(server)
+            with local_devices(spec) as local:
+                model = await find_model(client, self.config)
+                await try_one(client, self.config, model)
+                admin = await self._probe(admin)
+                for number in signals:
+                    loop.add_signal_handler(number, self._interrupt)
+                idle = await idle_watts(admin, local)
+                knee = await self._measure(Server(client, admin, model, idle, local))
         finally:
-            loop.remove_signal_handler(signal.SIGINT)
+            for number in signals:
+                loop.remove_signal_handler(number)
             await client.close()
             if admin is not None:
                 await admin.close()
         return self._finished(model, knee)
+
+    async def _measure(self, server: Server) -> Knee | None:
+        spec = self.config.spec
+        if spec.search:
+            from loadgen.searching import search_knee  # noqa: PLC0415  # it drives this very session
+
+            return await search_knee(self, server)
+        if not spec.power_limits:
+            await self._grid(server, None)
+            return None
+        from loadgen.nvml import power_limits  # noqa: PLC0415  # only where limits are asked for
+
+        with power_limits() as limits:
+            for watts in spec.power_limits:
+                if not self.interrupted:
+                    limits.set(watts)
+                    await self._grid(server, watts)
+        return None
 
     async def _probe(self, admin: Admin | None) -> Admin | None:
         if admin is None:
@@ -134,27 +139,16 @@ class Session:
         if self._attack is not None:
             self._attack.interrupt()
 
-    async def _idle_watts(self, admin: Admin | None) -> float | None:
-        """Power before the first request: the floor of the curve."""
-        if admin is None:
-            return None
-        try:
-            pair = await admin.clock()
-            await asyncio.sleep(_IDLE_PROBE_S)
-            now = await admin.clock()
-            found = totals(await admin.window(pair.proxy_ns, now.proxy_ns), [])
-        except AdminError:
-            return None
-        return None if isinstance(found, str) else found.joules / found.seconds
-
-    async def _grid(self, server: Server) -> None:
-        for number, level in enumerate(self.config.spec.levels):
+    async def _grid(self, server: Server, power_limit: float | None) -> None:
+        for level in self.config.spec.levels:
+            if self.points and not self.interrupted:
+                await asyncio.sleep(self.config.spec.cool_down_seconds)
             if self.interrupted:
                 return
             with no_collections():
-                await self._point(server, number, level)
+                await self._point(server, len(self.points), level, power_limit)
 
-    async def _point(self, server: Server, number: int, level: float) -> None:
+    async def _point(self, server: Server, number: int, level: float, power_limit: float | None) -> None:
         spec = self.config.spec
         lengths, pacer = plan(spec, level)
         attack = self.attack(server, number, lengths, pacer)
@@ -165,8 +159,8 @@ class Session:
         outcome = await attack.run()
         concurrency = int(level) if spec.mode == "concurrency" else None
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
-        records, energy, notes = await read_energy(server.admin, pair, outcome, window)
-        part = Part(outcome, records, window, energy, [*why, *notes])
+        records, energy, notes = await read_energy(server, pair, outcome, window)
+        part = Part(outcome, records, window, energy, [*why, *notes], power_limit)
         self.view.point_ended(self.keep(server, attack, level, part))
 
     def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:
@@ -201,6 +195,7 @@ class Session:
             ),
             spec.objectives,
         )
+        point = msgspec.structs.replace(point, power_limit_watts=part.power_limit)
         self.records.extend(part.records)
         self.points.append(point)
         return point
@@ -230,6 +225,7 @@ class Part:
     window: Window
     energy: EnergyTotals | None
     notes: list[str]
+    power_limit: float | None = None
 
 
 @contextlib.contextmanager
@@ -243,40 +239,6 @@ def no_collections() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-async def read_clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
-    """The proxy's clock beside ours, or why there is none."""
-    if admin is None:
-        return None, []
-    try:
-        return await admin.clock(), []
-    except AdminError as error:
-        return None, [f"energy not measured: {error}"]
-
-
-async def read_energy(
-    admin: Admin | None, pair: ClockPair | None, outcome: Outcome, window: Window, *, alone: bool = True
-) -> tuple[list[Record], EnergyTotals | None, list[str]]:
-    """Records with their joules, the window's totals, and what is to be said of them.
-
-    ``alone``: no other point's requests were under way, so that the accounts must be these records'.
-    """
-    if admin is None or pair is None or not outcome.records:
-        return outcome.records, None, []
-    start = pair.proxy_at(outcome.start_ns)
-    try:
-        found = await admin.requests([r.id for r in outcome.records if r.sent_ns is not None])
-        records, notes = join(outcome.records, found)
-        inside = await admin.window(start + window.start_ns, start + window.end_ns)
-        whole = await admin.window(start, start + outcome.end_ns)
-    except AdminError as error:
-        return outcome.records, None, [f"energy not measured: {error}"]
-    energy = totals(inside, [r for r in records if window.holds(r.end_ns)])
-    if isinstance(energy, str):
-        return records, None, [*notes, f"energy not known: {energy}"]
-    off = conservation_note(whole, records) if alone else None
-    return records, energy, [*notes, *energy.notes, *([off] if off else [])]
 
 
 def plan(spec: Spec, level: float) -> tuple[Lengths, Pacer]:

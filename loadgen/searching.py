@@ -9,9 +9,10 @@ from loadgen.arrivals import make_arrivals
 from loadgen.attack import Attack, Outcome
 from loadgen.energy import ClockPair
 from loadgen.lengths import Lengths, parse_length
+from loadgen.metering import Server, read_clock, read_energy
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer
 from loadgen.records import Knee, Record
-from loadgen.runner import Part, Server, Session, label, no_collections, read_clock, read_energy
+from loadgen.runner import Part, Session, label, no_collections
 from loadgen.search import Limits, Probe, Search
 from loadgen.summary import Measured, generator_bound
 from loadgen.window import Window
@@ -127,7 +128,7 @@ class _Hunt:
         outcome = await attack.run()
         window = _window(probe, outcome)
         # The clocks were paired once: asking in between would disturb the next probe.
-        found = await read_energy(self.server.admin, self.pair, outcome, window, alone=False)
+        found = await read_energy(self.server, self.pair, outcome, window, alone=False)
         records, energy, notes = found
         part = Part(outcome, records, window, energy, [*self.notes, *notes])
         self.ended.append(_Ended(attack, probe.level, part))

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -20,6 +20,9 @@ from loadgen.slo import parse_duration
 from loadgen.sweep import parse_levels
 from loadgen.window import RULES
 from loadgen.workload import PATHS
+
+if TYPE_CHECKING:
+    from loadgen.runner import Session, View
 
 _EXIT = {"pass": 0, "fail": 1, "generator-bound": 3, "interrupted": 130}
 _USAGE = 2
@@ -85,6 +88,7 @@ def _parser(command: str) -> _Parser:
     add("--slo", metavar="SLO", help="[pNN:]metric=duration,... or 200ms")
     if many:
         add("--search", action="store_true", help="find the knee within --rate or --concurrency LO..HI")
+        add("--resume", type=Path, metavar="RUN", help="go on with an interrupted grid")
         add("--cool-down", default="0s", metavar="T", help="pause between points")
         add("--power-limits", metavar="W,..", help="each in turn, restored; --source nvml, root")
         add("--budget", default="82s", metavar="T", help="of a search: %(default)s")
@@ -118,6 +122,29 @@ def _parser(command: str) -> _Parser:
 
 def _config(command: str, argv: list[str]) -> Config:
     args = _parser(command).parse_args(argv)
+    spec = _resumed(args.resume) if command == "sweep" and args.resume else _spec(command, args)
+    for header in args.header:
+        if "=" not in header or "\n" in header or "\r" in header:
+            raise ValueError(f"--header {header!r}: write NAME=VALUE")
+    resume = args.resume if command == "sweep" else None
+    return Config(
+        spec=spec,
+        out=resume or args.out or Path(),
+        api_key=args.api_key,
+        headers=tuple(args.header),
+        json=args.json,
+        quiet=args.quiet,
+        resume=resume is not None,
+    )
+
+
+def _resumed(out: Path) -> Spec:
+    from loadgen.rundir import resumable  # noqa: PLC0415  # it draws as well
+
+    return msgspec.convert(resumable(out)[0].spec, Spec).check()
+
+
+def _spec(command: str, args: argparse.Namespace) -> Spec:
     search = command == "sweep" and args.search
     if search and args.rate is None and args.concurrency is None:
         args.rate = "1..100000"
@@ -133,10 +160,7 @@ def _config(command: str, argv: list[str]) -> Config:
         levels = (levels[0], levels[-1])
     if command == "run" and len(levels) != 1:
         raise ValueError(f"--{mode} with several levels is a sweep: loadgen sweep --{mode} ...")
-    for header in args.header:
-        if "=" not in header or "\n" in header or "\r" in header:
-            raise ValueError(f"--header {header!r}: write NAME=VALUE")
-    spec = Spec(
+    return Spec(
         command=command,  # type: ignore[arg-type]  # one of the two keys of main
         mode=mode,  # type: ignore[arg-type]
         levels=levels,
@@ -166,14 +190,6 @@ def _config(command: str, argv: list[str]) -> Config:
         search=search,
         budget_seconds=parse_duration(args.budget) if search else 82.0,
     ).check()
-    return Config(
-        spec=spec,
-        out=args.out or Path(),
-        api_key=args.api_key,
-        headers=tuple(args.header),
-        json=args.json,
-        quiet=args.quiet,
-    )
 
 
 def _duration(text: str | None, requests: int | None, command: str) -> float | None:
@@ -195,27 +211,53 @@ def _measure(command: str, argv: list[str]) -> int:
     from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
-    from loadgen.runner import Finished, Session, plan  # noqa: PLC0415
+    from loadgen.runner import Finished, plan  # noqa: PLC0415
 
     plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
     if config.spec.dataset:
         read_dataset(Path(config.spec.dataset))
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
+        session = _session(config, terminal)
         try:
-            finished: Finished = _run(Session(config, terminal).run())
+            finished: Finished = _run(session.run())
         except PreflightError as error:
             return _refuse(str(error))
         # After the run: drawing takes most of a second to import.
         from loadgen.rundir import save  # noqa: PLC0415
 
-        out = config.out if config.out != Path() else Path("runs") / finished.run.run_id
+        out = _out(config, session)
         save(out, finished.run, finished.records)
         terminal.finished(finished.run)
         terminal.say(f"results: {out}/report.html, run.json, curve.svg")
     if config.json:
         sys.stdout.write(encode_run(finished.run).decode())
     return exit_status(finished.run)
+
+
+def _out(config: Config, session: "Session") -> Path:
+    return config.out if config.out != Path() else Path("runs") / session.run_id
+
+
+def _session(config: Config, view: "View") -> "Session":
+    """A new one, or one that goes on from what its run directory holds."""
+    from loadgen.runner import Finished, Session  # noqa: PLC0415
+
+    session = Session(config, view)
+    if config.resume:
+        from loadgen.rundir import resumable  # noqa: PLC0415
+
+        run, records = resumable(config.out)
+        session = Session(config, view, run.run_id, list(run.points), records)
+
+    def keep_so_far(finished: Finished) -> None:
+        from loadgen.rundir import keep  # noqa: PLC0415  # it imports what draws
+
+        keep(_out(config, session), finished.run, finished.records)
+
+    if config.spec.command == "sweep" and not config.spec.search:
+        session.save = keep_so_far
+    return session
 
 
 def exit_status(run: Run) -> int:

@@ -133,6 +133,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...] = ()
     json: bool = False
     quiet: bool = False
+    resume: bool = False
 
     def header_lines(self) -> bytes:
         """Complete header lines of every request."""

@@ -11,6 +11,7 @@ import msgspec
 from proxy.schema import Parts
 
 SCHEMA = 1
+INTERRUPTED = "interrupted: only a part of this point"
 Verdict = Literal["pass", "fail", "generator-bound", "interrupted"]
 
 

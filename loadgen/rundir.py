@@ -2,23 +2,31 @@
 
 from pathlib import Path
 
+import msgspec
 import zstandard
 
 from loadgen.flat import points_csv
 from loadgen.plot import draw
-from loadgen.records import Record, Run, decode_records, decode_run, encode_records, encode_run
+from loadgen.records import INTERRUPTED, Record, Run, decode_records, decode_run, encode_records, encode_run
 from loadgen.report import report_html
 
 RUN = "run.json"
 REQUESTS = "requests.jsonl.zst"
 
 
-def save(out: Path, run: Run, records: list[Record]) -> None:
-    """Write everything; the directory is made."""
+def keep(out: Path, run: Run, records: list[Record]) -> None:
+    """Write what was measured, each file whole or not at all; the directory is made."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / RUN).write_bytes(encode_run(run))
     packed = zstandard.ZstdCompressor(level=6).compress(encode_records(records))
-    (out / REQUESTS).write_bytes(packed)
+    for name, data in ((REQUESTS, packed), (RUN, encode_run(run))):
+        part = out / f"{name}.part"
+        part.write_bytes(data)
+        part.replace(out / name)
+
+
+def save(out: Path, run: Run, records: list[Record]) -> None:
+    """Write everything."""
+    keep(out, run, records)
     # From what was written, not from memory: a later rebuild has nothing else.
     rebuild(out, *load(out))
 
@@ -29,6 +37,16 @@ def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None
         (out / f"curve.{kind}").write_bytes(draw(run, kind))
     (out / "points.csv").write_bytes(points_csv(run))
     (html or out / "report.html").write_bytes(report_html(run, records))
+
+
+def resumable(out: Path) -> tuple[Run, list[Record]]:
+    """A sweep that was not over: its whole points and their requests; raises ``ValueError`` if it was."""
+    run, records = load(out)
+    if run.verdict != "interrupted" or run.spec.get("command") != "sweep" or run.spec.get("search"):
+        raise ValueError(f"--resume {out}: only a sweep over a grid that was interrupted can go on")
+    points = [point for point in run.points if INTERRUPTED not in point.notes]
+    kept = [record for record in records if record.point < len(points)]
+    return msgspec.structs.replace(run, points=points), kept
 
 
 def load(out: Path) -> tuple[Run, list[Record]]:

@@ -6,7 +6,7 @@ import gc
 import platform
 import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,9 +23,9 @@ from loadgen.lengths import Lengths, parse_length
 from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
 from loadgen.preflight import find_model, try_one
-from loadgen.records import EnergyTotals, Knee, Point, Record, Run, Verdict
+from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.summary import Measured, summarize
-from loadgen.sweep import best_index
+from loadgen.sweep import best_index, level_of
 from loadgen.traces import read_trace
 from loadgen.vision import parse_size
 from loadgen.window import Window, steady_window
@@ -73,6 +73,7 @@ class Session:
     records: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    save: Callable[[Finished], None] | None = None
     _attack: Attack | None = None
     _items: Sequence[Item] = ()
 
@@ -99,7 +100,7 @@ class Session:
             await client.close()
             if admin is not None:
                 await admin.close()
-        return self._finished(model, knee)
+        return self.finished(model, knee)
 
     async def _measure(self, server: Server) -> Knee | None:
         spec = self.config.spec
@@ -140,13 +141,20 @@ class Session:
             self._attack.interrupt()
 
     async def _grid(self, server: Server, power_limit: float | None) -> None:
-        for level in self.config.spec.levels:
+        spec = self.config.spec
+        done = {(level_of(point), point.power_limit_watts) for point in self.points}
+        for level in spec.levels:
+            if (level, power_limit) in done:
+                continue
             if self.points and not self.interrupted:
-                await asyncio.sleep(self.config.spec.cool_down_seconds)
+                await asyncio.sleep(spec.cool_down_seconds)
             if self.interrupted:
                 return
             with no_collections():
                 await self._point(server, len(self.points), level, power_limit)
+            # A run that is killed can be taken up where it was.
+            if self.save is not None and len(self.points) < len(spec.levels) * max(1, len(spec.power_limits)):
+                self.save(self.finished(server.model, None, over=False))
 
     async def _point(self, server: Server, number: int, level: float, power_limit: float | None) -> None:
         spec = self.config.spec
@@ -160,7 +168,8 @@ class Session:
         concurrency = int(level) if spec.mode == "concurrency" else None
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
         records, energy, notes = await read_energy(server, pair, outcome, window)
-        part = Part(outcome, records, window, energy, [*why, *notes], power_limit)
+        cut = [INTERRUPTED] if outcome.interrupted else []
+        part = Part(outcome, records, window, energy, [*cut, *why, *notes], power_limit)
         self.view.point_ended(self.keep(server, attack, level, part))
 
     def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:
@@ -200,14 +209,15 @@ class Session:
         self.points.append(point)
         return point
 
-    def _finished(self, model: str, knee: Knee | None) -> Finished:
+    def finished(self, model: str, knee: Knee | None, *, over: bool = True) -> Finished:
+        """The run as it stands; one that is not ``over`` can be resumed."""
         spec = msgspec.structs.replace(self.config.spec, model=model)
         run = Run(
             run_id=self.run_id,
             spec=msgspec.to_builtins(spec),
             seed=spec.seed,
             versions=versions(),
-            verdict=verdict(spec, self.points, knee, interrupted=self.interrupted),
+            verdict=verdict(spec, self.points, knee, interrupted=self.interrupted or not over),
             best=best_index(self.points, knee),
             points=self.points,
             notes=self.notes,

@@ -114,6 +114,31 @@ async def test_ctrl_c_saves_what_there_is(server: TruthServer, tmp_path: Path) -
     assert len(records) > 3
 
 
+async def test_an_interrupted_sweep_is_resumed(server: TruthServer, tmp_path: Path) -> None:
+    argv = ("sweep", "--concurrency", "1,2,3", "--duration", "0.6s", "--url", server.url)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadgen.cli", *argv, "--admin-url", NOWHERE, "--out", str(tmp_path),
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while b"2 at once: started" not in await process.stdout.readline():
+        pass
+    process.send_signal(15)
+    await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    before, _ = load(tmp_path)
+    code, _, err = await loadgen("sweep", "--resume", str(tmp_path))
+    assert (code, err) == (0, "")
+    run, records = load(tmp_path)
+    assert [p.concurrency for p in run.points] == [1, 2, 3]
+    assert run.points[0] == before.points[0]
+    assert run.run_id == before.run_id
+    assert {r.point for r in records} == {0, 1, 2}
+    code, _, err = await loadgen("sweep", "--resume", str(tmp_path))
+    assert code == 2
+    assert "interrupted" in err
+
+
 async def test_unknown_model_and_wrong_path_are_diagnosed(server: TruthServer) -> None:
     code, _, err = await loadgen("--rate", "1", "--url", server.url, "--model", "nope")
     assert (code, err.count("\n")) == (2, 1)

@@ -93,24 +93,29 @@ def _attribute(arguments: Sequence[str]) -> int:
     return run(given.timeline, given.policy, given.out)
 
 
-def _devices(arguments: Sequence[str]) -> int:
-    parser = _parser("devices")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--devices", default="auto", help="indices or UUIDs, comma-separated")
-    parser.add_argument("--source", default="auto", help="as of serve")
-    given = parser.parse_args(arguments)
-    from proxy.devices import run  # noqa: PLC0415 - may load a driver's library
-
-    return run(MeterConfig(source=given.source, devices=given.devices), sys.stdout, as_json=given.json)
-
-
-def _agent(arguments: Sequence[str]) -> int:
-    parser = _parser("agent")
-    parser.add_argument("--listen", default="127.0.0.1:9009", help="HOST:PORT")
-    parser.add_argument("--agent-token", default=os.environ.get("JOULEPROXY_AGENT_TOKEN"))
+def _energy_parser(command: str) -> _Parser:
+    """What is said of energy sources, as of serve."""
+    parser = _parser(command)
     parser.add_argument("--devices", default="auto", help="indices or UUIDs, comma-separated")
     parser.add_argument("--source", default="auto", help="as of serve")
     parser.add_argument("--host-energy", default="off", choices=OPTIONS["host_energy"].choices)
+    parser.add_argument("--agent-token", default=os.environ.get("JOULEPROXY_AGENT_TOKEN"))
+    return parser
+
+
+def _devices(arguments: Sequence[str]) -> int:
+    parser = _energy_parser("devices")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = vars(parser.parse_args(arguments))
+    as_json = given.pop("json")
+    from proxy.devices import run  # noqa: PLC0415 - may load a driver's library
+
+    return run(MeterConfig(**given), sys.stdout, as_json=as_json)
+
+
+def _agent(arguments: Sequence[str]) -> int:
+    parser = _energy_parser("agent")
+    parser.add_argument("--listen", default="127.0.0.1:9009", help="HOST:PORT")
     given = vars(parser.parse_args(arguments))
     listen = parse_address(given.pop("listen"))
     from proxy.agent import run  # noqa: PLC0415 - the other commands need none of it

@@ -16,7 +16,7 @@ TIMELINE_VERSION: Final = 1
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings.
 
-    ``kind`` is ``gpu`` or ``host``: what a host's CPUs and memory use is a second account.
+    ``kind`` is what computes (``gpu``, ``cpu``) or ``host``: what CPUs and memory use is a second account.
     """
 
     id: str

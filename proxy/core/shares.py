@@ -60,6 +60,8 @@ def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> st
     end = track.end_ns
     for account in accounts:
         first, closed = account.series_start_ns, account.closed_ns
+        if first is None:
+            first = account.series.first_ns  # nothing is closed yet, so nothing was forgotten
         if first is None or first > track.start_ns:
             return "before_first_sample"
         if final and end is not None and closed is not None and closed < end:

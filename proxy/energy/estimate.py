@@ -36,7 +36,9 @@ class EstimateSource:
     def open(self) -> list[Found]:
         """Look once; raises :class:`SensorError` where the kernel does not tell utilisation."""
         self._last = self._times()
-        device = Device("cpu0", "CPUs of this host (estimate)", source=self.name, gain_error=_ERROR)
+        device = Device(
+            "cpu0", "CPUs of this host (estimate)", source=self.name, gain_error=_ERROR, kind="cpu"
+        )
         reading = f"utilisation, {self._idle_w:g} W to a stated {self._full_w:g} W"
         return [Found(device, reading, None, None, ("an ESTIMATE, not a measurement",))]
 

@@ -24,7 +24,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 _LOG = logging.getLogger(__name__)
 _POLL_NS: Final = NS_PER_MS // 4
 _BRIEF_NS: Final = 2 * NS_PER_MS
-_FOLLOW_NS: Final = 400 * NS_PER_MS  # how often the edges of one of the counters are looked at;
+_FOLLOW_NS: Final = 500 * NS_PER_MS  # how often the edges of one of the counters are looked at;
 _EAGER_NS: Final = 4 * NS_PER_SECOND  # at first at each tick, until all edges are known well
 
 Callback = Callable[[list[Sample]], None]

@@ -133,7 +133,7 @@ def test_each_of_eight_counters_has_its_own_edges(tmp_path: Path) -> None:
 
 
 def test_after_a_driver_reload_the_new_edges_are_found(tmp_path: Path) -> None:
-    clock = Ticking(9 * NS_PER_SECOND)
+    clock = Ticking(14 * NS_PER_SECOND)
     samples: list[Sample] = []
     with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=500)], 0) as standin:
 

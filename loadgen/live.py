@@ -12,6 +12,7 @@ from loadgen.attack import Progress
 from loadgen.records import Point, Run
 from loadgen.runner import View
 from loadgen.table import COLUMNS, cells, headline
+from proxy.schema import not_measured
 from proxy.units import NS_PER_SECOND
 
 _STYLES = {"met": "green", "missed": "red", "generator!": "bold red"}
@@ -84,8 +85,10 @@ class Terminal(View):
         for number, point in enumerate(run.points, start=1):
             for note in point.notes if run.knee is None else ():
                 self._console.print(Text(f"point {number}: {note}", style="dim"))
-        if any("simulated" in (p.energy_source or "") for p in run.points):
-            self._console.print(Text("energy is SIMULATED: not a measurement", style="bold yellow"))
+        reasons = {not_measured(p.energy_source) for p in run.points}
+        if reasons != {None} and reasons:
+            what = "SIMULATED" if "simulated" in reasons else "an ESTIMATE"
+            self._console.print(Text(f"energy is {what}: not a measurement", style="bold yellow"))
         self._console.print(Text(headline(run), style="bold"))
 
     def say(self, text: str) -> None:

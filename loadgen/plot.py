@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from loadgen.records import Point, Run
 from loadgen.slo import parse_slo
 from loadgen.sweep import frontier, level_of, qualifies
+from proxy.schema import not_measured
 
 __all__ = ["BAD", "BEST", "FLOOR", "GOOD", "INK", "SOFT", "Axes", "draw", "plain_ticks", "point_name", "svg"]
 
@@ -83,8 +84,10 @@ def _title(figure: Figure, run: Run) -> None:
         fontweight="bold",
     )
     sources = {p.energy_source for p in run.points if p.energy_source}
-    simulated = any("simulated" in source for source in sources)
-    text = "simulated device: not a measurement" if simulated else ", ".join(sorted(sources))
+    reasons = {not_measured(source) for source in sources} - {None}
+    simulated = bool(reasons)
+    what = "simulated device" if "simulated" in reasons else "estimate"
+    text = f"{what}: not a measurement" if simulated else ", ".join(sorted(sources))
     if text:
         figure.text(
             0.988,

@@ -7,6 +7,7 @@ from loadgen import charts
 from loadgen.plot import draw
 from loadgen.records import Record, Run
 from loadgen.table import COLUMNS, cells, headline
+from proxy.schema import not_measured
 
 _CSS = """
 body{font:15px/1.5 system-ui,sans-serif;color:#17212b;max-width:1100px;margin:2.5em auto;padding:0 1em}
@@ -51,9 +52,9 @@ def _picture(title: str, picture: bytes | None) -> str:
 
 
 def _banner(run: Run) -> str:
-    if any("simulated" in (p.energy_source or "") for p in run.points):
-        return "<p><b>Simulated device: joules and watts here are not a measurement.</b></p>"
-    return ""
+    reasons = {not_measured(p.energy_source) for p in run.points}
+    what = "Simulated device" if "simulated" in reasons else "Estimate" if "estimate" in reasons else None
+    return f"<p><b>{what}: joules and watts here are not a measurement.</b></p>" if what else ""
 
 
 def _table(run: Run) -> str:

@@ -25,6 +25,11 @@ ROUTES: Final = (
 )
 
 
+def not_measured(source: str | None) -> str | None:
+    """``simulated`` or ``estimate`` where (a part of) a source is no measurement; None where it is one."""
+    return next((word for word in ("simulated", "estimate") if word in (source or "")), None)
+
+
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Where the joules of one request went; the sum is the request's joules.
 

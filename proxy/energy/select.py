@@ -50,14 +50,13 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
     """
     if config.devices == "none" or config.source == "none":
         return Choice((), ("energy: none asked for; records will say unknown",))
-    asked = list(split_sources(config.source))
-    if config.host_energy != "off":
-        asked.append(("rapl", ""))
     opened: list[Opened] = []
     lines: list[str] = []
     try:
-        for kind, argument in asked:
+        for kind, argument in split_sources(config.source):
             opened += _open(config, kind, argument, environ, lines)
+        if config.host_energy != "off" and not _has_host(opened):
+            opened += _open(config, "rapl", "", environ, lines)
         _refuse_twins(opened)
     except ConfigError:
         Choice(tuple(opened)).close()
@@ -85,6 +84,11 @@ def _open(
         lines.append(f"energy: tried {error}")
         lines.append("energy: no source; requests are served, their records will say unknown")
         return []
+
+
+def _has_host(opened: Sequence[Opened]) -> bool:
+    """Whether a host's own use is measured already: by a Grace Hopper's module, an agent, a named source."""
+    return any(found.device.kind == "host" for one in opened for found in one.found)
 
 
 def _refuse_twins(opened: Sequence[Opened]) -> None:

@@ -5,6 +5,7 @@ import pytest
 from proxy.core.events import Sample
 from proxy.energy.estimate import EstimateSource
 from proxy.energy.meter import SensorError
+from proxy.schema import not_measured
 
 
 def _stat(path: Path, user: int, idle: int) -> None:
@@ -45,3 +46,10 @@ def test_says_what_would_be_right(argument: str) -> None:
 def test_a_host_that_does_not_tell_its_utilisation(tmp_path: Path) -> None:
     with pytest.raises(SensorError, match="cannot read utilisation"):
         EstimateSource("cpu=200", tmp_path / "none").open()
+
+
+def test_records_and_reports_can_tell_it_from_a_measurement() -> None:
+    assert not_measured("nvml+estimate") == "estimate"
+    assert not_measured("agent:nvml-simulated") == "simulated"
+    assert not_measured("nvml") is None
+    assert not_measured(None) is None

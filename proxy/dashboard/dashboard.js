@@ -120,7 +120,9 @@ function term(t) {
 const empty = (columns, text) => `<tr><td class="empty" colspan="${columns}">${text}</td></tr>`;
 
 function show(s) {
-  $("simulated").hidden = !s.simulated;
+  const estimate = !s.simulated && (s.source || "").includes("estimate");
+  $("simulated").hidden = !s.simulated && !estimate;
+  if (estimate) $("simulated").textContent = "ESTIMATE \u2014 these joules are not a measurement";
   $("where").textContent = s.source ? `source ${s.source} · policy ${s.policy}` : "no energy source: joules are unknown";
   const watts = tiles(s);
   const last = points.length ? points[points.length - 1][0] : 0;

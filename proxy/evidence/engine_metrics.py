@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 _RUNNING: Final = "vllm:num_requests_running"
 _WAITING: Final = "vllm:num_requests_waiting"
 _TOKENS: Final = "vllm:generation_tokens_total"
+_NAMES: Final = (_RUNNING, _WAITING, _TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class Unseen:
 def parse_metrics(page: str) -> EngineState | None:
     """The state on a metrics page; None where it is no vLLM's. Raises ``ValueError`` for what is no page."""
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(page):
+    lines = [line for line in page.split("\n") if line.startswith(_NAMES)]  # a page has a thousand others
+    for family in text_string_to_metric_families("\n".join(lines)):
         for sample in family.samples:
-            if sample.name in {_RUNNING, _WAITING, _TOKENS}:
+            if sample.name in _NAMES:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     if _RUNNING not in sums:
         return None

@@ -22,8 +22,8 @@ def test_a_page_of_vllm_is_summed_over_its_engines() -> None:
 
 def test_another_page_is_no_vllms_and_nonsense_is_an_error() -> None:
     assert parse_metrics("# TYPE up gauge\nup 1\n") is None
-    with pytest.raises(ValueError, match="Invalid"):
-        parse_metrics("{{{ 1\n")
+    with pytest.raises(ValueError, match="could not convert"):
+        parse_metrics("vllm:num_requests_running many\n")
 
 
 def test_all_of_it_ours() -> None:

@@ -17,6 +17,7 @@ jouleproxy: measures the joules of each request to an OpenAI-compatible model se
   jouleproxy serve --config jouleproxy.toml     settings from a file
   jouleproxy demo                               simulated GPU and engine: nothing else needed
   jouleproxy attribute TIMELINE [--policy P] [--out F]   joules of a recorded timeline, as JSON lines
+  jouleproxy explain LEDGER|TIMELINE [--against OTHER]   where the joules go; why two runs differ
   jouleproxy devices [--json]                   what can be measured here
   jouleproxy agent --listen HOST:PORT           serve this host's energy samples to proxies elsewhere
 
@@ -93,6 +94,17 @@ def _attribute(arguments: Sequence[str]) -> int:
     return run(given.timeline, given.policy, given.out)
 
 
+def _explain(arguments: Sequence[str]) -> int:
+    parser = _parser("explain")
+    parser.add_argument("run", type=Path, help="a ledger file or a timeline, .zst if compressed")
+    parser.add_argument("--against", type=Path, help="another, to say why they differ")
+    parser.add_argument("--policy", choices=OPTIONS["policy"].choices, default=OPTIONS["policy"].default)
+    given = parser.parse_args(arguments)
+    from proxy.explain import run  # noqa: PLC0415 - numpy is not for every command
+
+    return run(given.run, given.against, given.policy)
+
+
 def _energy_parser(command: str) -> _Parser:
     """What is said of energy sources, as of serve."""
     parser = _parser(command)
@@ -117,7 +129,11 @@ def _agent(arguments: Sequence[str]) -> int:
     parser = _energy_parser("agent")
     parser.add_argument("--listen", default="127.0.0.1:9009", help="HOST:PORT")
     given = vars(parser.parse_args(arguments))
-    listen = parse_address(given.pop("listen"))
+    where = given.pop("listen")
+    try:
+        listen = parse_address(where)
+    except ConfigError as error:
+        raise ConfigError(f"--listen {where!r}: must be HOST:PORT, as 127.0.0.1:9009 ({error})") from error
     from proxy.agent import run  # noqa: PLC0415 - the other commands need none of it
 
     return run(MeterConfig(**given), listen)
@@ -136,6 +152,7 @@ def _demo(arguments: Sequence[str]) -> int:
 _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "attribute": _attribute,
+    "explain": _explain,
     "devices": _devices,
     "agent": _agent,
     "demo": _demo,

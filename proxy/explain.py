@@ -1,0 +1,289 @@
+"""``jouleproxy explain``: where the joules of a run went, and why two runs differ.
+
+A run is a ledger file (``--ledger``) or a timeline (``--record``), told apart by their first line. A timeline
+is attributed first, so it also has its devices' accounts. Two runs are compared by joules per output token:
+the difference is split exactly among the parts, and the prompt's into how much was asked and what it cost.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from proxy.core.attribution import Attributor
+from proxy.core.events import Arrive, End
+from proxy.core.ledger import with_share
+from proxy.core.timeline import TimelineError, TimelineReader
+from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from proxy.timeline_file import FileError, read_blocks
+from proxy.units import NS_PER_SECOND, seconds_from_ns
+
+PARTS: Final = Parts.__struct_fields__
+_MOST: Final = 5  # rows of the dearest requests
+
+
+@dataclass(slots=True)
+class Run:
+    """The records of a run; ``accounts`` of its devices, where it is a timeline."""
+
+    name: str
+    records: list[RequestEnergy]
+    accounts: list[DeviceAccount] = field(default_factory=list)
+    torn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the requests that are wholly known and have output tokens. Joules, tokens, seconds."""
+
+    requests: int
+    joules: float
+    parts: dict[str, float]  # empty where the policy knows none
+    output_tokens: int
+    computed_tokens: int  # of prompts, less those the engine had cached
+    at_once: float | None  # mean number of requests running
+
+    def per_token(self, joules: float) -> float:
+        """Joules per output token."""
+        return joules / self.output_tokens
+
+
+def load(path: Path, policy: str) -> Run:
+    """Read a ledger or a timeline; raises ``OSError``, :class:`FileError`."""
+    if path.suffix != ".zst":
+        with path.open("rb") as file:
+            if b'"request_id"' in file.readline():
+                return _ledger(path)
+    try:
+        return _timeline(path, policy)
+    except TimelineError as error:
+        raise FileError(f"{path}:{error.line}: {error.reason}") from error
+
+
+def _ledger(path: Path) -> Run:
+    """Torn lines are passed over: a crash leaves one, and what follows is whole."""
+    records, torn = [], None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                records.append(decode_request(line))
+            except msgspec.ValidationError as error:
+                raise FileError(f"{path}:{number}: not a record: {error}") from error
+            except msgspec.DecodeError:
+                torn = number
+    return Run(path.name, records, torn=torn)
+
+
+def _timeline(path: Path, policy: str) -> Run:
+    reader, core = TimelineReader(), Attributor(policy=policy)
+    run = Run(path.name, [])
+    open_: dict[str, RequestEnergy] = {}
+    for events in read_blocks(path, reader):
+        for event in events:
+            match event:
+                case Arrive():
+                    open_[event.request] = _begun(event)
+                case End() if event.request in open_:
+                    open_[event.request] = _ended(open_[event.request], event)
+            core.feed(event)
+        _collect(run, core, open_)
+    core.flush()
+    _collect(run, core, open_)
+    run.accounts, run.torn = core.accounts(), reader.torn
+    return run
+
+
+def _collect(run: Run, core: Attributor, open_: dict[str, RequestEnergy]) -> None:
+    for share in core.drain():
+        run.records.append(with_share(open_.pop(share.request), share))
+
+
+def _begun(arrive: Arrive) -> RequestEnergy:
+    return RequestEnergy(
+        request_id=arrive.request,
+        route=arrive.route,
+        model=arrive.model,
+        backend=arrive.backend,
+        tenant=arrive.tenant,
+        start_unix_ns=arrive.t_ns,
+    )
+
+
+def _ended(record: RequestEnergy, end: End) -> RequestEnergy:
+    return msgspec.structs.replace(
+        record,
+        status=end.status,
+        duration_s=seconds_from_ns(end.t_ns - record.start_unix_ns),
+        prompt_tokens=end.prompt_tokens,
+        cached_tokens=end.cached_tokens,
+        output_tokens=end.completion_tokens,
+    )
+
+
+def totals(records: list[RequestEnergy]) -> Totals | None:
+    """Sums of what is known; None where there is nothing to divide by."""
+    known = [r for r in records if r.unknown is None and r.joules is not None and r.output_tokens]
+    if not known:
+        return None
+    parts = {}
+    if all(r.parts is not None for r in known):
+        parts = {name: sum(getattr(r.parts, name) for r in known) for name in PARTS}
+    lived = [(r.start_unix_ns, r.duration_s) for r in known if r.duration_s is not None]
+    span = max((s + d * NS_PER_SECOND for s, d in lived), default=0) - min((s for s, _ in lived), default=0)
+    return Totals(
+        len(known),
+        sum(r.joules or 0.0 for r in known),
+        parts,
+        sum(r.output_tokens or 0 for r in known),
+        sum((r.prompt_tokens or 0) - (r.cached_tokens or 0) for r in known),
+        sum(d for _, d in lived) * NS_PER_SECOND / span if span > 0 else None,
+    )
+
+
+def describe(run: Run) -> Iterator[str]:
+    """Lines on one run."""
+    reasons = Counter(r.unknown for r in run.records if r.unknown is not None)
+    said = {r.source for r in run.records if r.source} | {a.source for a in run.accounts if a.source}
+    sources = ", ".join(sorted(said)) or "not said"
+    unknown = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    yield f"{run.name}: {len(run.records)} requests, energy source {sources}"
+    if unknown:
+        yield f"  energy not, or not wholly, known: {unknown}"
+    for account in run.accounts:
+        yield (
+            f"  {account.device}: {account.measured_joules:.6g} J measured = requests "
+            f"{account.requests_joules:.6g} + idle {account.idle_joules:.6g} + unattributed "
+            f"{account.unattributed_joules:.6g}" + (f"; {len(account.gaps)} gaps" if account.gaps else "")
+        )
+    total = totals(run.records)
+    if total is None:
+        yield "  no request has both known joules and output tokens: nothing to explain"
+        return
+    at_once = "" if total.at_once is None else f", {total.at_once:.3g} at once"
+    yield (
+        f"  {total.requests} known: {total.joules:.6g} J, {total.joules / total.requests:.4g} J/request, "
+        f"{total.per_token(total.joules):.4g} J/output token{at_once}"
+    )
+    if total.parts:
+        yield "  where they go:"
+        for name, joules in total.parts.items():
+            yield f"    {name:8} {joules:12.6g} J {100 * joules / (total.joules or 1.0):6.2f} %"
+    else:
+        yield "  the policy of these records knows no parts"
+    yield from _groups(run.records)
+    yield from _dearest(run.records)
+
+
+def _groups(records: list[RequestEnergy]) -> Iterator[str]:
+    for title, of in (("model", lambda r: r.model), ("tenant", lambda r: r.tenant)):
+        yield from _group(title, records, of)
+
+
+def _group(
+    title: str, records: list[RequestEnergy], of: Callable[[RequestEnergy], str | None]
+) -> Iterator[str]:
+    names = {of(record) for record in records}
+    if len(names) < 2:
+        return
+    yield f"  by {title}:"
+    for name in sorted(names, key=str):
+        total = totals([record for record in records if of(record) == name])
+        if total is not None:
+            each = total.per_token(total.joules)
+            yield f"    {name or '-':24} {total.joules:12.6g} J {each:10.4g} J/output token"
+
+
+def _dearest(records: list[RequestEnergy]) -> Iterator[str]:
+    known = sorted((r for r in records if r.joules is not None), key=lambda r: -(r.joules or 0.0))
+    yield "  the dearest requests:"
+    for r in known[:_MOST]:
+        tokens = f"{r.prompt_tokens or '-'} prompt, {r.output_tokens or '-'} output tokens"
+        yield f"    {r.request_id:24} {r.joules:12.6g} J  {tokens}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One row of a comparison: joules per output token of it here and there, and what made the difference."""
+
+    name: str
+    here: float
+    there: float
+    why: str = ""
+
+
+def causes(here: Totals, there: Totals) -> list[Cause]:
+    """The difference in joules per output token, part by part; the rows add up to it."""
+    if not here.parts or not there.parts:
+        return []
+    found = []
+    for name in PARTS:
+        ours, theirs = here.per_token(here.parts[name]), there.per_token(there.parts[name])
+        why = {"static": _batching, "prefill": _prompts}.get(name)
+        found.append(Cause(name, ours, theirs, why(here, there) if why else ""))
+    return found
+
+
+def _batching(here: Totals, there: Totals) -> str:
+    if here.at_once is None or there.at_once is None:
+        return ""
+    return (
+        f"{here.at_once:.3g} requests at once, there {there.at_once:.3g}: who shares a step shares its cost"
+    )
+
+
+def _prompts(here: Totals, there: Totals) -> str:
+    asked, theirs = here.computed_tokens / here.output_tokens, there.computed_tokens / there.output_tokens
+    if not here.computed_tokens or not there.computed_tokens:
+        return f"{asked:.3g} computed prompt tokens each, there {theirs:.3g}"
+    price = there.parts["prefill"] / there.computed_tokens
+    amount = (asked - theirs) * price
+    rest = here.per_token(here.parts["prefill"]) - there.per_token(there.parts["prefill"]) - amount
+    return (
+        f"{asked:.3g} computed prompt tokens each, there {theirs:.3g}: {amount:+.3g} by their number, "
+        f"{rest:+.3g} by their price"
+    )
+
+
+def compare(run: Run, other: Run) -> Iterator[str]:
+    """Lines on why the first costs another amount per output token than the second."""
+    here, there = totals(run.records), totals(other.records)
+    if here is None or there is None:
+        yield "not comparable: one of them has no request with known joules and output tokens"
+        return
+    ours, theirs = here.per_token(here.joules), there.per_token(there.joules)
+    change = f" ({100 * (ours / theirs - 1):+.1f} %)" if theirs else ""
+    yield (
+        f"{run.name} takes {ours:.4g} J/output token, {other.name} {theirs:.4g}: {ours - theirs:+.4g}{change}"
+    )
+    found = causes(here, there)
+    for cause in found:
+        row = f"  {cause.name:8} {cause.here:10.4g} {cause.there:10.4g} {cause.here - cause.there:+10.4g}"
+        yield f"{row}  {cause.why}".rstrip()
+    if not found:
+        yield "  no parts to compare: a policy that knows them is steps or tokens"
+
+
+def run(path: Path, other: Path | None, policy: str) -> int:
+    """The command: exit status 0, or 2 with ``file:line: reason`` on stderr."""
+    try:
+        runs = [load(one, policy) for one in (path, other) if one is not None]
+    except FileError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or path}: {error.strerror or error}")
+    for one in runs:
+        if one.torn is not None:
+            sys.stderr.write(f"{one.name}:{one.torn}: a torn line was passed over\n")
+    lines = [line for one in runs for line in describe(one)]
+    lines += compare(*runs) if len(runs) == 2 else []
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _fail(reason: str) -> int:
+    sys.stderr.write(f"{reason}\n")
+    return 2

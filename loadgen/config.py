@@ -82,17 +82,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--seed {self.seed}: must be 0 or more")
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ValueError(f"--max-in-flight {self.max_in_flight}: must be at least 1")
+        self._check_kinds()
+        if self.search:
+            self._check_search()
+        return self
+
+    def _check_kinds(self) -> None:
         if self.picture is not None:
             parse_size(self.picture, "--picture")
         if not 1 <= self.turns <= _MOST_TURNS:
             raise ValueError(f"--turns {self.turns}: must be from 1 to {_MOST_TURNS}")
         if self.turns > 1 and (self.endpoint != "chat" or self.dataset):
             raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
+        if self.source not in {"proxy", "nvml"}:
+            raise ValueError(f"--source {self.source!r}: proxy or nvml")
         if self.power_limits and (self.search or self.source != "nvml"):
             raise ValueError("--power-limits: a grid on this machine's GPUs, with --source nvml")
-        if self.search:
-            self._check_search()
-        return self
 
     def _check_search(self) -> None:
         if not self.slo:

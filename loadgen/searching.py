@@ -20,7 +20,7 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 _LOOK_S = 0.25
 _LOOK_AT_MOST = 4000
-_STRIKES = 2
+_STRIKES = 4
 _SETTLE_AT_MOST_S = 15.0
 _SETTLE_LOOK_S = 0.02
 _WARM_CONNECTIONS = 64

@@ -1,0 +1,204 @@
+"""``loadgen [run]`` and ``loadgen sweep``: their options, as a table, and the run they ask for."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn
+
+import msgspec
+
+from loadgen.config import Config, Spec
+from loadgen.slo import parse_duration
+from loadgen.sweep import parse_levels
+from loadgen.window import RULES
+from loadgen.workload import PATHS
+
+USAGE: Final = 2
+_EXAMPLES = """examples:
+  loadgen --rate 32 --slo 200ms                       open loop, Poisson, judged
+  loadgen --concurrency 64 --slo ttft=200ms,tpot=50ms closed loop
+  loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
+  loadgen sweep --search --slo p95:ttft=200ms         the highest rate within the SLO, by itself
+  loadgen report RUN | loadgen compare A B            rebuild a report; what changed, and its joules
+  loadgen selfcheck                                   what this client can be believed for here
+exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line that says what would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2."""
+        self.exit(USAGE, f"loadgen: {message} (see loadgen --help)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One option; without a metavar it is a switch. ``only`` names the command that has it."""
+
+    name: str
+    metavar: str | None
+    help: str
+    default: Any = None
+    kind: Any = str
+    only: Literal["run", "sweep"] | None = None
+
+
+_COMMON = (
+    _Option("--slo", "SLO", "[pNN:]metric=duration,... or 200ms; ttft, tpot, itl, e2e"),
+    _Option("--search", None, "find the knee, within --rate or --concurrency LO..HI", only="sweep"),
+    _Option("--url", "URL", "the server or proxy: %(default)s", "http://127.0.0.1:9000"),
+    _Option("--admin-url", "URL", "the proxy's joules: %(default)s", "http://127.0.0.1:9001"),
+    _Option("--duration", "T", "of each point: 30s, 10s in a sweep"),
+    _Option("--endpoint", "E", ", ".join(PATHS), "chat"),
+    _Option("--model", "NAME", "the server's first by default"),
+    _Option("--input", "LEN", "tokens: 512, uniform:1..9, lognormal:300,1", "128"),
+    _Option("--output", "LEN", "likewise", "64"),
+    _Option("--dataset", "FILE", "JSONL of OpenAI's or ShareGPT's shape"),
+    _Option("--out", "DIR", "run directory, runs/ID by default", kind=Path),
+    _Option("--json", None, "run.json on standard output"),
+    _Option("--help-all", None, "more: arrivals, energy source, workloads, limits, resuming"),
+)
+_RARE = (
+    _Option("--source", "S", "proxy, or nvml: this machine's GPUs without one", "proxy"),
+    _Option("--requests", "N", "of each point", kind=int),
+    _Option("--warmup", "W", f"{', '.join(RULES)} or 10s", "auto"),
+    _Option("--arrivals", "A", "poisson, constant, gamma:CV, ramp:A..B, sine:D,P, trace:FILE", "poisson"),
+    _Option("--prefix-share", "X", "shared part of prompts, 0..1", 0.0, float),
+    _Option("--turns", "N", "conversations of N turns", 1, int),
+    _Option("--picture", "WxH", "vision input, or size of images and videos"),
+    _Option("--natural-output", None, "answers may end early (no ignore_eos)"),
+    _Option("--no-stream", None, "whole answers; e2e only"),
+    _Option("--max-in-flight", "N", "cap of an open loop; said when it binds", kind=int),
+    _Option("--drain", "T", "wait for the last answers: %(default)s", "30s"),
+    _Option("--seed", "S", "%(default)s", 0, int),
+    _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
+    _Option("--header", "K=V", "more headers"),
+    _Option("--quiet", None, "no progress, no table"),
+    _Option("--budget", "T", "of a search: %(default)s", "82s", only="sweep"),
+    _Option("--resume", "RUN", "go on with an interrupted grid", kind=Path, only="sweep"),
+    _Option("--cool-down", "T", "pause between points: %(default)s", "0s", only="sweep"),
+    _Option("--power-limits", "W,..", "each in turn, restored; needs --source nvml and root", only="sweep"),
+)
+
+
+def _parser(command: str, *, everything: bool) -> Parser:
+    many = command == "sweep"
+    parser = Parser(
+        prog="loadgen sweep" if many else "loadgen",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=22),
+        description="Load an OpenAI-compatible server; judge latency, goodput and joules.",
+        epilog=_EXAMPLES,
+        usage="%(prog)s (--rate R | --concurrency N) [options]",
+        allow_abbrev=False,
+    )
+    levels = ": 1..64 or 1,2,4" if many else ""
+    parser.add_argument("--rate", metavar="R", help="open loop, requests/s" + levels)
+    parser.add_argument("--concurrency", metavar="N", help="closed loop, requests in flight" + levels)
+    for option in (*_COMMON, *_RARE):
+        if option.only in {None, command}:
+            _add(parser, option, shown=everything or option in _COMMON)
+    parser.set_defaults(api_key=os.environ.get("OPENAI_API_KEY"), header=[])
+    return parser
+
+
+def _add(parser: Parser, option: _Option, *, shown: bool) -> None:
+    text = option.help if shown else argparse.SUPPRESS
+    if option.name == "--help-all":
+        parser.add_argument(option.name, action="help", help=text)
+    elif option.metavar is None:
+        parser.add_argument(option.name, action="store_true", help=text)
+    elif option.name == "--header":
+        parser.add_argument(option.name, action="append", metavar=option.metavar, help=text)
+    else:
+        parser.add_argument(
+            option.name, metavar=option.metavar, default=option.default, type=option.kind, help=text
+        )
+
+
+def read_config(command: str, argv: list[str]) -> Config:
+    """What was asked for; raises ``ValueError`` naming the option and what would be right."""
+    args = _parser(command, everything="--help-all" in argv).parse_args(argv)
+    spec = _resumed(args.resume) if command == "sweep" and args.resume else _spec(command, args)
+    for header in args.header:
+        if "=" not in header or "\n" in header or "\r" in header:
+            raise ValueError(f"--header {header!r}: write NAME=VALUE")
+    resume = args.resume if command == "sweep" else None
+    return Config(
+        spec=spec,
+        out=resume or args.out or Path(),
+        api_key=args.api_key,
+        headers=tuple(args.header),
+        json=args.json,
+        quiet=args.quiet,
+        resume=resume is not None,
+    )
+
+
+def _resumed(out: Path) -> Spec:
+    from loadgen.rundir import resumable  # noqa: PLC0415  # it draws as well
+
+    return msgspec.convert(resumable(out)[0].spec, Spec).check()
+
+
+def _spec(command: str, args: argparse.Namespace) -> Spec:
+    search = command == "sweep" and args.search
+    if search and args.rate is None and args.concurrency is None:
+        args.rate = "1..100000"
+    if (args.rate is None) == (args.concurrency is None):
+        raise ValueError("say one of --rate R (open loop) and --concurrency N (closed loop)")
+    mode = "rate" if args.rate is not None else "concurrency"
+    levels = parse_levels(
+        args.rate if mode == "rate" else args.concurrency,
+        f"--{mode}",
+        whole=mode == "concurrency",
+    )
+    if search:
+        levels = (levels[0], levels[-1])
+    if command == "run" and len(levels) != 1:
+        raise ValueError(f"--{mode} with several levels is a sweep: loadgen sweep --{mode} ...")
+    return Spec(
+        command=command,  # type: ignore[arg-type]  # one of the two keys of main
+        mode=mode,  # type: ignore[arg-type]
+        levels=levels,
+        url=args.url,
+        admin_url=args.admin_url,
+        endpoint=args.endpoint,
+        model=args.model,
+        requests=args.requests,
+        duration_seconds=_duration(args.duration, args.requests, command),
+        warmup=args.warmup,
+        arrivals=args.arrivals,
+        input=args.input,
+        output=args.output,
+        exact_output=not args.natural_output,
+        prefix_share=args.prefix_share,
+        stream=not args.no_stream,
+        slo=args.slo,
+        seed=args.seed,
+        max_in_flight=args.max_in_flight,
+        drain_seconds=parse_duration(args.drain),
+        source=args.source,
+        power_limits=_limits(args.power_limits) if command == "sweep" else (),
+        cool_down_seconds=parse_duration(args.cool_down) if command == "sweep" else 0.0,
+        dataset=args.dataset,
+        turns=args.turns,
+        picture=args.picture,
+        search=search,
+        budget_seconds=parse_duration(args.budget) if search else 82.0,
+    ).check()
+
+
+def _duration(text: str | None, requests: int | None, command: str) -> float | None:
+    if text is None:
+        return (10.0 if command == "sweep" else 30.0) if requests is None else None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"--duration {error}") from None
+
+
+def _limits(text: str | None) -> tuple[float, ...]:
+    return parse_levels(text, "--power-limits", whole=False) if text else ()

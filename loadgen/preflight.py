@@ -9,9 +9,19 @@ from loadgen.lengths import Fixed, Lengths
 from loadgen.vision import parse_size
 from loadgen.workload import PATHS, Style, Workload
 
+_LONGEST = 200
+
 
 class PreflightError(Exception):
     """The run cannot start; the text says what to do."""
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
 
 
 class _Model(msgspec.Struct):
@@ -71,11 +81,21 @@ async def try_one(client: Client, config: Config, model: str) -> None:
             " try --endpoint, --model or --url"
         )
     if code not in range(200, 300):
-        raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens")
+        said = _message(body)
+        raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens{said}")
     answer = new_answer(work)
     answer.feed(body, 1)
     if wrong := answer.outcome():
         raise PreflightError(f"{spec.url}{path}: {wrong}")
+
+
+def _message(body: bytes) -> str:
+    """The server's own words, where it says them as OpenAI does."""
+    try:
+        words = msgspec.json.decode(body, type=_Refusal).error.message
+    except msgspec.MsgspecError:
+        return ""
+    return ": " + " ".join(words.split())[:_LONGEST]
 
 
 def _check_auth(code: int, url: str) -> None:

@@ -8,6 +8,7 @@ from loadgen.preflight import PreflightError, find_model, try_one
 from loadgen.truthserver import Truth, TruthServer
 from tests.loadgen.test_client import answering
 
+REFUSAL = b'{"error": {"message": "no\\n such field"}}'
 CONFIG = Config(
     spec=Spec(command="run", mode="rate", levels=(1.0,), url="http://host", admin_url="http://admin"),
     out=Path(),
@@ -40,6 +41,10 @@ async def test_what_to_do_is_said(answer: bytes, says: str) -> None:
     [
         (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "--endpoint"),
         (b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "HTTP 500"),
+        (
+            b"HTTP/1.1 400 No\r\ncontent-length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL),
+            "HTTP 400 to a request of 4 tokens: no such field",
+        ),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "finish reason"),
     ],
 )

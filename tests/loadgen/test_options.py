@@ -1,0 +1,53 @@
+import pytest
+
+from loadgen.options import read_config
+
+
+def shown(capsys: pytest.CaptureFixture[str], command: str, flag: str) -> list[str]:
+    with pytest.raises(SystemExit) as stop:
+        read_config(command, [flag])
+    assert stop.value.code == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_help_fits_a_screen_and_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, command, "--help")
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 100
+    assert "examples:" in lines
+    everything = shown(capsys, command, "--help-all")
+    assert any("--arrivals" in line for line in everything)
+    assert any("--resume" in line for line in everything) == (command == "sweep")
+
+
+def test_a_search_has_ends_not_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-2")
+    config = read_config("sweep", ["--search", "--slo", "1s", "--header", "a=b", "--header", "c=d"])
+    assert config.spec.levels == (1.0, 100_000.0)
+    assert config.spec.mode == "rate"
+    assert config.api_key == "sk-2"
+    assert config.headers == ("a=b", "c=d")
+    closed = read_config("sweep", ["--search", "--slo", "1s", "--concurrency", "2..40", "--budget", "1m"])
+    assert (closed.spec.levels, closed.spec.budget_seconds) == ((2.0, 40.0), 60.0)
+
+
+def test_durations_by_command() -> None:
+    assert read_config("run", ["--rate", "1"]).spec.duration_seconds == 30
+    assert read_config("sweep", ["--rate", "1"]).spec.duration_seconds == 10
+    assert read_config("run", ["--rate", "1", "--requests", "5"]).spec.duration_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--rate 1 --turns 0", "1 to 100"),
+        ("--rate 1 --turns 2 --endpoint completions", "--endpoint chat"),
+        ("--rate 1 --picture big", "512x512"),
+        ("--rate 1 --source cpu", "proxy or nvml"),
+        ("--rate 1 --power-limits 300", "--source nvml"),
+    ],
+)
+def test_what_does_not_go_together(words: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        read_config("sweep", words.split())

@@ -47,6 +47,11 @@ class Tally:
         return len(self.outside[0]) if self.outside else 0
 
     @property
+    def most_outside(self) -> float:
+        """Requests outside the objective that most are outside of."""
+        return max((float(outside.sum()) for outside in self.outside), default=0.0)
+
+    @property
     def text(self) -> str:
         """The share within, for people."""
         if not self.count:

@@ -106,6 +106,8 @@ class Search:
             return
         self._patience = 1
         self._backlog = found.misses(self.slo)
+        if probe.kind == "ramp" and found.most_outside < _FEW:
+            self._backlog = False  # one slow request among few is no queue; it stays in the estimate
         if found.service_s and (not self._backlog or not self._service_s):
             self._service_s = found.service_s
         if self._backlog:

@@ -82,6 +82,17 @@ def test_failures_are_outside() -> None:
     assert "even 1 is outside" in end.reason
 
 
+def test_one_slow_request_among_few_ends_nothing() -> None:
+    one = search()
+    probe = one.next()
+    assert isinstance(probe, Probe)
+    cold = [record(1, scheduled=10**9, first=2 * 10**9), record(2, scheduled=2 * 10**9)]
+    one.done(probe, 3.0, cold, 3.0)
+    up = one.next()
+    assert isinstance(up, Probe)
+    assert (up.level, up.kind) == (2, "ramp")
+
+
 def test_a_queue_is_let_go_before_the_next_probe_and_wasted_time_counts() -> None:
     one = search(low=8)
     probe = one.next()

@@ -98,6 +98,11 @@ class Engine:
         """Whether there is nothing to do."""
         return not self._running and not self._waiting
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return min(self.limits.max_model_len, self.cache.blocks * BLOCK)
+
     def decoding(self) -> Iterator[Job]:
         """The jobs that get a token in every step, the longest running first."""
         return (job for job in self._running.values() if job.joined is not None)
@@ -108,8 +113,7 @@ class Engine:
 
     def refusal(self, job: Job) -> str | None:
         """Why the job cannot be taken: ``length`` (it never fits), ``queue`` (full), or None."""
-        limit = min(self.limits.max_model_len, self.cache.blocks * BLOCK)
-        if job.prompt_tokens + job.output_tokens > limit:
+        if job.prompt_tokens + job.output_tokens > self.longest:
             return "length"
         most = self.limits.max_waiting
         if most is not None and len(self._waiting) >= most:

@@ -106,10 +106,10 @@ def _from_run_point(point: _RunPoint) -> Point | None:
     return Point(point.concurrency, tokens, each, point.watts, rate, gap)
 
 
-def write(setting: Setting, points: Sequence[Point], folder: Path) -> Path:
+def write(setting: Setting, points: Sequence[Point], folder: Path, origin: str) -> Path:
     """Fit and write one profile."""
     path = folder / f"{file_name(setting)}.toml"
-    path.write_text(toml(groupfit.fit(setting, points)), "utf-8")
+    path.write_text(toml(groupfit.fit(setting, points, origin)), "utf-8")
     return path
 
 
@@ -123,14 +123,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder for profiles")
     parser.add_argument("--roofline", type=Path, help="file for the constants of all points together")
     parser.add_argument("--only", default="", help="only settings whose profile's name contains this")
-    parser.add_argument("--model", help="of a run.json")
-    parser.add_argument("--parameters", type=float, help="of a run.json: 8e9")
-    parser.add_argument("--active", type=float, help="of a run.json; default: all parameters")
+    parser.add_argument("--source", help="what the profiles say the points are; default: the published table")
+    add_model_options(parser)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that describe a model and its GPUs."""
+    parser.add_argument("--model", help="its name")
+    parser.add_argument("--parameters", type=float, help="in all: 8e9")
+    parser.add_argument("--active", type=float, help="a token; default: all parameters")
     parser.add_argument("--precision", choices=sorted(WEIGHT_BYTES), default="bfloat16")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="H100")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--task", choices=sorted(_SUFFIXES), default="lm-arena-chat")
-    return parser
+
+
+def setting_of(given: argparse.Namespace) -> Setting | None:
+    """The setting these options describe; None without a name or parameters."""
+    if given.model is None or given.parameters is None:
+        return None
+    active = given.active or given.parameters
+    model = Model(given.model, given.parameters, active, given.precision)
+    return Setting(model, given.task, given.gpu, given.gpus)
+
+
+def _groups(given: argparse.Namespace) -> dict[Setting, list[Point]]:
+    """The points of a table, or of a run; raises :class:`TableError`."""
+    if given.table.suffix != ".json":
+        return read(given.table)
+    setting = setting_of(given)
+    if setting is None:
+        raise TableError(f"{given.table}: a run needs --model and --parameters")
+    return {setting: from_run(given.table)}
 
 
 def main() -> int:
@@ -140,13 +165,7 @@ def main() -> int:
     if given.out is None and given.roofline is None:
         parser.error("--out or --roofline is needed")
     try:
-        if given.table.suffix == ".json":
-            if given.model is None or given.parameters is None:
-                parser.error("a run.json needs --model and --parameters")
-            model = Model(given.model, given.parameters, given.active or given.parameters, given.precision)
-            groups = {Setting(model, given.task, given.gpu, given.gpus): from_run(given.table)}
-        else:
-            groups = read(given.table)
+        groups = _groups(given)
     except TableError as error:
         sys.stderr.write(f"fit: {error}\n")
         return 2
@@ -155,11 +174,13 @@ def main() -> int:
         source = f"fitted to {count} points of {len(groups)} settings in {given.table.name}"
         given.roofline.write_text(constants_toml(roofline.fit(groups.items()), source), "utf-8")
         sys.stdout.write(f"written: {given.roofline}\n")
+    own = f"own run {given.table}" if given.table.suffix == ".json" else groupfit.PUBLISHED
+    origin = given.source or own
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
         for setting, points in groups.items():
             if given.only in file_name(setting):
-                sys.stdout.write(f"written: {write(setting, points, given.out)}\n")
+                sys.stdout.write(f"written: {write(setting, points, given.out, origin)}\n")
                 sys.stdout.flush()
     return 0
 

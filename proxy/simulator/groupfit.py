@@ -20,6 +20,7 @@ from proxy.simulator.published import Point, Setting
 from proxy.simulator.roofline import mean_context, typical_prompts
 from proxy.simulator.truth_to_data import TARGETS, compare
 
+PUBLISHED: Final = "ML.ENERGY Leaderboard v3 (arXiv 2601.22076)"
 _CACHE_BANDWIDTH: Final = 0.8  # of the data sheet's, for reading keys and values
 _MOST_CONTEXT: Final = 0.6  # of what grows with the streams, at most so much is reading their context
 # Power while prompts are computed, in terms of the highest mean power published for the setting: the tables
@@ -74,7 +75,7 @@ class _Found:
     error: float
 
 
-def fit(setting: Setting, points: Sequence[Point], rounds: int = 4) -> Profile:
+def fit(setting: Setting, points: Sequence[Point], origin: str = PUBLISHED, rounds: int = 4) -> Profile:
     """The profile closest to the points as simulated, of those found with and without a jump."""
     jumps: list[int | None] = [None]
     if len(points) >= _POINTS_FOR_JUMP:
@@ -84,7 +85,8 @@ def fit(setting: Setting, points: Sequence[Point], rounds: int = 4) -> Profile:
         if best.error < plain.error - _WORTH:
             jumps.append(best.graph_streams)
     tried = [found for jump in jumps for found in _rounds(setting, points, jump, rounds)]
-    return min(tried, key=lambda found: found[0])[1]
+    best_of_all = min(tried, key=lambda found: found[0])[1]
+    return replace(best_of_all, source=_source(setting, points, origin))
 
 
 def _rounds(
@@ -181,13 +183,12 @@ def _profile(setting: Setting, points: Sequence[Point], found: _Found) -> Profil
         seconds=costs[0],
         joules=costs[1],
         limits=replace(held, kv_tokens=max(held.kv_tokens, round(_KEPT * points[-1].batch * context))),
-        source=_source(setting, points),
     )
 
 
-def _source(setting: Setting, points: Sequence[Point]) -> str:
+def _source(setting: Setting, points: Sequence[Point], origin: str) -> str:
     return (
         f"fitted to {len(points)} points of {setting.model.name}, {setting.task}, on {setting.gpus} "
-        f"{setting.gpu}: ML.ENERGY Leaderboard v3 (arXiv 2601.22076). Assumed: prompts of "
+        f"{setting.gpu}: {origin}. Assumed: prompts of "
         f"{workload(setting.task).prompt_tokens} tokens, idle power, the split of context from decode."
     )

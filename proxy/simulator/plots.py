@@ -58,7 +58,8 @@ def _grid(chosen: Sequence[Outcome], title: str, path: Path) -> None:
 def _panel(ax: Axes, outcome: Outcome) -> None:
     batch = [point.batch for point in outcome.points]
     ax.plot(batch, [1 / each.joules_per_token for each in outcome.predicted.ours], **_PREDICTED)  # type: ignore[arg-type]
-    ax.plot(batch, [1 / each.joules_per_token for each in outcome.fitted.ours], **_OURS)  # type: ignore[arg-type]
+    if outcome.fitted is not None:
+        ax.plot(batch, [1 / each.joules_per_token for each in outcome.fitted.ours], **_OURS)  # type: ignore[arg-type]
     ax.plot(batch, [1 / point.joules_per_token for point in outcome.points], **_THEIRS)  # type: ignore[arg-type]
     ax.set_xscale("log", base=2)
     ax.set_ylim(bottom=0)

@@ -1,8 +1,9 @@
 """``python -m proxy.simulator.report TABLE --docs docs``: how true the simulator is to published points.
 
 Simulates every published point twice: with the fitted profile of its setting, and with one predicted from
-parameters alone by constants that were fitted without that model. Writes the table into ``simulator.md``
-between its marks, and the plots of ours over theirs beside it.
+parameters alone by constants that were fitted without that model. A setting of which there is no profile is
+only predicted, by the package's constants: it was not among those they were fitted to. Writes the table
+into ``simulator.md`` between its marks, and the plots of ours over theirs beside it.
 """
 
 import argparse
@@ -30,71 +31,84 @@ Groups = dict[Setting, list[Point]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A setting with its points, and the errors of the fitted and of the predicted profile."""
+    """A setting, its points, and the errors of the fitted profile, if any, and of the predicted one."""
 
     setting: Setting
     points: Sequence[Point]
-    fitted: Errors
+    fitted: Errors | None
     predicted: Errors
 
     @property
     def met(self) -> bool:
         """Whether all four medians of the fitted profile are within the targets."""
-        return bool((self.fitted.medians <= TARGETS).all())
+        return self.fitted is not None and bool((self.fitted.medians <= TARGETS).all())
 
 
 def outcomes(groups: Groups, say: Callable[[str], None]) -> list[Outcome]:
-    """Every setting of a table that has a profile; ``say`` hears of each one."""
+    """Every setting of a table; ``say`` hears of each one."""
     known = set(names())
     without: dict[str, roofline.Constants] = {}
     found = []
     for setting, points in groups.items():
-        name = fit.file_name(setting)
-        if name not in known:
-            say(f"{name}: no profile, left out")
-            continue
-        model = setting.model.name
-        if model not in without:
-            without[model] = roofline.fit((s, p) for s, p in groups.items() if s.model.name != model)
+        name, model = fit.file_name(setting), setting.model.name
         work = workload(setting.task)
-        predicted = compare(roofline.predict(setting, without[model]), work, points)
-        found.append(Outcome(setting, points, compare(load(name), work, points), predicted))
-        say(f"{name}: {_percent(found[-1].fitted.medians)}; predicted {_percent(predicted.medians)}")
+        fitted = compare(load(name), work, points) if name in known else None
+        if fitted is None:
+            constants = roofline.load()
+        else:
+            if model not in without:
+                without[model] = roofline.fit((s, p) for s, p in groups.items() if s.model.name != model)
+            constants = without[model]
+        predicted = compare(roofline.predict(setting, constants), work, points)
+        found.append(Outcome(setting, points, fitted, predicted))
+        own = "no profile" if fitted is None else _percent(fitted.medians)
+        say(f"{name}: {own}; predicted {_percent(predicted.medians)}")
     return found
 
 
 def table(found: Sequence[Outcome]) -> str:
     """The Markdown between the marks."""
-    met = sum(outcome.met for outcome in found)
-    count = len(found)
-    points = sum(len(outcome.points) for outcome in found)
     head = ["setting", "points", *NAMES, "all within", *(f"{name}, predicted" for name in NAMES)]
     lines = [
-        f"{count} settings, {points} points. Median error over a setting's batch sweep, targets "
-        f"{_percent(TARGETS)} for {', '.join(NAMES)}: **{met} of {count} settings meet all four**; "
-        + "; ".join(
-            f"{name} {sum(o.fitted.medians[i] <= TARGETS[i] for o in found)}" for i, name in enumerate(NAMES)
-        )
-        + f". Median of the settings' medians: {_percent(_middle([o.fitted for o in found]))}.",
-        "",
+        *_fitted_summary(found),
         "Predicted from parameters alone, with constants fitted without that model: medians over all points "
         f"{_percent(_pooled([o.predicted for o in found]))} (target 25 % each); settings within 25 %: "
         + ", ".join(
             f"{name} {sum(o.predicted.medians[i] <= PREDICTED_TARGET for o in found)}"
             for i, name in enumerate(NAMES)
         )
-        + f" of {count}.",
+        + f" of {len(found)}.",
         "",
         "| " + " | ".join(head) + " |",
         "|---|" + "---:|" * (len(head) - 1),
     ]
     for outcome in sorted(found, key=lambda o: fit.file_name(o.setting)):
         cells = [fit.file_name(outcome.setting), str(len(outcome.points))]
-        cells += [_cell(e, t) for e, t in zip(outcome.fitted.medians, TARGETS, strict=True)]
-        cells += ["yes" if outcome.met else "no"]
+        if outcome.fitted is None:
+            cells += ["-"] * (len(NAMES) + 1)
+        else:
+            cells += [_cell(e, t) for e, t in zip(outcome.fitted.medians, TARGETS, strict=True)]
+            cells += ["yes" if outcome.met else "no"]
         cells += [_cell(e, PREDICTED_TARGET) for e in outcome.predicted.medians]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _fitted_summary(found: Sequence[Outcome]) -> list[str]:
+    fitted = [outcome.fitted for outcome in found if outcome.fitted is not None]
+    if not fitted:
+        return []
+    points = sum(len(outcome.points) for outcome in found if outcome.fitted is not None)
+    met = sum(outcome.met for outcome in found)
+    each = "; ".join(
+        f"{name} {sum(errors.medians[i] <= TARGETS[i] for errors in fitted)}" for i, name in enumerate(NAMES)
+    )
+    return [
+        f"{len(fitted)} settings, {points} points. Median error over a setting's batch sweep, targets "
+        f"{_percent(TARGETS)} for {', '.join(NAMES)}: **{met} of {len(fitted)} settings meet all four**; "
+        f"{each}. Median of the settings' medians: {_percent(_middle(fitted))}.",
+        "",
+    ]
 
 
 def _middle(errors: Sequence[Errors]) -> Floats:

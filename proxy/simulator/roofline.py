@@ -68,6 +68,7 @@ def terms(setting: Setting) -> list[Term]:
         Term("experts fp8", "experts", expert_bytes / bandwidth if fp8 else 0.0),
         Term("operations", "decode", 2 * model.active / flops),
         Term(f"stream {setting.gpu}", "decode", _US10),
+        Term("stream layers", "decode", layers * _US10),
         Term("context", "context", shape(model).kv_bytes / bandwidth),
         Term("prompt", "prefill", 2 * model.active / flops),
         Term("picture", "prefill", _MS / prompt if many else 0.0),

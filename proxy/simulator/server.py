@@ -40,7 +40,7 @@ class Server(WebApp[Job, Plan]):
         self.engine = Engine(profile)
         self.metrics = Metrics(profile.model)
         super().__init__(Runner(self.engine, self.metrics, profile.idle_watts, draw), fault)
-        self._longest = min(profile.limits.max_model_len, profile.limits.kv_tokens)
+        self._longest = self.engine.longest
 
     def routes(self) -> list[web.RouteDef]:
         """Chat, completions, models, metrics."""

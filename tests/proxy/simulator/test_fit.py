@@ -55,6 +55,11 @@ def test_own_runs_are_points(tmp_path: Path) -> None:
     found = fit.from_run(path)
     assert [p.batch for p in found] == [p.batch for p in points()]
     assert found[0].output_tokens == pytest.approx(400)
+    words = ("--model", "tiny-8b", "--parameters", "8e9", "--out", str(tmp_path))
+    assert run(str(path), *words).returncode == 0
+    assert "own run" in load(str(tmp_path / "h100-tiny-8b.toml")).source
+    lacking = run(str(path), "--out", str(tmp_path))
+    assert (lacking.returncode, "needs --model and --parameters" in lacking.stderr) == (2, True)
     path.write_text(json.dumps({"points": []}))
     with pytest.raises(TableError, match="no point has"):
         fit.from_run(path)

@@ -14,9 +14,9 @@ def test_every_chunk_is_whole_and_the_pixels_are_all_there() -> None:
         assert struct.unpack_from(">I", data, at + 8 + size)[0] == zlib.crc32(kind + body)
         chunks[kind] = body
         at += 12 + size
-    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    assert list(chunks) == [b"IHDR", b"PLTE", b"IDAT", b"IEND"]
     assert struct.unpack(">II", chunks[b"IHDR"][:8]) == (40, 30)
-    assert len(zlib.decompress(chunks[b"IDAT"])) == 30 * (1 + 3 * 40)
+    assert len(zlib.decompress(chunks[b"IDAT"])) == 30 * (1 + 5)
 
 
 def test_large_images_are_small_files() -> None:

@@ -21,10 +21,17 @@ def test_a_page_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
         report.put(page, "new")
 
 
-def test_settings_without_a_profile_are_left_out_and_said(tmp_path: Path) -> None:
+def test_models_of_no_profile_are_predicted(tmp_path: Path) -> None:
     said: list[str] = []
-    assert report.outcomes(read(table(tmp_path / "t.csv")), said.append) == []
-    assert said == ["h100-tiny-8b: no profile, left out"]
+    (outcome,) = report.outcomes(read(table(tmp_path / "t.csv")), said.append)
+    assert outcome.fitted is None
+    assert (outcome.predicted.medians < 0.5).all()
+    assert said[0].startswith("h100-tiny-8b: no profile; predicted ")
+    text = report.table([outcome])
+    assert "| h100-tiny-8b | 6 | - | - | - | - | - |" in text
+    assert "settings meet all four" not in text
+    (path,) = plots.draw([outcome], tmp_path)
+    assert path.stat().st_size > 5_000
 
 
 @pytest.mark.skipif(not TABLE.exists(), reason=f"no published table: {TABLE} (JOULEPROXY_MLENERGY)")
@@ -37,6 +44,7 @@ def test_the_default_profile_is_true_to_the_published_sweep(tmp_path: Path) -> N
     found = report.outcomes(chosen | _others(), lambda _: None)
     h100 = next(outcome for outcome in found if outcome.setting.gpu == "H100")
     assert h100.met
+    assert h100.fitted is not None
     per_joule = [1 / each.joules_per_token for each in h100.fitted.ours]
     batches = [point.batch for point in h100.points]
     assert batches[int(np.argmax(per_joule))] == 512, "tokens/J peak at 512 of 768, as published"

@@ -24,11 +24,15 @@ from proxy.core.sizes import Chunks
 
 @dataclass(frozen=True, slots=True)
 class Clustered:
-    """Of each event (E,): its step, the stream's event before it (-1: none); the order by stream."""
+    """Of each event (E,): its step, the stream's event before it (-1: none); the order by stream.
+
+    ``stamps`` (B,): when each step ended.
+    """
 
     burst: Ints
     previous: Ints
     order: Ints
+    stamps: Floats
 
 
 def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Clustered:
@@ -50,4 +54,20 @@ def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Cluste
             passed = np.round(steps_passed(t, expected, previous))
             apart = np.where(chunks.uncertain, np.maximum(passed, 1.0), apart)
         burst = locked(t, stream, apart)
-    return Clustered(burst, previous, order)
+        if chunks.uncertain.any():
+            return Clustered(burst, previous, order, _means(t, burst))
+    return Clustered(burst, previous, order, _earliest(t, burst))
+
+
+def _earliest(t: Floats, burst: Ints) -> Floats:
+    """Delays are never negative: the first to come is nearest to the step's end."""
+    if not len(t):
+        return np.empty(0)
+    stamps = np.full(int(burst.max()) + 1, np.inf)
+    np.minimum.at(stamps, burst, t)
+    return np.maximum.accumulate(stamps)
+
+
+def _means(t: Floats, burst: Ints) -> Floats:
+    """Where chunks may have gone to a wrong step, the first to come may be another's."""
+    return np.asarray(np.bincount(burst, t) / np.bincount(burst), dtype=float)

@@ -37,6 +37,7 @@ class _Events:
     previous: Ints
     is_first: Ints  # of its request
     emitted: Floats  # tokens of its request before it
+    stamps: Floats  # (B,) ends of the steps
 
 
 def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Work:
@@ -46,7 +47,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     until = group.view(end_ns)[1]
     events = _events(group, tracks, requests, start_ns, until, habits)
     group.step_seconds = habits.step_seconds
-    stamps = _stamps(events)
+    stamps = events.stamps
     begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
     entries = _entries(events, requests, begins, stamps, habits, (end_ns - start_ns) / 1e9)
     return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
@@ -63,13 +64,12 @@ def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
         missing[[track.slot for track in everyone]] = missing_tokens(group, everyone)
         chunks = chunks_of(outputs.tokens, outputs.slot, missing, streams.chunks)
         found = clustered(t, outputs.slot, chunks, habits)
-        stamps = np.bincount(found.burst, t) / np.bincount(found.burst) if len(t) else np.empty(0)
-        joined = np.zeros(len(stamps), bool)
+        joined = np.zeros(len(found.stamps), bool)
         # A stream's next token comes in the next step: between the two there was none.
         again = np.flatnonzero((found.previous >= 0) & (chunks.counted == 1.0))
         again = again[found.burst[again] - found.burst[found.previous[again]] == 1]
         joined[found.burst[again]] = True
-        reveal(group, hidden, Clock(stamps, joined), habits.step_seconds)
+        reveal(group, hidden, Clock(found.stamps, joined), habits.step_seconds)
 
 
 def _events(
@@ -89,7 +89,7 @@ def _events(
     held = sized(chunks, request, found.burst, found.previous)
     is_first = np.flatnonzero((found.previous < 0) & (t == requests.first[request]))
     emitted = _emitted(held, request, found.order, requests)
-    return _Events(t, request, held, found.burst, found.previous, is_first, emitted)
+    return _Events(t, request, held, found.burst, found.previous, is_first, emitted, found.stamps)
 
 
 def _emitted(tokens: Floats, request: Ints, order: Ints, requests: Requests) -> Floats:
@@ -100,13 +100,6 @@ def _emitted(tokens: Floats, request: Ints, order: Ints, requests: Requests) -> 
     emitted = np.empty(len(tokens))
     emitted[order] = running[:-1] + (requests.before - running[begin])[sorted_request]
     return emitted
-
-
-def _stamps(events: _Events) -> Floats:
-    """When each burst was, (B,): the mean of its events."""
-    if not len(events.t):
-        return np.empty(0)
-    return np.asarray(np.bincount(events.burst, events.t) / np.bincount(events.burst), dtype=float)
 
 
 def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) -> Floats:

@@ -18,7 +18,7 @@ from proxy.core.outputs import NEVER, Streams
 from proxy.core.policies import Block, policy_named
 from proxy.core.shares import Share, share_of
 from proxy.core.tracks import Charge, Group, Track
-from proxy.core.work import Work, share
+from proxy.core.work import Work, rounding, share
 from proxy.schema import DeviceAccount, ModelTerms
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
@@ -62,6 +62,7 @@ class Attributor:
         self._groups: dict[tuple[str, ...], Group] = {}
         self._streams = Streams()
         self._slots = _Slots()
+        self._looks_at_outputs = self.policy.needs_usage
         self._tracks: dict[str, tuple[Track, Group]] = {}
         self._young: dict[str, Track] = {}  # running, and not yet older than settle_s
         self._ended: dict[str, Track] = {}  # ended, and not yet final
@@ -82,10 +83,11 @@ class Attributor:
             return
         self._now = t_ns
         if type(event) is Output:
-            tokens = event.tokens
-            self._outputs.extend((t_ns, self._slots[event.request], -1 if tokens is None else tokens))
-            if len(self._outputs) >= _BATCH:
-                self._take_outputs()
+            if self._looks_at_outputs:
+                tokens = event.tokens
+                self._outputs.extend((t_ns, self._slots[event.request], -1 if tokens is None else tokens))
+                if len(self._outputs) >= _BATCH:
+                    self._take_outputs()
             return
         match event:
             case Sample():
@@ -247,17 +249,20 @@ class Attributor:
         )
         model.learned_ns = end
         rows = zip(here, totals, split.terms, split.scales, split.misfits, strict=True)
-        for (_, tracks, work), total, terms, scale, misfit in rows:
-            dealt = share(work, total, terms, scale, misfit)
-            joules = dealt.parts.sum(axis=1)
+        hands = [share(work, *row) for (_, _, work), *row in rows]
+        granted = float(split.requests.sum())
+        exact = rounding(granted, sum(float(dealt.parts.sum()) for dealt in hands))
+        for (_, tracks, _), dealt in zip(here, hands, strict=True):
+            parts = dealt.parts * exact
+            joules = parts.sum(axis=1)
             for index in np.flatnonzero(dealt.life + joules).tolist():
                 track = tracks[index]
                 charge = track.charges.setdefault(account.device, Charge())
                 charge.add(
                     float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]), model.youth
                 )
-                track.parts += dealt.parts[index]
-        account.book(edges, measured, split.requests, outside)
+                track.parts += parts[index]
+        account.book(edges, measured, split.requests if exact else np.zeros_like(measured), outside)
         account.outside.forget(end)
         account.series.forget(end)
 

@@ -88,6 +88,7 @@ class Attributor:
                 self._outputs.extend((t_ns, self._slots[event.request], -1 if tokens is None else tokens))
                 if len(self._outputs) >= _BATCH:
                     self._take_outputs()
+                    self._give_up_silent(t_ns)
             return
         match event:
             case Sample():
@@ -132,7 +133,9 @@ class Attributor:
         self._young.pop(end.request, None)
         if self._measured(track):
             self._ended[end.request] = track
+            self._give_up_silent(end.t_ns)
         else:
+            self._take_outputs()  # before the slot is another's
             self._finish(track)
 
     def _step(self, step: Step) -> None:
@@ -175,13 +178,20 @@ class Attributor:
         account = self._accounts.get(sample.device)
         if account is None:
             account = self._accounts[sample.device] = Account(sample.device)
-        edge = account.series.feed(sample)
-        for other in self._accounts.values():
-            last = other.series.last_ns
-            if last is not None and sample.t_ns - last > self._stale_ns:
-                other.series.lose(sample.t_ns, "no_samples")
-                edge = True
-        if edge:
+        if account.series.feed(sample):
+            self._close_what_is_ripe()
+        self._give_up_silent(sample.t_ns)
+
+    def _give_up_silent(self, t_ns: int) -> None:
+        """The time of a sensor that has long been silent is a gap: nobody waits for its windows."""
+        silent = [
+            account.series
+            for account in self._accounts.values()
+            if account.series.last_ns is not None and t_ns - account.series.last_ns > self._stale_ns
+        ]
+        for series in silent:
+            series.lose(t_ns, "no_samples")
+        if silent:
             self._close_what_is_ripe()
 
     def _measured(self, track: Track) -> list[Account]:

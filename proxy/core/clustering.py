@@ -41,7 +41,7 @@ def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Cluste
     previous = previous_of_stream(stream, order)
     apart = steps_apart(t, chunks.counted, previous)
     pace = paces(t, apart, previous)
-    known = np.isfinite(pace)
+    known = pace > 0.0  # chunks read at once have one stamp
     if known.any():
         step_seconds = float(np.median(pace[known]))
         habits.gap_seconds = separating_gap(t, step_seconds)

@@ -120,9 +120,11 @@ class EnergySeries:
         self._edge_j.append(joules)
 
     def lose(self, t_ns: int, reason: str) -> None:
-        """Give up waiting for readings until ``t_ns``: a gap from the last edge."""
+        """Give up waiting for readings until ``t_ns``: a gap from the last edge, or a longer one."""
         start = self._edge_t[-1]
         if t_ns > start:
+            if self._silent == reason and self.gaps and self.gaps[-1].end_ns == start:
+                start = self.gaps.pop().start_ns
             self.gaps.append(Gap(start, t_ns, reason))
             self._silent = reason
             self._push(t_ns, self._edge_j[-1])

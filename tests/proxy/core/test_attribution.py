@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.core.attribution import Attributor, Share
-from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span, Step
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -193,3 +193,73 @@ def test_measured_but_not_closed_yet_is_said() -> None:
     (account,) = attributor.window(0, S // 10)
     assert account.open_joules == pytest.approx(10.0)
     assert account.measured_joules == 0.0
+
+
+def test_engine_steps_and_spans_are_evidence_where_they_come() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    events = steady(300, 30)
+    for number in range(10):
+        name, t_ns = f"r{number}", (2 * number + 1) * S
+        events.append(Arrive(t_ns, name, "chat", "m", False, GPU))
+        events += [
+            Step(
+                t_ns + (k + 1) * S // 10,
+                "m",
+                GPU,
+                t_ns + k * S // 10,
+                {} if k else {name: 50},
+                (name,) * bool(k),
+            )
+            for k in range(5)
+        ]
+        events.append(Step(t_ns + S, "another", GPU, t_ns))
+        events.append(Span(t_ns + S, name, first_token_ns=t_ns + S // 10))
+        events.append(End(t_ns + S // 2, name, 200, False, 50, 0, 5))
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+    attributor.flush()
+    shares = {s.request: s for s in attributor.drain()}
+    assert {s.evidence for s in shares.values()} == {"steps"}
+    assert all(s.joules == pytest.approx(150.0, rel=0.2) for s in shares.values())
+    law(attributor, shares)
+    assert attributor.terms()[0].group == "gpu0,m"
+
+
+def test_a_sensor_that_falls_silent_holds_nobody_up() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    for event in steady(300, 5):
+        attributor.feed(event)
+    attributor.feed(Arrive(6 * S, "a", "chat", "m", True, GPU))
+    attributor.feed(Arrive(7 * S, "b", "chat", "m", True, GPU))
+    attributor.feed(End(8 * S, "a", 200, False, 10, 0, 5))
+    assert attributor.drain() == []
+    attributor.feed(End(60 * S, "b", 200, False, 10, 0, 5))
+    assert {s.request: s.unknown for s in attributor.drain()} == {"a": "no_samples", "b": "no_samples"}
+
+
+def test_outputs_of_those_nobody_measures_do_not_become_anothers() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    events: list[Event] = steady(300, 4)
+    events += [
+        Arrive(S, "other", "chat", "m", True, ("gpu9",)),
+        Output(S + 5, "other", 1),
+        End(S + 6, "other"),
+    ]
+    events += [Arrive(S + 7, "mine", "chat", "m", True, GPU), Output(2 * S, "mine", 1)]
+    events += [End(2 * S + 1, "mine", 200, False, 10, 0, 1)]
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+    attributor.flush()
+    shares = {s.request: s for s in attributor.drain()}
+    assert shares["other"].unknown == "no_samples"
+    assert shares["mine"].joules == pytest.approx(300.0, rel=0.01)
+    law(attributor, {"mine": shares["mine"]})
+
+
+def test_a_late_header_declares_and_an_early_event_is_refused() -> None:
+    attributor = Attributor()
+    attributor.feed(Sample(5, "gpu0", energy_mj=1.0))
+    attributor.feed(Header(1, (Device("gpu1"),)))
+    assert [account.device for account in attributor.accounts()] == ["gpu0", "gpu1"]
+    with pytest.raises(ValueError, match="t_ns 4 is before 5"):
+        attributor.feed(Sample(4, "gpu0", energy_mj=2.0))

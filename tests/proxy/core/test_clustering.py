@@ -1,0 +1,38 @@
+import numpy as np
+
+from proxy.core.cells import Habits
+from proxy.core.clustering import clustered
+from proxy.core.sizes import Chunks
+from tests.proxy.core.blurry import blurry
+
+
+def sure(count: int) -> Chunks:
+    return Chunks(np.ones(count), np.ones(count), np.zeros(count, bool))
+
+
+def test_clean_streams_are_clustered_by_their_bursts() -> None:
+    t, stream, previous, step = blurry(6, 200, 0.02, 0.0)
+    habits = Habits()
+    found = clustered(t, stream, sure(len(t)), habits)
+    assert np.array_equal(found.burst, step)
+    assert np.array_equal(found.previous, previous)
+    assert np.allclose(found.stamps, 0.02 * (np.arange(200) + 1), atol=1e-6)
+    assert np.isclose(habits.step_seconds, 0.02, rtol=1e-3)
+
+
+def test_blurred_streams_are_locked() -> None:
+    t, stream, _, step = blurry(12, 300, 0.01, 0.004)
+    assert np.array_equal(clustered(t, stream, sure(len(t)), Habits()).burst, step)
+
+
+def test_blurred_streams_of_unknown_sizes_are_locked_by_the_clock() -> None:
+    t, stream, _, step = blurry(12, 300, 0.01, 0.002)
+    unsized = Chunks(np.ones(len(t)), np.ones(len(t)), np.ones(len(t), bool))
+    found = clustered(t, stream, unsized, Habits())
+    assert np.mean(np.abs(found.burst - step) <= 1) > 0.99
+    assert len(found.stamps) == found.burst.max() + 1
+
+
+def test_nothing_is_nothing() -> None:
+    found = clustered(np.empty(0), np.empty(0, np.int64), sure(0), Habits())
+    assert len(found.burst) == len(found.stamps) == 0

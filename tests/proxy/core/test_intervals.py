@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+
+from proxy.core.accounts import Account
+from proxy.core.events import Sample
+from proxy.core.intervals import half_width
+from proxy.core.tracks import Charge, Track
+from tests.proxy.core.scene import MS, add, ended, group
+
+
+def account(period_ms: int = 100, gain: float | None = None) -> Account:
+    made = Account("gpu0", None, gain)
+    for tick in range(5):
+        made.series.feed(Sample(tick * period_ms * MS, "gpu0", energy_mj=1e4 * tick))
+    return made
+
+
+def track(charge: Charge, life_ms: float = 10_000, prompt: int | None = 100) -> Track:
+    made = add(group(), "r", 0, (), ended("r", life_ms, prompt=prompt, out=5))
+    made.charges["gpu0"] = charge
+    made.parts = np.array([0.0, 0.0, 0.0, 40.0])
+    return made
+
+
+def test_the_mismatch_of_model_and_meter_is_the_doubt() -> None:
+    exact, off = Charge(100.0, 500.0, 0.0), Charge(100.0, 500.0, 100.0 * 0.03**2)
+    assert half_width(track(exact), [account()], modelled=True) == 0.0
+    assert half_width(track(off), [account()], modelled=True) == pytest.approx(3.0)
+
+
+def test_mismatch_over_longer_windows_means_more() -> None:
+    off = Charge(100.0, 500.0, 100.0 * 0.03**2)
+    wide = half_width(track(off), [account(period_ms=1_000)], modelled=True)
+    assert wide == pytest.approx(3.0 * math.sqrt(10.0))
+
+
+def test_a_young_model_is_doubted_most_for_requests_of_few_updates() -> None:
+    charge = Charge(100.0, 500.0, 0.0, young=50.0)
+    assert half_width(track(charge, 200), [account()], modelled=True) == pytest.approx(50.0)
+    assert half_width(track(charge, 5_000), [account()], modelled=True) == pytest.approx(5.0)
+    running = track(charge)
+    running.end = None
+    assert half_width(running, [account()], modelled=True) > 50.0
+
+
+def test_a_guessed_prompt_and_a_sensors_gain_widen_it() -> None:
+    charge = Charge(100.0, 500.0, 0.0)
+    assert half_width(track(charge, prompt=None), [account()], modelled=True) == pytest.approx(20.0)
+    assert half_width(track(charge), [account(gain=0.05)], modelled=True) == pytest.approx(5.0)
+
+
+def test_equal_division_is_doubted_by_how_much_was_shared() -> None:
+    charge = Charge(100.0, 400.0, 0.0)
+    assert half_width(track(charge), [account()], modelled=False) == pytest.approx(0.08 * 200.0)
+
+
+def test_devices_that_charged_nothing_do_not_count() -> None:
+    assert half_width(track(Charge()), [account(), Account("gpu1")], modelled=True) == 0.0

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from proxy.core.model import PRIOR, EnergyModel, nonnegative
+
+TRUTH = np.array([3.0, 0.01, 2e-5, 0.01])
+
+
+def windows(count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What happened in windows of 0.1 s, and the joules of it with 70 W of idling."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((count, 5))
+    rows[:, 0] = rng.integers(0, 12, count)
+    rows[:, 1] = rows[:, 0] * rng.integers(1, 30, count)
+    rows[:, 2] = rows[:, 1] * rng.uniform(100, 2_000, count)
+    rows[:, 3] = rng.integers(0, 2, count) * rng.uniform(50, 3_000, count)
+    rows[:, 4] = np.where(rows[:, 0] == 0, 0.1, 0.0)
+    return rows, rows @ np.append(TRUTH, 70.0), np.full(count, 0.1)
+
+
+def test_the_terms_are_found_again() -> None:
+    model = EnergyModel(1)
+    assert (model.r2, model.mature, model.windows) == (None, False, 0.0)
+    model.learn(*windows())
+    assert model.theta[:4] == pytest.approx(TRUTH, rel=0.02)
+    assert model.theta[4] == pytest.approx(70.0, rel=0.02)
+    assert model.mature
+    assert model.r2 == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_old_engine_is_forgotten() -> None:
+    model = EnergyModel(1)
+    model.learn(*windows(2_000))
+    rows, joules, seconds = windows(12_000, seed=1)
+    for start in range(0, 12_000, 1_000):
+        now = slice(start, start + 1_000)
+        model.learn(rows[now], 2.0 * joules[now], seconds[now])
+    assert model.theta[:4] == pytest.approx(2.0 * TRUTH, rel=0.03)
+    assert model.windows < 3_000, "of 14,000"
+
+
+def test_what_was_never_seen_keeps_its_prior() -> None:
+    model = EnergyModel(1)
+    rows, _, seconds = windows()
+    rows[:, 3] = 0.0
+    model.learn(rows, rows @ np.append(TRUTH, 70.0), seconds)
+    assert model.theta[3] == PRIOR[3]
+
+
+def test_nothing_teaches_nothing() -> None:
+    model = EnergyModel(1)
+    model.learn(np.empty((0, 5)), np.empty(0), np.empty(0))
+    model.learn(np.zeros((1, 5)), np.ones(1), np.ones(1))
+    assert model.theta[:4].tolist() == list(PRIOR)
+    assert model.r2 is None
+
+
+def test_energy_that_nothing_explains_makes_no_negative_terms() -> None:
+    model = EnergyModel(1)
+    rows, _, seconds = windows()
+    model.learn(rows, np.zeros(len(rows)), seconds)
+    assert (model.theta >= 0.0).all()
+    assert model.r2 is None
+
+
+def test_groups_share_a_device_and_a_newcomer_changes_nothing() -> None:
+    model = EnergyModel(1)
+    rows, joules, seconds = windows()
+    model.learn(rows, joules, seconds)
+    before = model.theta[:4].copy()
+    model.widen(2)
+    assert model.theta[:4].tolist() == before.tolist()
+    assert model.theta[4:8].tolist() == list(PRIOR)
+    assert model.theta[8] == pytest.approx(70.0, rel=0.02)
+
+
+def test_a_copy_learns_alone() -> None:
+    model = EnergyModel(1)
+    other = model.copy()
+    other.learn(*windows())
+    assert model.windows == 0.0
+    assert other.windows > 0.0
+
+
+def test_least_squares_stay_on_the_right_side_of_zero() -> None:
+    gram = np.array([[2.0, 1.9, 0.0], [1.9, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    assert nonnegative(gram, gram @ np.array([1.0, 2.0, 3.0])) == pytest.approx([1.0, 2.0, 3.0])
+    bound = nonnegative(gram, np.array([2.0, -1.0, -3.0]))
+    assert bound == pytest.approx([1.0, 0.0, 0.0])
+    assert nonnegative(gram, np.array([-1.0, -1.0, -1.0])).tolist() == [0.0, 0.0, 0.0]
+    free_again = np.array([[1.0, 0.9, 0.9], [0.9, 1.0, 0.99], [0.9, 0.99, 1.0]])
+    solution = nonnegative(free_again, np.array([1.0, 1.2, 0.8]))
+    assert (solution >= 0.0).all()
+    assert (free_again @ solution - np.array([1.0, 1.2, 0.8]) >= -1e-9).all()

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from proxy.core.events import End, Span
+from proxy.core.whole import Clock, reveal, ticks, unseen
+from proxy.schema import Units
+from tests.proxy.core.scene import MS, add, ended, group
+
+STEPS = np.linspace(0.01, 0.1, 10)
+
+
+def clock(joined: bool = True) -> Clock:
+    return Clock(STEPS, np.full(len(STEPS), joined))
+
+
+def test_an_answer_was_in_the_last_steps_before_its_end() -> None:
+    assert ticks(clock(), 0.0, 0.1, 3, 0.01) == pytest.approx([0.08, 0.09, 0.10])
+
+
+def test_without_a_count_it_was_in_all_of_them() -> None:
+    assert len(ticks(clock(), 0.035, 0.1, None, 0.01)) == 7
+
+
+def test_where_nobody_was_seen_steps_have_the_usual_pace() -> None:
+    sparse = Clock(np.array([0.05, 0.10]), np.zeros(2, bool))
+    assert ticks(sparse, 0.0, 0.1, 6, 0.01) == pytest.approx([0.05, 0.06, 0.07, 0.08, 0.09, 0.10])
+
+
+def test_between_two_steps_of_a_stream_there_is_none() -> None:
+    sparse = Clock(np.array([0.05, 0.10]), np.array([False, True]))
+    assert ticks(sparse, 0.04, 0.1, 6, 0.01) == pytest.approx([0.05, 0.10])
+
+
+def test_alone_it_emits_evenly() -> None:
+    nothing = Clock(np.empty(0), np.empty(0, bool))
+    assert ticks(nothing, 0.0, 0.1, 4, 0.01) == pytest.approx([0.025, 0.05, 0.075, 0.1])
+
+
+def test_only_ended_answers_that_emit_tokens_are_revealed() -> None:
+    here = group()
+    add(here, "streamed", 0, (10, 20), ended("streamed", 21, out=2))
+    add(here, "running", 0)
+    add(here, "empty", 0, (), ended("empty", 50, out=0))
+    add(here, "picture", 0, (), End(50 * MS, "picture", 200, completion_tokens=7, units=Units(images=1)))
+    add(here, "unknown", 0, (), End(50 * MS, "unknown", 200))
+    whole = add(here, "whole", 0, (), ended("whole", 90, out=5))
+    left = add(here, "left", 0, (), ended("left", 40, prompt=None, out=None))
+    assert unseen(here, list(here.tracks.values())) == [left, whole]
+
+
+def test_revealed_outputs_stand_in_the_timeline() -> None:
+    here = group()
+    track = add(here, "whole", 0, (), ended("whole", 100, out=4))
+    here.kept_ns = 75 * MS
+    reveal(here, [track], clock(), 0.01)
+    assert here.outputs.t_ns.tolist() == [80 * MS, 90 * MS, 100 * MS]
+    assert here.streams.first_ns[track.slot] == 70 * MS
+    assert here.streams.forgotten[track.slot] == 1
+    assert track.evidence == "usage"
+
+
+def test_a_span_tells_when_the_first_token_was() -> None:
+    here = group()
+    track = add(here, "whole", 0, (), ended("whole", 100, prompt=None, out=None))
+    track.span = Span(100 * MS, "whole", first_token_ns=60 * MS)
+    reveal(here, [track], clock(), 0.01)
+    assert here.streams.first_ns[track.slot] == 60 * MS
+    assert track.evidence == "arrivals"

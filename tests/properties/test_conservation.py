@@ -25,12 +25,12 @@ def attributed(events: list[Event], policy: str) -> tuple[Attributor, dict[str, 
 
 
 def counted(events: list[Event], device: str) -> float:
-    """Joules a reader of the counter would add up; of one instant the first reading counts."""
-    readings: dict[int, float] = {}
-    for event in events:
-        if isinstance(event, Sample) and event.device == device and event.energy_mj is not None:
-            readings.setdefault(event.t_ns, event.energy_mj)
-    values = list(readings.values())
+    """Joules between the first reading and the last."""
+    values = [
+        event.energy_mj
+        for event in events
+        if isinstance(event, Sample) and event.device == device and event.energy_mj is not None
+    ]
     return (values[-1] - values[0]) / 1e3 if values else 0.0
 
 

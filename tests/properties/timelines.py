@@ -23,7 +23,7 @@ def timelines(draw: st.DrawFn, *, steps: bool = True) -> list[Event]:
         some = draw(st.sampled_from(names)) if names else "nobody"
         match kind:
             case "sample":
-                events.append(_sample(draw, t_ns, counters))
+                events.append(_sample(draw, t_ns, events, counters))
             case "arrive":
                 names.append(f"r{len(names)}")
                 events.append(_arrive(draw, t_ns, names[-1]))
@@ -37,8 +37,10 @@ def timelines(draw: st.DrawFn, *, steps: bool = True) -> list[Event]:
     return events
 
 
-def _sample(draw: st.DrawFn, t_ns: int, counters: dict[str, float]) -> Sample:
+def _sample(draw: st.DrawFn, t_ns: int, events: list[Event], counters: dict[str, float]) -> Sample:
     device = draw(st.sampled_from(DEVICES))
+    if any(isinstance(e, Sample) and e.device == device and e.t_ns == t_ns for e in events):
+        return Sample(t_ns, device, energy_mj=counters[device])  # a counter has one value at one time
     if draw(st.integers(0, 15)) == 0:
         counters[device] = 0.0  # the driver was loaded again
     counters[device] += draw(st.sampled_from([0.0, 1.0, 350.0, 70_000.0]))

@@ -143,10 +143,11 @@ def _demo(arguments: Sequence[str]) -> int:
     parser = _parser("demo")
     parser.add_argument("--once", action="store_true", help="one sweep: a table and a curve, then stop")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where the run is written")
+    parser.add_argument("--concurrency", default="1..64", help="levels of --once, as 1..64 or 1,8")
     given = parser.parse_args(arguments)
     from proxy.demo import run  # noqa: PLC0415 - the simulator is for the demo alone
 
-    return run(given.out, once=given.once)
+    return run(given.out, once=given.once, levels=given.concurrency)
 
 
 _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {

@@ -27,6 +27,7 @@ from proxy.units import ns_from_seconds
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
+LEVELS: Final = "1..64"  # of concurrency
 _POLL_SECONDS: Final = 0.05
 _SLO: Final = "p95:ttft=1s,p95:tpot=50ms"
 _POINT_SECONDS: Final = 4
@@ -41,14 +42,14 @@ class Ports:
     admin: int
 
 
-def run(out: Path, *, once: bool) -> int:
+def run(out: Path, *, once: bool, levels: str = LEVELS) -> int:
     """Run the demo; the exit status: that of the sweep with ``once``, 0 when stopped by a signal."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     started: list[Child] = []
     with tempfile.TemporaryDirectory(prefix="jouleproxy-demo-") as folder:
         try:
-            return _play(Path(folder), out, started, once=once)
+            return _play(Path(folder), out, started, levels if once else None)
         except _Stopped:
             return 0
         finally:
@@ -63,7 +64,7 @@ def _stop(_number: int, _frame: object) -> None:
     raise _Stopped
 
 
-def _play(folder: Path, out: Path, started: list[Child], *, once: bool) -> int:
+def _play(folder: Path, out: Path, started: list[Child], levels: str | None) -> int:
     ports = Ports(*_free_ports(3))
     state = folder / "gpu"
     source, variables = _source(folder, state)
@@ -73,8 +74,8 @@ def _play(folder: Path, out: Path, started: list[Child], *, once: bool) -> int:
     _wait_for(f"http://127.0.0.1:{ports.engine}/v1/models", started)
     _spawn(started, "proxy", _serve_words(ports, source), {**os.environ, **variables})
     _wait_for(f"http://127.0.0.1:{ports.admin}/readyz", started)
-    if once:
-        return _sweep(ports, out, started)
+    if levels is not None:
+        return _sweep(ports, out, started, levels)
     _say(f"point a client at  http://127.0.0.1:{ports.data}/v1")
     _say(f"dashboard          http://127.0.0.1:{ports.admin}/")
     _say(f"metrics            http://127.0.0.1:{ports.admin}/metrics")
@@ -84,10 +85,10 @@ def _play(folder: Path, out: Path, started: list[Child], *, once: bool) -> int:
     return _status_of(traffic)
 
 
-def _sweep(ports: Ports, out: Path, started: list[Child]) -> int:
+def _sweep(ports: Ports, out: Path, started: list[Child], levels: str) -> int:
     words = _loadgen(
         ports,
-        *("--concurrency", "1..64", "--slo", _SLO, "--duration", f"{_POINT_SECONDS}s"),
+        *("--concurrency", levels, "--slo", _SLO, "--duration", f"{_POINT_SECONDS}s"),
         *("--warmup", "1s", "--input", "256", "--output", "64", "--out", str(out)),
         command="sweep",
     )

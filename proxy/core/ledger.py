@@ -157,6 +157,10 @@ class Ledger:
         """The entry of a request."""
         return self._entries.get(request)
 
+    def pending(self) -> bool:
+        """Whether a request has ended and is not final."""
+        return any(self._entries[name].closed is not None for name in self._running)
+
     def in_flight(self) -> dict[str, int]:
         """Requests whose answer has not ended, by backend."""
         counts: dict[str, int] = {}

@@ -30,9 +30,11 @@ from proxy.meter.admin import application
 from proxy.meter.feed import Feed
 from proxy.meter.meter import Meter
 from proxy.settings import is_loopback
+from proxy.units import seconds_from_ns
 
 TICK_SECONDS: Final = 0.02
 _GONE_SECONDS: Final = 0.5  # at the end, for what relays said last
+_LAST_READING_SECONDS: Final = 1.0  # and for the reading after that
 _log = logging.getLogger(__name__)
 
 
@@ -135,12 +137,13 @@ class Process:
             _log.error("meter: %r", error, exc_info=error)
 
     async def close(self) -> None:
-        """Stop sampling, settle every record, close."""
-        for sampler in self._samplers:
-            await asyncio.to_thread(sampler.stop)
+        """Take what is under way, stop sampling, settle every record, close."""
         if self._server is not None:
             self._server.close()
         await self._relays_gone()
+        await self._last_readings()
+        for sampler in self._samplers:
+            await asyncio.to_thread(sampler.stop)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,6 +151,13 @@ class Process:
         await asyncio.to_thread(self.meter.close)
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _last_readings(self) -> None:
+        """Wait, not for long, for the readings after the last requests' end."""
+        deadline = self._loop.time() + _LAST_READING_SECONDS
+        await asyncio.sleep(seconds_from_ns(self.meter.intake.reorder_ns) + TICK_SECONDS)
+        while self._samplers and self.meter.ledger.pending() and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _relays_gone(self) -> None:
         """Read what relays said last; from one that stays (new settings), no more than that is taken."""

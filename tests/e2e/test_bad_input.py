@@ -10,8 +10,8 @@ import pytest
 COMMAND = Path(sys.executable).with_name("jouleproxy")
 
 
-def refusal(*words: str) -> str:
-    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=30, check=False)
+def refusal(*words: str, command: Path = COMMAND) -> str:
+    done = subprocess.run([command, *words], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -49,10 +49,36 @@ def test_an_unknown_key_of_a_file(tmp_path: Path) -> None:
         (["attribute"], "timeline"),
         (["attribute", "x", "--policy", "fair"], "'steps', 'tokens', 'overlap'"),
         (["attribute", "/nowhere"], "/nowhere: No such file or directory"),
+        (["explain"], "run"),
+        (["explain", "/nowhere"], "/nowhere: No such file or directory"),
+        (["agent", "--listen", "here"], "--listen 'here': must be HOST:PORT"),
+        (["--upstream", "http://h", "--admin", "0.0.0.0:9001"], "give --admin-token"),
+        (["--upstream", "http://h", "--policy", "fair"], "steps"),
+        (["--upstream", "http://h", "--workers", "0"], "must be a whole number above 0"),
     ],
 )
 def test_wrong_words(words: list[str], reason: str) -> None:
     assert reason in refusal(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--rate", "32", "--slo", "200"], "200"),
+        (["--rate", "32", "--slo", "p200:ttft=1s"], "p200"),
+        (["--rate", "32", "--slo", "speed=1s"], "speed"),
+        (["--rate", "fast"], "fast"),
+        (["sweep", "--concurrency", "64..1"], "64..1"),
+        (["sweep", "--concurrency", "1...64"], "1...64"),
+        (["--rate", "1", "--duration", "soon"], "soon"),
+        (["--raet", "1"], "--raet"),
+        (["--rate", "1", "--requests", "1", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["report", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_words_to_the_load_generator(words: list[str], reason: str) -> None:
+    line = refusal(*words, command=COMMAND.with_name("loadgen"))
+    assert reason in line
 
 
 def test_help_fits_a_screen() -> None:

@@ -58,6 +58,7 @@ def test_before_it_is_measured_a_record_says_so() -> None:
     assert book.in_flight() == {"b": 1}
     book.close(Closed(1, End(S, "a", 200)))
     assert entry.record.unknown == "not_measured_yet"
+    assert book.pending()
     assert entry.record.ttft_s is None
     assert book.in_flight() == {}
 

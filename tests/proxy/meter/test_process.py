@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -75,6 +75,12 @@ async def relay(folder: Path) -> AsyncIterator[Relay]:
         writer.close()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - it moves in ticks
+            await asyncio.sleep(0.005)
+
+
 def opened(name: str, t_ns: int) -> Opened:
     return Opened(1, Arrive(t_ns, name, model="m", backend="b"), path="/v1/chat/completions")
 
@@ -104,7 +110,8 @@ async def test_a_request_over_the_socket_is_a_record_at_the_admin_port(tmp_path:
 
 async def test_what_a_relay_says_last_is_still_taken_at_the_end(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
-    async with running(tmp_path, ledger=str(ledger)), relay(tmp_path) as one:
+    async with running(tmp_path, ledger=str(ledger)) as process, relay(tmp_path) as one:
+        await until(lambda: process.meter.intake.relays == 1)
         start = now_ns()
         one.send(opened("last", start), Closed(1, End(now_ns(), "last", 200)))
     assert decode_request(ledger.read_bytes()).request_id == "last"

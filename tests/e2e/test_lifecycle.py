@@ -1,0 +1,105 @@
+"""What a running proxy does when its meter dies, and when it is told to stop."""
+
+import asyncio
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from proxy.clock import now_ns
+from proxy.core.ledger import BEGINNING_LOST
+from proxy.schema import RequestEnergy, decode_request
+from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from tests.e2e.serving import Serving, serving
+from tests.fakes.model_server import MODEL, ModelServer
+from tests.fakes.otlp import attributes, receiver
+
+pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler")
+
+
+def records(path: Path) -> dict[str, RequestEnergy]:
+    found = [decode_request(line) for line in path.read_bytes().splitlines()]
+    return {record.request_id: record for record in found}
+
+
+async def stream(proxy: Serving, name: str) -> int:
+    """A streamed request to its end; the number of its chunks."""
+    body = {"model": MODEL, "messages": [], "stream": True, "stream_options": {"include_usage": True}}
+    async with httpx.AsyncClient(timeout=30) as client:
+        url = f"{proxy.url}/v1/chat/completions"
+        async with client.stream("POST", url, json=body, headers={"x-request-id": name}) as answer:
+            assert answer.status_code == 200
+            return sum([line.startswith("data: {") async for line in answer.aiter_lines()])
+
+
+async def until_ready(proxy: Serving, wanted: int) -> None:
+    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(f"{proxy.admin}/readyz")).status_code == wanted:
+                    return
+            except httpx.TransportError:
+                if not wanted:
+                    return
+            await asyncio.sleep(0.02)
+
+
+def meter_of(proxy: Serving) -> int:
+    """The supervisor's first child: the meter."""
+    children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
+    return int(children[0])
+
+
+async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(tmp_path: Path) -> None:
+    library, state = build(tmp_path / "lib"), tmp_path / "state"
+    ledger = tmp_path / "ledger.jsonl"
+    with Standin(state, [SimulatedDevice(idle_watts=100.0)], now_ns()):
+        async with ModelServer(tokens=100, gap_seconds=0.04) as server:
+            words = ("--source", "nvml", "--policy", "overlap", "--ledger", str(ledger))
+            with serving(server.url, *words, variables=environment(library, state)) as proxy:
+                await asyncio.sleep(0.5)
+                during = asyncio.ensure_future(stream(proxy, "during"))
+                await asyncio.sleep(0.5)
+                os.kill(meter_of(proxy), signal.SIGKILL)
+                await until_ready(proxy, 0)
+                meanwhile = asyncio.ensure_future(stream(proxy, "meanwhile"))
+                await until_ready(proxy, 200)
+                await asyncio.sleep(1.0)
+                afterwards = asyncio.ensure_future(stream(proxy, "afterwards"))
+                chunks = await asyncio.gather(during, meanwhile, afterwards)
+                assert set(chunks) == {101}, "serving went on"
+    found = records(ledger)
+    assert found.keys() == {"during", "meanwhile", "afterwards"}
+    assert found["during"].unknown in {BEGINNING_LOST, "before_first_sample"}
+    assert found["during"].joules_high is None
+    assert found["meanwhile"].unknown == "before_first_sample"
+    assert found["meanwhile"].joules_high is None
+    assert found["afterwards"].unknown is None
+    assert found["afterwards"].joules is not None
+    assert all(record.final and record.output_tokens == 100 for record in found.values())
+
+
+async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spans(tmp_path: Path) -> None:
+    library, state = build(tmp_path / "lib"), tmp_path / "state"
+    ledger = tmp_path / "ledger.jsonl"
+    with Standin(state, [SimulatedDevice(idle_watts=100.0)], now_ns()), receiver() as spans:
+        async with ModelServer(tokens=40, gap_seconds=0.03) as server:
+            words = ("--source", "nvml", "--ledger", str(ledger), "--otlp", spans.url)
+            with serving(server.url, *words, variables=environment(library, state)) as proxy:
+                await asyncio.sleep(0.5)
+                running = [asyncio.ensure_future(stream(proxy, f"r{n}")) for n in range(3)]
+                await asyncio.sleep(0.4)
+                proxy.process.send_signal(signal.SIGTERM)
+                assert await asyncio.gather(*running) == [41] * 3
+                assert await asyncio.to_thread(proxy.process.wait, 20) == 0
+        calls = [span for span in spans.spans if "gen_ai.request.model" in attributes(span)]
+    found = records(ledger)
+    assert found.keys() == {"r0", "r1", "r2"}
+    assert all(record.final and record.status == 200 for record in found.values())
+    assert len(calls) == 3
+    told = {span.trace_id.hex(): attributes(span).get("energy.joules") for span in calls}
+    assert told == {record.trace_id: record.joules for record in found.values()}
+    assert {"hw.energy", "gen_ai.client.token.usage"} <= spans.metrics.keys()

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -13,11 +14,13 @@ from proxy.clock import now_ns
 from proxy.simulator import diffusion
 from proxy.simulator.diffusion import DiffusionProfile
 from proxy.simulator.imageserver import ImageServer
-from proxy.simulator.profile import DEFAULT, Profile, ProfileError, load, names
+from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names
 from proxy.simulator.server import Server
 from proxy.simulator.standin import SimulatedDevice, Standin, StandinError
 from proxy.simulator.webapp import Fault, WebApp
 from proxy.units import NS_PER_MS, ns_from_seconds
+
+H100_WATTS: Final = 700.0
 
 
 def main() -> int:
@@ -28,24 +31,48 @@ def main() -> int:
     parser.add_argument("--profile", default=DEFAULT, help="a TOML file or a name; see --profiles")
     parser.add_argument("--profiles", action="store_true", help="print the names of all profiles and end")
     parser.add_argument("--update-ms", type=int, default=20, help="update period of the energy counter")
+    parser.add_argument("--max-num-seqs", type=int, help="streams at once, instead of the profile's")
+    parser.add_argument("--max-waiting", type=int, help="requests in the queue; more are refused with 503")
+    parser.add_argument("--cap-watts", type=float, help="power cap of all devices together")
     parser.add_argument("--gain", type=float, default=1.0, help="calibration error of the board: 1.05")
     if "--profiles" in sys.argv[1:]:
         sys.stdout.write("\n".join((*names(), *diffusion.names())) + "\n")
         return 0
     given = parser.parse_args()
     try:
-        profile = diffusion.load(given.profile) if _diffuses(given.profile) else load(given.profile)
+        profile = _profile(given)
         device = SimulatedDevice(
             name=profile.device,
             idle_watts=profile.idle_watts / profile.devices,
             update_ns=given.update_ms * NS_PER_MS,
             gain=given.gain,
+            limit_watts=_limit_watts(profile),
         )
         with Standin(given.state, [device] * profile.devices, now_ns()) as standin:
             return uvloop.run(_serve(_server(profile, standin), given.port))
     except (ProfileError, StandinError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
+
+
+def _profile(given: argparse.Namespace) -> Profile | DiffusionProfile:
+    """The profile with the limits that were given; of a diffusion model only the queue has one."""
+    if not _diffuses(given.profile):
+        return adjusted(
+            load(given.profile),
+            max_num_seqs=given.max_num_seqs,
+            max_waiting=given.max_waiting,
+            cap_watts=given.cap_watts,
+        )
+    if given.max_num_seqs is not None or given.cap_watts is not None:
+        raise ProfileError(f"profile {given.profile}: --max-num-seqs and --cap-watts are for language models")
+    return replace(diffusion.load(given.profile), max_waiting=given.max_waiting)
+
+
+def _limit_watts(profile: Profile | DiffusionProfile) -> float:
+    """Of one device: its share of the cap, else an H100's."""
+    cap = profile.cap_watts if isinstance(profile, Profile) else None
+    return H100_WATTS if cap is None else cap / profile.devices
 
 
 def _diffuses(name: str) -> bool:

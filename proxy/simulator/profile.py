@@ -1,7 +1,7 @@
 """Profiles: the constants of a model on a GPU, read from TOML files of this package or of the user's."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -101,6 +101,29 @@ def load(name: str) -> Profile:
         raise ProfileError(f"profile {name}: no such profile; there is {', '.join(names())}") from error
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ProfileError(f"profile {name}: {error}") from error
+
+
+def adjusted(
+    profile: Profile,
+    *,
+    max_num_seqs: int | None = None,
+    max_waiting: int | None = None,
+    cap_watts: float | None = None,
+) -> Profile:
+    """The profile with other limits where given; raises :class:`ProfileError` for ones out of range."""
+    limits = profile.limits
+    if max_num_seqs is not None:
+        if max_num_seqs < 1:
+            raise ProfileError(f"max_num_seqs is {max_num_seqs}, at least 1 is needed")
+        budget = max(max_num_seqs, limits.max_batched_tokens)
+        limits = replace(limits, max_num_seqs=max_num_seqs, max_batched_tokens=budget)
+    if max_waiting is not None:
+        limits = replace(limits, max_waiting=max_waiting)
+    if cap_watts is not None:
+        if cap_watts <= profile.idle_watts:
+            raise ProfileError(f"cap_watts {cap_watts:g} is not above idle_watts {profile.idle_watts:g}")
+        profile = replace(profile, cap_watts=cap_watts)
+    return replace(profile, limits=limits)
 
 
 def names() -> list[str]:

@@ -22,7 +22,7 @@ import heapq
 import math
 import sys
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any, Final
 
 import msgspec
@@ -30,7 +30,7 @@ import numpy as np
 
 from proxy.simulator.engine import BLOCK, Engine
 from proxy.simulator.job import Job
-from proxy.simulator.profile import Profile, ProfileError, load, names
+from proxy.simulator.profile import Profile, ProfileError, adjusted, load, names
 from proxy.simulator.trace import Trace
 
 _MOST_STEPS: Final = 65_536  # in one plan: bounds its arrays
@@ -278,16 +278,9 @@ def main() -> int:
     if given.profile is None:
         parser.error("the name or file of a profile is needed")
     try:
-        profile = load(given.profile)
-        if given.max_num_seqs is not None:
-            limits = profile.limits
-            most = max(given.max_num_seqs, limits.max_batched_tokens)
-            limits = replace(limits, max_num_seqs=given.max_num_seqs, max_batched_tokens=most)
-            profile = replace(profile, limits=limits)
-        if given.cap_watts is not None:
-            profile = replace(profile, cap_watts=given.cap_watts)
+        profile = adjusted(load(given.profile), max_num_seqs=given.max_num_seqs, cap_watts=given.cap_watts)
         virtual = VirtualEngine(profile)
-    except (ProfileError, ValueError) as error:
+    except ProfileError as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
     out = sys.stdout.buffer

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 
+import pytest
+
 from proxy.energy.simulated import SimulatedSource
 
 
@@ -71,6 +73,19 @@ def test_a_diffusion_profile_makes_an_image_server(tmp_path: Path) -> None:
             port, "/v1/images/generations", {"prompt": "x", "size": "64x64", "num_inference_steps": 2}
         )
     assert json.loads(answer)["size"] == "64x64"
+
+
+def test_a_full_queue_and_a_cap_can_be_asked_for(tmp_path: Path) -> None:
+    port = free_port()
+    words = ("--max-num-seqs", "1", "--max-waiting", "0", "--cap-watts", "300")
+    with running(tmp_path / "gpu", port, *words):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(port, "/v1/completions", {"model": "llama-3.1-8b", "prompt": "x"})
+        assert caught.value.code == 503
+        caught.value.close()
+    command = [sys.executable, "-m", "proxy.simulator", "--state", str(tmp_path / "s"), "--cap-watts", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "not above idle_watts" in done.stderr) == (2, True)
 
 
 def test_an_unknown_profile_is_one_line(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulator.profile import DEFAULT, Experts, ProfileError, load, names
+from proxy.simulator.profile import DEFAULT, Experts, ProfileError, adjusted, load, names
 
 
 def test_every_profile_of_the_package_loads_and_names_its_source() -> None:
@@ -31,6 +31,17 @@ def test_a_budget_below_the_streams_is_refused(tmp_path: Path) -> None:
     path.write_text(text.replace("max_batched_tokens = 8192", "max_batched_tokens = 100"))
     with pytest.raises(ProfileError, match="max_batched_tokens is 100"):
         load(str(path))
+
+
+def test_limits_can_be_given_instead() -> None:
+    other = adjusted(load(DEFAULT), max_num_seqs=9000, max_waiting=3, cap_watts=400.0)
+    assert (other.limits.max_num_seqs, other.limits.max_batched_tokens) == (9000, 9000)
+    assert (other.limits.max_waiting, other.cap_watts) == (3, 400.0)
+    assert adjusted(load(DEFAULT)) == load(DEFAULT)
+    with pytest.raises(ProfileError, match="not above idle_watts"):
+        adjusted(load(DEFAULT), cap_watts=5.0)
+    with pytest.raises(ProfileError, match="at least 1"):
+        adjusted(load(DEFAULT), max_num_seqs=0)
 
 
 def test_experts_are_touched_as_tokens_come() -> None:

@@ -21,20 +21,21 @@ class EventSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Events completed by ``data``; joined with ``rest`` they are the bytes fed, unchanged.
 
-        Raises ``ValueError`` for an event over ``MAX_EVENT_BYTES``.
+        An event over ``MAX_EVENT_BYTES`` comes in pieces, so that memory stays bounded; they hold no JSON.
         """
-        buffer = self._rest + data
+        buffer = self._rest + data if self._rest else data
         events = []
         start = 0
         while (end := _event_end(buffer, max(start, self._scanned))) > 0:
             events.append(buffer[start:end])
             start = end
             self._scanned = 0
-        self._rest = buffer[start:]
-        # An empty line may be split over two reads: look again from a few bytes back.
-        self._scanned = max(len(self._rest) - 3, 0)
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise ValueError(f"event of more than {MAX_EVENT_BYTES} bytes")
+        rest = buffer[start:] if start else buffer
+        if len(rest) > MAX_EVENT_BYTES:
+            events.append(rest[:-3])  # an empty line may be split: its bytes stay
+            rest = rest[-3:]
+        self._rest = rest
+        self._scanned = max(len(rest) - 3, 0)  # an empty line may be split over two reads
         return events
 
     @property
@@ -44,13 +45,22 @@ class EventSplitter:
 
 
 def _event_end(buffer: bytes, start: int) -> int:
-    """Where the first empty line at or after ``start`` ends; 0 for none."""
-    ends = [
-        found + len(mark)
-        for mark in (b"\n\n", b"\r\n\r\n", b"\r\r")
-        if (found := buffer.find(mark, start)) >= 0
-    ]
-    return min(ends, default=0)
+    """Where the first empty line at or after ``start`` ends; 0 for none.
+
+    A line that ends with LF may be followed by an empty one of LF, CRLF or CR; one of CR by CR or CRLF.
+    """
+    first = 0
+    for mark in (b"\n\n", b"\n\r", b"\r\r"):
+        found = buffer.find(mark, start, first) if first else buffer.find(mark, start)
+        if found >= 0:
+            end = found + 2
+            if mark != b"\n\n":
+                if buffer[end : end + 1] == b"\n":
+                    end += 1
+                elif mark == b"\n\r" and end == len(buffer):
+                    continue  # most likely half of CRLF
+            first = end
+    return first
 
 
 def data_of(event: bytes) -> bytes | None:

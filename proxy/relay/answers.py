@@ -20,6 +20,8 @@ class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -49,6 +51,14 @@ class _Choice(msgspec.Struct):
         return bool(delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls)
 
 
+class _Inner(msgspec.Struct):
+    """What ``message_start`` (messages) and ``response.completed`` (responses) wrap."""
+
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
 class _Body(msgspec.Struct):
     id: str | None = None
     model: str | None = None
@@ -56,10 +66,17 @@ class _Body(msgspec.Struct):
     usage: _Usage | None = None
     data: list[msgspec.Raw] | None = None
     type: str | None = None
+    message: _Inner | str | None = None
+    response: _Inner | str | None = None
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
-_OUTPUT_TYPES: Final = ("response.output_text.delta", "content_block_delta")
+_OUTPUT_TYPES: Final = (
+    "response.output_text.delta",
+    "response.reasoning_text.delta",
+    "response.function_call_arguments.delta",
+    "content_block_delta",
+)
 
 
 @dataclass(slots=True)
@@ -102,19 +119,32 @@ class Reading:
         tokens = sum(choice.has_token for choice in choices)
         if not choices and body.type in _OUTPUT_TYPES:
             tokens = 1
+        for inner in (body.message, body.response):
+            if isinstance(inner, _Inner):
+                self._read_inner(inner, started=body.type == "message_start")
         usage = body.usage
         if usage is not None:
             tokens = self._read_usage(usage, tokens)
         self.counted += tokens
         return tokens
 
+    def _read_inner(self, inner: _Inner, *, started: bool) -> None:
+        self.response_id = self.response_id or inner.id
+        self.model = self.model or inner.model
+        if inner.usage is not None:
+            before = self.output_tokens
+            self._read_usage(inner.usage, 0)
+            if started:
+                self.output_tokens = before  # the count at the start is no total
+
     def _read_usage(self, usage: _Usage, tokens: int) -> int:
         first = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
         total = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
         self.prompt_tokens = first if first is not None else self.prompt_tokens
         self.output_tokens = total if total is not None else self.output_tokens
-        if usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens is not None:
-            self.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        details = usage.prompt_tokens_details or usage.input_tokens_details
+        cached = details.cached_tokens if details else usage.cache_read_input_tokens
+        self.cached_tokens = cached if cached is not None else self.cached_tokens
         if tokens and total is not None:
             return max(total - self.counted, 0)  # usage in every chunk says how many it holds
         return tokens

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
+from yarl import URL
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
@@ -115,7 +116,7 @@ class Handler:
         plan: Plan,
     ) -> web.StreamResponse:
         call = plan.call
-        url = self._base + request.raw_path
+        url = URL(self._base + request.raw_path, encoded=True)  # as the client wrote it, never requoted
         try:
             upstream = await self._session.request(
                 request.method, url, headers=headers, data=body, allow_redirects=False
@@ -150,8 +151,11 @@ class Handler:
         self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, plan: Plan
     ) -> web.StreamResponse:
         headers = end_to_end(upstream.headers)
-        headers.setdefault(REQUEST_ID_HEADER, plan.request_id)
         call = plan.call
+        if call:
+            headers[REQUEST_ID_HEADER] = plan.request_id  # the id its energy is found by
+        else:
+            headers.setdefault(REQUEST_ID_HEADER, plan.request_id)
         plain = "Content-Encoding" not in upstream.headers
         if call and not plain:
             call.metered = False
@@ -176,7 +180,10 @@ class Handler:
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
         if "Content-Length" not in response.headers and upstream.status not in {204, 304}:
-            response.enable_chunked_encoding()
+            if request.version >= HttpVersion11:
+                response.enable_chunked_encoding()
+            else:
+                response.force_close()  # HTTP/1.0 knows no chunks: the end of the connection is the end
         await response.prepare(request)
         return response
 

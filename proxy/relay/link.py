@@ -31,6 +31,7 @@ class MeterLink:
         self._asks = itertools.count(1)
         self._transport: asyncio.WriteTransport | None = None
         self._flushing = False
+        self._full = False
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
 
@@ -69,7 +70,7 @@ class MeterLink:
     def _flush(self) -> None:
         self._flushing = False
         transport = self._transport
-        if transport is None or transport.is_closing() or not self._pending:
+        if transport is None or transport.is_closing() or self._full or not self._pending:
             return
         if self._dropped:
             self._pending.append(Dropped(self._dropped))
@@ -104,9 +105,16 @@ class MeterLink:
         self._transport = transport
         self._flush()
 
+    def full(self, *, full: bool) -> None:
+        """The meter reads too slowly, or has caught up: until then messages wait here, up to the bound."""
+        self._full = full
+        if not full:
+            self._flush()
+
     def disconnected(self) -> None:
         """The meter went; what it was asked stays unanswered."""
         self._transport = None
+        self._full = False
         self._lost.set()
 
     async def _keep_connected(self) -> None:
@@ -138,6 +146,12 @@ class _LinkProtocol(asyncio.Protocol):
                     self._link.told(message.ask, message.energy)
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("the meter sent what is no frame: %s", error)
+
+    def pause_writing(self) -> None:
+        self._link.full(full=True)
+
+    def resume_writing(self) -> None:
+        self._link.full(full=False)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._link.disconnected()

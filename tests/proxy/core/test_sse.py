@@ -32,7 +32,15 @@ def test_the_data_of_an_event() -> None:
     assert data_of(b": only a comment\n\n") is None
 
 
-def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_event_comes_in_pieces_and_the_next_ones_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 10)
-    with pytest.raises(ValueError, match="10 bytes"):
-        EventSplitter().feed(b"data: and so on")
+    splitter = EventSplitter()
+    pieces = splitter.feed(b"data: and so on") + splitter.feed(b" and on\n\ndata: 1\n\n")
+    assert b"".join(pieces) == b"data: and so on and on\n\ndata: 1\n\n"
+    assert pieces[-1] == b"data: 1\n\n"
+
+
+def test_line_ends_of_both_kinds_end_an_event() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"data: 1\n\r") == []
+    assert splitter.feed(b"\ndata: 2\n\n") == [b"data: 1\n\r\n", b"data: 2\n\n"]

@@ -13,6 +13,7 @@ Nanoseconds = NewType("Nanoseconds", int)
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
 MS_PER_SECOND: Final = 1_000
+US_PER_SECOND: Final = 1_000_000
 MJ_PER_JOULE: Final = 1_000
 UJ_PER_MJ: Final = 1_000
 MW_PER_WATT: Final = 1_000

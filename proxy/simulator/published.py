@@ -8,6 +8,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.units import MS_PER_SECOND
+
 
 class TableError(ValueError):
     """A table cannot be used; ``str`` names file, line and column."""
@@ -90,5 +92,5 @@ def _point(row: dict[str, str]) -> Point:
         joules_per_token=float(row["energy_per_token_joules"]),
         watts=float(row["avg_power_watts"]),
         tokens_per_second=float(row["output_throughput_tokens_per_sec"]),
-        median_itl_seconds=float(row["median_itl_ms"]) / 1e3,
+        median_itl_seconds=float(row["median_itl_ms"]) / MS_PER_SECOND,
     )

@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
@@ -74,11 +73,6 @@ class Trace:
             {"total": float(whole), **dict(zip(PARTS, map(float, row), strict=True))}
             for whole, row in zip(total, rows, strict=True)
         ]
-
-    def watts(self) -> list[tuple[float, float, float]]:
-        """Stretches of constant power: start, end, watts."""
-        points = zip(self.times, self.energy, strict=True)
-        return [(a, b, (f - e) / (b - a)) for (a, e), (b, f) in pairwise(points) if b > a]
 
     def _mark(self, totals: Totals) -> None:
         self.times.append(self.now)

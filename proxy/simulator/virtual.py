@@ -32,9 +32,9 @@ from proxy.simulator.engine import BLOCK, Engine
 from proxy.simulator.job import Job
 from proxy.simulator.profile import Profile, ProfileError, adjusted, load, names
 from proxy.simulator.trace import Trace
+from proxy.units import US_PER_SECOND
 
 _MOST_STEPS: Final = 65_536  # in one plan: bounds its arrays
-_MICRO: Final = 1e6
 
 
 class ProtocolError(ValueError):
@@ -203,7 +203,7 @@ def _job(given: _Arrive) -> Job:
 
 def _shown(result: Result, outputs: bool) -> dict[str, Any]:
     job, parts = result.job, result.job.joules
-    micro = np.rint(result.outputs * _MICRO).astype(np.int64)
+    micro = np.rint(result.outputs * US_PER_SECOND).astype(np.int64)
     return {
         "id": job.name,
         "status": result.status,

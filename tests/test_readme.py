@@ -1,0 +1,59 @@
+"""What the README and the telemetry page say is so."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.test_deploy import METRICS
+from tests.e2e.serving import serving
+from tests.fakes.model_server import MODEL, ModelServer
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text()
+
+
+async def test_the_python_of_the_readme_runs_and_every_address_answers() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    paths = [path.split("?")[0] for path in re.findall(r"GET :9001(/[\w/]*)", README)]
+    assert len(paths) > 5
+    async with ModelServer(tokens=5, gap_seconds=0.01) as server:
+        with serving(server.url, "--source", "none") as proxy:
+            here = code.replace("http://127.0.0.1:9000", proxy.url).replace("llama-3.1-8b", MODEL)
+            assert here != code
+            printed = await run_python(here)
+            assert printed.split() == ["None", "None", "None"], "no energy source: unknown, not 0"
+            async with httpx.AsyncClient(base_url=proxy.admin) as admin:
+                (record,) = (await admin.get("/energy/requests")).json()
+                for path in paths:
+                    name = record["request_id"] if path.endswith("requests/") else ""
+                    answer = await admin.get(path + name, params={"start_ns": 0, "end_ns": 1})
+                    assert answer.status_code == 200, path
+
+
+async def run_python(code: str) -> str:
+    """What a program prints, in a process of its own."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
+PAGES = ("README.md", "deploy/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str) -> None:
+    path = ROOT / page
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+def test_the_telemetry_page_names_every_metric_and_no_other() -> None:
+    named = set(re.findall(r"`(jouleproxy_\w+)`", TELEMETRY))
+    assert named == METRICS.keys()

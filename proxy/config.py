@@ -76,7 +76,7 @@ class MeterConfig:
     agent_token: str | None = None  # of the agents that are read
     policy: Policy = "steps"
     sample_hz: float = 20.0
-    settle_seconds: float = 30.0  # how long a window may wait for its requests' usage
+    settle_seconds: float = 120.0  # how long a window may wait for its requests' usage
     reorder_seconds: float = 0.05  # how long events are held so that they can be put in order
     record: str | None = None
     ledger: str | None = None

@@ -34,6 +34,7 @@ def draw(path: Path, rows: list[Row]) -> None:
             axes.grid(color="#dddddd", lw=0.6)
             axes.spines[["top", "right"]].set_visible(False)
         all_axes[0].set_ylabel("share of requests")
-        all_axes[0].legend(frameon=False, loc="upper left")
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, loc="outside right center")
         figure.supxlabel("error of a request's joules, at most", fontsize=9.0)
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -13,9 +13,11 @@ from typing import Final
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 _MIN_CHANGES: Final = 3
+_MISFIT_NS: Final = NS_PER_MS
+_STAMP_ERROR_NS: Final = NS_PER_MS // 2  # of an edge that was seen
 _FIRST_GUARD_NS: Final = 2 * NS_PER_MS
 _MIN_GUARD_NS: Final = NS_PER_MS // 2
-_MAX_GUARD_NS: Final = 4 * NS_PER_MS  # further off, measuring anew is cheaper than looking
+MAX_GUARD_NS: Final = 4 * NS_PER_MS  # further off, measuring anew is cheaper than looking
 _BASE_NS: Final = 20 * NS_PER_SECOND  # longest base of the period's measurement: it may drift
 _PHASE_CORRECTION: Final = 0.5
 _CLOSE_NS: Final = NS_PER_MS
@@ -27,21 +29,31 @@ _LOST: Final = 5  # and so many for sure
 def measure_period(changes_ns: list[int], polls: int) -> int | None:
     """Update period in ns of the stamps of changes seen in ``polls`` fast polls.
 
-    None when too few changes were seen, or when nearly every poll saw one (finer than the polling).
+    None when too few changes were seen, when nearly every poll saw one (finer than the polling), and when
+    the changes are not at whole periods of one another.
     """
     if len(changes_ns) < _MIN_CHANGES or len(changes_ns) > polls * 0.7:
         return None
     gaps = sorted(b - a for a, b in itertools.pairwise(changes_ns))
     middle = gaps[len(gaps) // 2]
     whole = sum(round(gap / middle) for gap in gaps)
-    return round((changes_ns[-1] - changes_ns[0]) / whole) if whole else None
+    span = changes_ns[-1] - changes_ns[0]
+    candidates = [span / count for count in range(max(whole - 2, 1), whole + 3)]
+    period = min(candidates, key=lambda p: _misfit(changes_ns, p))
+    return round(period) if _misfit(changes_ns, period) < _MISFIT_NS else None
+
+
+def _misfit(changes_ns: list[int], period: float) -> float:
+    """Mean distance of changes from whole periods after the first."""
+    first = changes_ns[0]
+    return sum(abs((t - first + period / 2) % period - period / 2) for t in changes_ns) / len(changes_ns)
 
 
 @dataclass(slots=True)
 class EdgeTracker:
     """Follows the edges: ``due`` says when to look, ``hit`` and ``missed`` take what was seen.
 
-    ``guard_ns`` is how far from its place an edge may be.
+    ``guard_ns`` is how far from its place an edge was found of late.
     """
 
     period_ns: int
@@ -66,12 +78,22 @@ class EdgeTracker:
 
     def is_clear(self, t_ns: int) -> bool:
         """Whether it is certain which edge a reading at ``t_ns`` shows."""
-        return self.misses < _DOUBTFUL and self.clearance(t_ns) > self.guard_ns
+        return not self.doubtful and self.clearance(t_ns) > self.margin(t_ns)
+
+    def margin(self, t_ns: int) -> int:
+        """How far from its place the edge at ``t_ns`` may be: more, the longer none was seen."""
+        base = max(self.base_periods, 1) * self.period_ns
+        return self.guard_ns + max(t_ns - self.edge_ns, 0) * _STAMP_ERROR_NS // base
 
     @property
     def sure(self) -> bool:
-        """Whether the edges are known as well as they can be."""
-        return self.guard_ns <= _MIN_GUARD_NS
+        """Whether the edges are known well enough to be looked at seldom."""
+        return self.guard_ns <= _MIN_GUARD_NS and self.base_periods * self.period_ns >= 4 * NS_PER_SECOND
+
+    @property
+    def doubtful(self) -> bool:
+        """Edges were not where expected more often than they were."""
+        return self.misses >= _DOUBTFUL
 
     @property
     def lost(self) -> bool:
@@ -110,7 +132,7 @@ class EdgeTracker:
     def missed(self) -> None:
         """No change in the window looked at: look wider next time."""
         self.misses += 1
-        self.guard_ns = min(self.period_ns // 2, self.guard_ns * 2, _MAX_GUARD_NS)
+        self.guard_ns = min(self.period_ns // 2, self.guard_ns * 2, MAX_GUARD_NS)
 
 
 def clear_moment(trackers: Collection[EdgeTracker], t_ns: int) -> int:

@@ -252,14 +252,7 @@ class NvmlSource:
         try:
             if gpu.retry_ns is not None:
                 gpu.handle = self._reacquire(gpu)
-            before = self._clock()
-            samples = self._samples(gpu, before)
-            latency_ns = self._clock() - before
-            if latency_ns > max(_ODD_CALL_NS, 4 * gpu.latency_ns) and gpu.reading != RING:
-                before = self._clock()  # this thread was off the CPU within: when it was read is not known
-                samples = self._samples(gpu, before)
-                latency_ns = self._clock() - before
-            gpu.latency_ns += (latency_ns - gpu.latency_ns) // _LATENCY_MEMORY
+            samples = self._timed(gpu) or self._timed(gpu)
         except pynvml.NVMLError as error:
             self._failed(gpu, error)
             return []
@@ -267,6 +260,18 @@ class NvmlSource:
             _LOG.warning("%s answers again", gpu.device.id)
             gpu.retry_ns, gpu.failure = None, ""
         return samples
+
+    def _timed(self, gpu: _Gpu) -> list[Sample]:
+        """A reading; none where the call took so long that this thread was off the CPU within it.
+
+        When the device was read is then not known. A device whose calls are slow is soon known as such.
+        """
+        before = self._clock()
+        samples = self._samples(gpu, before)
+        latency_ns = self._clock() - before
+        odd = latency_ns > max(_ODD_CALL_NS, 4 * gpu.latency_ns) and gpu.reading != RING
+        gpu.latency_ns += (latency_ns - gpu.latency_ns) // _LATENCY_MEMORY
+        return [] if odd else samples
 
     def _samples(self, gpu: _Gpu, before_ns: int) -> list[Sample]:
         """Call the driver; the stamp of a reading is the middle of the call."""

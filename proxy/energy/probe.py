@@ -11,8 +11,10 @@ from proxy.units import NS_PER_MS, seconds_from_ns
 
 _POLL_NS: Final = NS_PER_MS
 _MEASURE_NS: Final = 450 * NS_PER_MS
+_CLOSE_NS: Final = 3 * NS_PER_MS
 _SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot find an edge
-_SLOW_CALLS: Final = 3  # once may be the scheduler's doing
+_SLOW_CALLS: Final = 3  # once may be the scheduler's doing,
+_SLOW_SHARE: Final = 5  # and so may be less than a fifth of them
 
 
 @dataclass(slots=True)
@@ -22,24 +24,23 @@ class Probe:
     last: Sample
     changes: list[int] = field(default_factory=list)
     latencies: list[int] = field(default_factory=list)
-    slow: int = 0
-    failed: bool = False
+    slow: int = 0  # or failed
 
     def take(self, sample: Sample | None, latency_ns: int) -> None:
         """One more poll."""
         self.latencies.append(latency_ns)
-        self.slow += latency_ns > _SLOW_CALL_NS
+        self.slow += sample is None or latency_ns > _SLOW_CALL_NS
         if sample is None:
-            self.failed = True
             return
-        if sample.energy_mj != self.last.energy_mj:
+        in_time = sample.t_ns - self.last.t_ns < _CLOSE_NS  # else it says little of when
+        if sample.energy_mj != self.last.energy_mj and in_time:
             self.changes.append((sample.t_ns + self.last.t_ns) // 2)
         self.last = sample
 
     @property
     def usable(self) -> bool:
         """Whether polling on makes sense."""
-        return not self.failed and self.slow < _SLOW_CALLS
+        return self.slow < _SLOW_CALLS or self.slow * _SLOW_SHARE < len(self.latencies)
 
     @property
     def latency_s(self) -> float | None:

@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.edges import EdgeTracker, clear_moment
+from proxy.energy.edges import MAX_GUARD_NS, EdgeTracker, clear_moment
 from proxy.energy.meter import EdgeSource, SensorError, Source
 from proxy.energy.probe import probe
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
@@ -25,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_NS: Final = NS_PER_MS // 4
 _BRIEF_NS: Final = 2 * NS_PER_MS
 _FOLLOW_NS: Final = 500 * NS_PER_MS  # how often the edges of one of the counters are looked at;
+_PATIENCE_NS: Final = NS_PER_SECOND // 4
 _EAGER_NS: Final = 4 * NS_PER_SECOND  # at first at each tick, until all edges are known well
 
 Callback = Callable[[list[Sample]], None]
@@ -106,7 +107,7 @@ class Sampler:
                 if self._wait(moment):
                     break
                 self.stats.ticks += 1
-                self._emit([self._at_edge(sample) for sample in self._read()])
+                self._emit([s for sample in self._read() if (s := self._at_edge(sample)) is not None])
                 self._follow()
         finally:
             self._source.close()
@@ -120,18 +121,21 @@ class Sampler:
         self.stats.skipped += late
         return target_ns + (late + 1) * interval
 
-    def _at_edge(self, sample: Sample) -> Sample:
-        """The reading at the stamp of the edge it shows, where that is certain; else as it is."""
+    def _at_edge(self, sample: Sample) -> Sample | None:
+        """The reading at the stamp of the edge it shows; as it is where its counter's edges are not known.
+
+        None where it is too close to an edge, or shows one that is known: the next reading has it all.
+        """
         tracker = self._trackers.get(sample.device)
         last = self._last.get(sample.device)
+        if tracker is not None and not tracker.doubtful:
+            edge = tracker.last(sample.t_ns)
+            if tracker.is_clear(sample.t_ns) and (last is None or edge > last.t_ns):
+                sample = msgspec.structs.replace(sample, t_ns=edge)
+            elif last is not None and sample.t_ns - last.t_ns < _PATIENCE_NS:
+                return None
         self._last[sample.device] = sample
-        if tracker is None or not tracker.is_clear(sample.t_ns):
-            return sample
-        edge = tracker.last(sample.t_ns)
-        if last is not None and (edge <= last.t_ns or sample.energy_mj == last.energy_mj):
-            return sample
-        self._last[sample.device] = moved = msgspec.structs.replace(sample, t_ns=edge)
-        return moved
+        return sample
 
     def _follow(self) -> None:
         """When it is time: look closely at the next edge of the counter not looked at for longest."""
@@ -149,19 +153,20 @@ class Sampler:
         tracker = self._trackers[device] = self._trackers.pop(device)  # to the end of the queue
         if tracker.lost:
             del self._trackers[device]
-            wait = self._patience[device] = 2 * self._patience.get(device, NS_PER_SECOND // 4)
-            self._again[device] = now + wait
+            self._measure_later(device)
         else:
             self._look(self._peeked, device, tracker)
 
     def _look(self, source: EdgeSource, device: str, tracker: EdgeTracker) -> None:
         """Poll one counter from before its next edge until it steps or should have."""
-        due = tracker.due(self._clock() + tracker.guard_ns)
-        if self._wait(due - tracker.guard_ns):
+        t_ns = self._clock()
+        margin = min(tracker.margin(t_ns), tracker.period_ns // 2, MAX_GUARD_NS)
+        due = tracker.due(t_ns + margin)
+        if self._wait(due - margin):
             return
         before = source.peek(device)
         in_time = before is not None and before.t_ns < due
-        while before is not None and self._clock() < due + tracker.guard_ns:
+        while before is not None and self._clock() < due + margin:
             if self._wait(self._clock() + _POLL_NS):
                 return
             now = source.peek(device)
@@ -180,7 +185,13 @@ class Sampler:
             if tracker is not None:
                 self._trackers[device] = tracker
                 periods[device] = seconds_from_ns(tracker.period_ns)
+            elif seen.usable:
+                self._measure_later(device)
         self.stats.update_period_s = max(periods.values(), default=None)
+
+    def _measure_later(self, device: str) -> None:
+        wait = self._patience[device] = 2 * self._patience.get(device, NS_PER_SECOND // 4)
+        self._again[device] = self._clock() + wait
 
     def _read(self) -> list[Sample]:
         """One reading of the source; a failure is counted and logged, and yields nothing."""

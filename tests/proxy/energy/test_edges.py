@@ -1,3 +1,5 @@
+import random
+
 from proxy.energy.edges import EdgeTracker, clear_moment, measure_period
 from proxy.units import NS_PER_MS
 
@@ -12,6 +14,20 @@ def test_period_is_that_of_the_counter() -> None:
 def test_a_missed_change_does_not_bend_the_period() -> None:
     changes = [k * 20 * NS_PER_MS for k in range(20) if k != 7]
     assert measure_period(changes, 400) == 20 * NS_PER_MS
+
+
+def test_late_changes_do_not_add_a_period() -> None:
+    late = (0, 1, 9, 2, 0, 8, 9, 0, 1, 9, 0, 3, 8, 0, 0, 2)  # ms
+    changes = [k * 20 * NS_PER_MS + ms * NS_PER_MS // 6 for k, ms in enumerate(late)]
+    period = measure_period(changes, 400)
+    assert period is not None
+    assert abs(period - 20 * NS_PER_MS) < NS_PER_MS // 10
+
+
+def test_changes_without_a_period_have_none() -> None:
+    rng = random.Random(1)
+    changes = sorted(rng.randrange(450 * NS_PER_MS) for _ in range(20))
+    assert measure_period(changes, 400) is None
 
 
 def test_no_period_without_changes_or_with_one_in_every_poll() -> None:

@@ -34,5 +34,18 @@ def test_a_counter_that_fails_or_is_slow_has_no_edges() -> None:
     assert seen.tracker() is None
     assert seen.latency_s == 0.2
     failed = Probe(Sample(0, "gpu0", energy_mj=1))
-    failed.take(None, 1)
+    for _ in range(3):
+        failed.take(None, 1)
+    assert not failed.usable
     assert failed.tracker() is None
+
+
+def test_a_few_slow_calls_may_be_the_schedulers_doing() -> None:
+    seen = Probe(Sample(0, "gpu0", energy_mj=0))
+    for k in range(1, 400):
+        slow = k % 100 == 7
+        seen.take(Sample(k * NS_PER_MS, "gpu0", energy_mj=k // 20), 200 * NS_PER_MS if slow else 1000)
+    assert seen.usable
+    tracker = seen.tracker()
+    assert tracker is not None
+    assert tracker.period_ns == pytest.approx(20 * NS_PER_MS, rel=0.001)

@@ -48,7 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     power_limits: tuple[float, ...] = ()
     cool_down_seconds: float = 0.0
     search: bool = False
-    budget_seconds: float = 82.0
+    budget_seconds: float = 80.0
 
     @property
     def streamed(self) -> bool:

@@ -76,7 +76,7 @@ _RARE = (
     _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
     _Option("--header", "K=V", "more headers"),
     _Option("--quiet", None, "no progress, no table"),
-    _Option("--budget", "T", "of a search: %(default)s", "82s", only="sweep"),
+    _Option("--budget", "T", "of a search: %(default)s", "80s", only="sweep"),
     _Option("--resume", "RUN", "go on with an interrupted grid", kind=Path, only="sweep"),
     _Option("--cool-down", "T", "pause between points: %(default)s", "0s", only="sweep"),
     _Option("--power-limits", "W,..", "each in turn, restored; needs --source nvml and root", only="sweep"),
@@ -186,7 +186,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         turns=args.turns,
         picture=args.picture,
         search=search,
-        budget_seconds=parse_duration(args.budget) if search else 82.0,
+        budget_seconds=parse_duration(args.budget) if search else 80.0,
     ).check()
 
 

@@ -91,7 +91,7 @@ class Session:
                 await try_one(client, self.config, model)
                 admin = await self._probe(admin)
                 for number in signals:
-                    loop.add_signal_handler(number, self._interrupt)
+                    loop.add_signal_handler(number, self.interrupt)
                 idle = await idle_watts(admin, local)
                 knee = await self._measure(Server(client, admin, model, idle, local))
         finally:
@@ -135,7 +135,8 @@ class Session:
         self.notes.append(text)
         self.view.note(text)
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """End now, with what there is: what a signal does."""
         self.interrupted = True
         if self._attack is not None:
             self._attack.interrupt()

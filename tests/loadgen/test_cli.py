@@ -68,25 +68,6 @@ async def test_sweep_json_and_rebuilding_to_the_same_bytes(server: TruthServer, 
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
-async def test_search_finds_the_concurrency_of_a_small_server(tmp_path: Path) -> None:
-    async with TruthServer(Truth(0.01, 0.02, 3, slots=4)) as small:
-        code, out, _ = await loadgen(
-            "sweep", "--search", "--concurrency", "1..64", "--slo", "p80:ttft=30ms", "--budget", "9s",
-            "--url", small.url, "--admin-url", NOWHERE, "--out", str(tmp_path),
-        )  # fmt: skip
-    run, records = load(tmp_path)
-    assert code == 0, out
-    assert "knee at" in out
-    assert run.knee is not None
-    # One more than the slots waits for at most a quarter of the time; twice as many always wait.
-    assert run.knee.level is not None
-    assert 4 <= run.knee.level <= 7
-    assert len(run.points) == run.knee.probes
-    assert run.best is not None
-    assert (run.points[run.best].concurrency or 0) <= run.knee.level
-    assert {r.point for r in records} == set(range(len(run.points)))
-
-
 async def test_a_missed_slo_is_exit_1(server: TruthServer, tmp_path: Path) -> None:
     code, out, _ = await loadgen(
         "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,

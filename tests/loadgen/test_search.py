@@ -13,7 +13,7 @@ TRUTH_RATE = 40.2
 """Of 32 slots and 0.68 s of service under Poisson arrivals (M/D/32): simulated over hours."""
 
 
-def search(*, whole: bool = False, budget: float = 82.0, low: float = 1, high: float = 100_000) -> Search:
+def search(*, whole: bool = False, budget: float = 80.0, low: float = 1, high: float = 100_000) -> Search:
     return Search(Limits(low, high, whole, budget), SLO)
 
 

@@ -252,7 +252,7 @@ class NvmlSource:
         try:
             if gpu.retry_ns is not None:
                 gpu.handle = self._reacquire(gpu)
-            samples = self._timed(gpu) or self._timed(gpu)
+            samples = self._timed(gpu) or self._timed(gpu) or self._timed(gpu)
         except pynvml.NVMLError as error:
             self._failed(gpu, error)
             return []

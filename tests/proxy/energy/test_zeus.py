@@ -39,9 +39,13 @@ if __name__ == "__main__":
     ours = NvmlSource(); ours.open()
     monitor = PowerMonitor(gpu_indices=[0], update_period=0.05)
     time.sleep(3.0)  # its polling process takes that long to start
-    start, first = time.time(), ours.read()[0]
+    def look():
+        while not (samples := ours.read()):
+            pass
+        return samples[0]
+    start, first = time.time(), look()
     time.sleep(1.0)
-    end, last = time.time(), ours.read()[0]
+    end, last = time.time(), look()
     time.sleep(0.3)
     polled = monitor.get_energy(start, end)
     polled = next(iter(monitor.get_energy(start, end).values()))

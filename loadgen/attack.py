@@ -151,6 +151,7 @@ class Attack:
     _sending_end_ns: int | None = None
     _prepared: bytes = b""
     _alarm: Alarm = field(init=False)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
     _finished: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _interrupted: bool = False
@@ -162,7 +163,7 @@ class Attack:
 
         ``start_ns`` is the absolute beginning (workers agree on one); by default 20 ms from now.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(loop, self._pump)
         cpu = time.process_time_ns()
         self._prepare()
@@ -258,17 +259,20 @@ class Attack:
         return True
 
     def _send(self, deadline_ns: int) -> None:
+        self._prepare()  # where another one is due at once
         index = self.first_index + self.progress.sent * self.stride
         answer = new_answer(self.workload)
         call = _Call(self, index, deadline_ns, answer)
         self._calls[index] = call
         self.progress.sent += 1
-        request = self._prepared
+        request, self._prepared = self._prepared, b""
         self.client.send(call, request)
-        self._prepare()
+        self._loop.call_soon(self._prepare)
 
     def _prepare(self) -> None:
         """Make the next request's bytes ahead of its time, so that making them delays nothing."""
+        if self._prepared or self._sending_end_ns is not None:
+            return
         index = self.first_index + self.progress.sent * self.stride
         headers = self.headers + f"{REQUEST_ID_HEADER}: {self.request_id(index)}\r\n".encode()
         path = PATHS[self.workload.endpoint]

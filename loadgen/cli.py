@@ -64,7 +64,7 @@ def _measure(command: str, argv: list[str]) -> int:
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)
         try:
-            finished: Finished = _run(session.run())
+            finished: Finished = event_loop(session.run())
         except PreflightError as error:
             return _refuse(str(error))
         # After the run: drawing takes most of a second to import.
@@ -109,7 +109,8 @@ def exit_status(run: Run) -> int:
     return _EXIT[run.verdict]
 
 
-def _run(main_: Coroutine[Any, Any, Any]) -> Any:
+def event_loop(main_: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end, on uvloop where there is one."""
     try:
         import uvloop  # noqa: PLC0415  # not on every platform
     except ImportError:

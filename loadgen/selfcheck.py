@@ -1,83 +1,144 @@
 """``loadgen selfcheck``: what this client can be believed for on this machine, against known truth.
 
-The server runs in a process of its own. What is shown as an error is this client's, the server's and
-the machine's together: an upper bound of the client's own.
+The server runs in a process of its own and tells when each first token truly left it. So two errors are
+shown: against the nominal truth (client, server, kernel and the machine's other work together, as peers
+are compared), and the client's own, from the write at the server to its stamp.
 """
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from loadgen.cli import main
+from loadgen.arrivals import Renewal
+from loadgen.attack import Attack, Outcome
+from loadgen.cli import event_loop, main
+from loadgen.client import Client, Target
+from loadgen.lengths import Fixed, Lengths
 from loadgen.metrics import gaps
+from loadgen.pacer import OpenLoop
 from loadgen.records import Point, Record
 from loadgen.rundir import load
-from loadgen.truthserver import Truth
+from loadgen.runner import no_collections
+from loadgen.summary import Measured, generator_bound
+from loadgen.truthpower import KnownDevice
+from loadgen.truthserver import Told, Truth
+from loadgen.window import Window
+from loadgen.workload import Workload
+from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 _STREAM = Truth(ttft_s=0.05, itl_s=0.01, tokens=64)
 _QUEUE = Truth(ttft_s=0.05, itl_s=0.09, tokens=8, slots=32)  # 0.68 s of service: 47 req/s
 _NO_PROXY = "http://127.0.0.1:1"
+_SERVER_LATE_MS = 2.0
 RATES = (50, 150, 400)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """Errors at one load, milliseconds: measured minus truth, at the 50th and 99th percentile."""
+    """Errors at one load in milliseconds, at the 50th and 99th percentile.
+
+    ``ttft`` and ``itl``: measured minus nominal. ``own``: from the first token's write at the server to
+    this client's stamp of it. ``server``: how late the server's own writes were.
+    """
 
     chunks_per_second: float
-    ttft_p50_ms: float
-    ttft_p99_ms: float
-    itl_p50_ms: float
-    itl_p99_ms: float
-    cpu_share: float
-    generator_bound: bool
+    asked_per_second: float
+    ttft_ms: tuple[float, float]
+    itl_ms: tuple[float, float]
+    own_ms: tuple[float, float]
+    server_ms: tuple[float, float]
+    client_us_per_chunk: float
+    server_us_per_chunk: float
+    bound: str | None
+
+    @property
+    def limit(self) -> str | None:
+        """Which side could not keep up, if one could not."""
+        if self.bound:
+            return "generator-bound: do not use"
+        return "the truth server was late" if self.server_ms[1] > _SERVER_LATE_MS else None
 
 
-def drive(truth: Truth, *options: str) -> tuple[Point, list[Record]]:
-    """One point of the command itself against a fresh server; raises ``RuntimeError`` if it cannot."""
+@contextlib.contextmanager
+def truth_server(truth: Truth) -> Iterator[str]:
+    """The URL of a server in a process of its own."""
     argv = [sys.executable, "-m", "loadgen.truthserver", "--ttft", str(truth.ttft_s)]
     argv += ["--itl", str(truth.itl_s), "--tokens", str(truth.tokens)]
     argv += ["--slots", str(truth.slots)] if truth.slots else []
-    with (
-        TemporaryDirectory() as out,
-        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server,
-    ):
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         try:
-            url = server.stdout.readline().strip() if server.stdout else ""
-            common = ["--url", url, "--admin-url", _NO_PROXY, "--out", out, "--quiet"]
-            if main([*options, *common]) == 2:
-                raise RuntimeError("the self-check cannot start")
-            run, records = load(Path(out))
+            yield server.stdout.readline().strip() if server.stdout else ""
         finally:
             server.terminate()
+
+
+def drive(truth: Truth, *options: str, energy: bool = False) -> tuple[Point, list[Record]]:
+    """One point of the command itself against a fresh server; raises ``RuntimeError`` if it cannot."""
+    with TemporaryDirectory() as out, truth_server(truth) as url:
+        admin = url if energy else _NO_PROXY
+        if main([*options, "--url", url, "--admin-url", admin, "--out", out, "--quiet"]) == 2:
+            raise RuntimeError("the self-check cannot start")
+        run, records = load(Path(out))
     return run.points[0], records
 
 
 def error_row(rate: int, seconds: float = 5.0) -> ErrorRow:
-    """The error at ``rate`` answers a second of 64 chunks each, 10 ms apart."""
-    point, records = drive(
-        _STREAM, "--rate", str(rate), "--arrivals", "constant", "--duration", f"{seconds:g}s"
+    """The error at ``rate`` answers a second (Poisson) of 64 chunks each, 10 ms apart."""
+    with truth_server(_STREAM) as url, no_collections():
+        outcome, told = event_loop(_attack(url, rate, seconds))
+    return _row(rate, outcome, told)
+
+
+async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, Told]:
+    client = Client(Target(url))
+    workload = Workload("chat", "truth", Lengths(Fixed(8), Fixed(_STREAM.tokens)))
+    pacer = OpenLoop(Renewal(rate, 1.0, 0), ns_from_seconds(seconds))
+    try:
+        await client.warm(2 * rate)
+        outcome = await Attack(client, workload, pacer, 0, "truth").run()
+        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=Told)
+    finally:
+        await client.close()
+    return outcome, told
+
+
+def _row(rate: int, outcome: Outcome, told: Told) -> ErrorRow:
+    good = [r for r in outcome.records if r.ok and r.first_ns and r.sent_ns]
+    chunks = sum(sum(r.counts) for r in good)
+    own = [outcome.start_ns + (r.first_ns or 0) - told.first_ns[r.id] for r in good]
+    seen = [(r.first_ns or 0) - (r.sent_ns or 0) - _STREAM.ttft_s * NS_PER_SECOND for r in good]
+    between = [(gap - _STREAM.itl_s) * NS_PER_SECOND for r in good for gap in gaps(r)]
+    whole = Window(0, outcome.sending_end_ns)
+    measured = Measured(
+        None, rate, outcome.records, whole, lags_ns=outcome.lags_ns, cpu_share=outcome.cpu_share
     )
-    between = np.array([gap for record in records if record.ok for gap in gaps(record)])
-    itl = (np.percentile(between, [50, 99]) - _STREAM.itl_s) * 1e3
-    seen = np.array([
-        (r.first_ns - r.sent_ns) / 1e9 for r in records if r.ok and r.first_ns and r.sent_ns
-    ])  # fmt: skip
-    ttft = (np.percentile(seen, [50, 99]) - _STREAM.ttft_s) * 1e3
     return ErrorRow(
-        chunks_per_second=point.output_tokens_per_second or 0.0,
-        ttft_p50_ms=float(ttft[0]),
-        ttft_p99_ms=float(ttft[1]),
-        itl_p50_ms=float(itl[0]),
-        itl_p99_ms=float(itl[1]),
-        cpu_share=point.cpu_share or 0.0,
-        generator_bound=point.generator_bound,
+        chunks_per_second=sum(
+            count for r in good for t, count in zip(r.outputs_ns, r.counts, strict=True) if whole.holds(t)
+        )
+        / whole.seconds,
+        asked_per_second=float(rate * _STREAM.tokens),
+        ttft_ms=_ends(seen),
+        itl_ms=_ends(between),
+        own_ms=_ends(own),
+        server_ms=_ends(told.late_ns),
+        client_us_per_chunk=outcome.cpu_share * outcome.end_ns / 1e3 / chunks,
+        server_us_per_chunk=told.cpu_seconds * 1e6 / chunks,
+        bound=generator_bound(measured, outcome.records, ()),
     )
+
+
+def _ends(values_ns: list[Any]) -> tuple[float, float]:
+    low, high = np.percentile(np.array(values_ns, np.float64) / 1e6, [50, 99])
+    return float(low), float(high)
 
 
 def overload(seconds: float = 20.0) -> Point:
@@ -86,36 +147,79 @@ def overload(seconds: float = 20.0) -> Point:
     return drive(_QUEUE, *options, "--slo", "p95:ttft=200ms", "--warmup", "none")[0]
 
 
-def show(rows: list[ErrorRow], queue: Point) -> str:
-    """The table and the case, as text."""
-    lines = ["  chunks/s   TTFT error p50   p99   ITL error p50   p99    CPU"]
-    lines += [
-        f"{r.chunks_per_second:10,.0f} {r.ttft_p50_ms:+13.2f} ms {r.ttft_p99_ms:+6.2f}"
-        f" {r.itl_p50_ms:+12.2f} ms {r.itl_p99_ms:+6.2f} {r.cpu_share:6.0%}"
-        + ("  generator-bound: do not use" if r.generator_bound else "")
-        for r in rows
+def known_power(seconds: float = 3.0) -> Point:
+    """A run of ``seconds`` on a device of known power that goes on working after its end."""
+    options = ["--concurrency", "4", "--duration", f"{seconds:g}s", "--warmup", "none"]
+    return drive(_QUEUE, *options, energy=True)[0]
+
+
+def energy_error(point: Point) -> float | None:
+    """Joules against the truth, as a share: busy all the time, but for the grace after the window."""
+    if point.joules is None:
+        return None
+    truth = KnownDevice().busy_watts * point.duration_seconds
+    return point.joules / truth - 1
+
+
+def show(rows: list[ErrorRow]) -> str:
+    """The table as text."""
+    lines = [
+        " chunks/s    TTFT error     ITL error    client's own    server late  CPU us/chunk  (ms: p50 / p99)"
     ]
-    return "\n".join([*lines, "", *_queue_lines(queue), ""])
+    for row in rows:
+        cells = "".join(
+            f"{low:+8.2f}/{high:+6.2f}" for low, high in (row.ttft_ms, row.itl_ms, row.own_ms, row.server_ms)
+        )
+        cpu = f"{row.client_us_per_chunk:8.0f} +{row.server_us_per_chunk:3.0f}"
+        lines.append(f"{row.chunks_per_second:9,.0f}{cells}{cpu}" + (f"  {row.limit}" if row.limit else ""))
+    return "\n".join([*lines, ""])
 
 
-def _queue_lines(point: Point) -> list[str]:
+def show_cases(queue: Point, power: Point) -> str:
+    """Both cases as text."""
+
     def p95(found: Any) -> str:
         return "-" if found.p95 is None else f"{found.p95 * 1e3:,.0f} ms"
 
-    good = point.goodput_per_second or 0.0
-    return [
-        "60 req/s offered to a capacity of 47 with at most 32 in flight:",
-        f"  TTFT p95 from scheduled {p95(point.ttft_seconds)},"
-        f" from sent {p95(point.ttft_from_sent_seconds)} (what hides the queue);"
-        f" goodput {good:.1f} of 60 req/s",
-    ]
+    known, error = KnownDevice(), energy_error(power)
+    joules = "energy not measured" if error is None else f"{power.joules:.1f} J, {error:+.2%}"
+    return (
+        "60 req/s offered to a capacity of 47 with at most 32 in flight:\n"
+        f"  TTFT p95 from scheduled {p95(queue.ttft_seconds)},"
+        f" from sent {p95(queue.ttft_from_sent_seconds)} (what hides the queue);"
+        f" goodput {queue.goodput_per_second or 0:.1f} of 60 req/s\n"
+        f"{power.duration_seconds:g} s on a device of {known.busy_watts:g} W busy, {known.idle_watts:g} W"
+        f" idle (known):\n  {joules}; idle {power.idle_watts or 0:.1f} W\n"
+    )
+
+
+def believed(rows: list[ErrorRow]) -> str:
+    """What the table says in one line."""
+    good = [row for row in rows if row.limit is None]
+    if not good:
+        return "this machine is too busy to time anything now: no load was driven and served in time\n"
+    best = good[-1]
+    return (
+        f"believe this client here up to {best.chunks_per_second:,.0f} chunks/s:"
+        f" TTFT {best.ttft_ms[0]:+.2f} ms (p50), {best.ttft_ms[1]:+.2f} ms (p99)\n"
+    )
 
 
 def selfcheck() -> int:
-    """The command: 0 if the case shows its queue and the lightest load was driven, else 1."""
+    """The command: 0 if both cases come out right, 1 if not, 3 if the lightest load was not driven."""
     rows = [error_row(rate) for rate in RATES]
-    queue = overload()
-    sys.stdout.write(show(rows, queue))
-    right = queue.slo_met is False and not rows[0].generator_bound
-    sys.stdout.write("self-check passed\n" if right else "self-check FAILED\n")
-    return 0 if right else 1
+    sys.stdout.write(show(rows) + believed(rows))
+    sys.stdout.flush()
+    queue, power = overload(), known_power()
+    sys.stdout.write(show_cases(queue, power))
+    error = energy_error(power)
+    hidden = (queue.ttft_seconds.p95 or 0) < 1.0 or queue.slo_met is not False
+    right = not hidden and error is not None and abs(error) < 0.01 and power.idle_watts is not None
+    if not right:
+        sys.stdout.write("self-check FAILED\n")
+        return 1
+    if rows[0].bound:
+        sys.stdout.write(f"GENERATOR-BOUND at the lightest load: {rows[0].bound}\n")
+        return 3
+    sys.stdout.write("self-check passed\n")
+    return 0

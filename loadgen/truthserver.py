@@ -1,25 +1,31 @@
 """A server of known latency: what a client measures beyond it is the client's own error.
 
-Tokens leave at absolute times (accepted + TTFT + k * ITL), written in one turn of the loop when due; the
-stamps it kept say when they truly left. ``slots`` bounds the requests in service, the rest queue
-(first come, first served), so queueing truth is known as well.
+Tokens leave at absolute times (accepted + TTFT + k * ITL), written to the socket when due, past the
+loop's buffers. ``GET /truth`` says when each first token truly left and how late the server itself was,
+so that the two sides can be told apart. ``slots`` bounds the requests in service, the rest queue (first
+come, first served); a device of known power stands behind ``/energy``, on this host's clock.
 """
 
 import argparse
 import asyncio
 import heapq
+import os
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Self
+from urllib.parse import parse_qs, urlsplit
 
 import httptools
 import msgspec
 
 from loadgen.alarm import Alarm
+from loadgen.truthpower import KnownDevice
+from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import ns_from_seconds
 
+_ID = REQUEST_ID_HEADER.lower().encode()
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
@@ -32,6 +38,14 @@ class Truth:
     itl_s: float = 0.01
     tokens: int = 8
     slots: int | None = None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """``GET /truth``: monotonic stamp of each first token's write by request id, tokens' lateness, CPU."""
+
+    first_ns: dict[str, int]
+    late_ns: list[int]
+    cpu_seconds: float
 
 
 def _chunk(data: bytes) -> bytes:
@@ -53,14 +67,19 @@ class Engine:
     """The schedule of all answers; one alarm rings for the next token due."""
 
     truth: Truth
+    device: KnownDevice = field(default_factory=KnownDevice)
+    first_ns: dict[str, int] = field(default_factory=dict)
+    late_ns: list[int] = field(default_factory=list)
     _due: list[tuple[int, int, "_Answer"]] = field(default_factory=list)
     _queue: deque["_Answer"] = field(default_factory=deque)
     _serial: int = 0
     _busy: int = 0
+    _itl_ns: int = field(init=False)
     _alarm: Alarm = field(init=False)
 
     def start(self) -> None:
         """Needs a running loop."""
+        self._itl_ns = ns_from_seconds(self.truth.itl_s)
         self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
 
     def close(self) -> None:
@@ -74,41 +93,57 @@ class Engine:
             return
         self._begin(answer, time.monotonic_ns())
 
+    def told(self) -> Told:
+        """What happened so far."""
+        return Told(self.first_ns, self.late_ns, time.process_time())
+
     def _begin(self, answer: "_Answer", now: int) -> None:
         self._busy += 1
-        answer.next_ns = now + ns_from_seconds(self.truth.ttft_s)
-        self._push(answer)
-
-    def _push(self, answer: "_Answer") -> None:
+        if self._busy == 1:
+            self.device.changed(time.monotonic_ns(), busy=True)
         self._serial += 1
-        heapq.heappush(self._due, (answer.next_ns, self._serial, answer))
+        due = now + ns_from_seconds(self.truth.ttft_s)
+        heapq.heappush(self._due, (due, self._serial, answer))
         if self._due[0][2] is answer:
-            self._alarm.set(answer.next_ns)
+            self._alarm.set(due)
 
     def _ring(self) -> None:
-        while self._due and self._due[0][0] <= time.monotonic_ns():
-            due, _, answer = heapq.heappop(self._due)
+        # The whole cost of the server: one replacement in the heap and one write for a token.
+        due, late = self._due, self.late_ns
+        while due and due[0][0] <= (now := time.monotonic_ns()):
+            at, _, answer = due[0]
+            late.append(now - at)
+            if answer.fresh:
+                answer.fresh = False
+                self.first_ns[answer.id] = now
             if answer.step():
-                answer.next_ns = due + ns_from_seconds(self.truth.itl_s)
-                self._push(answer)
+                self._serial += 1
+                heapq.heapreplace(due, (at + self._itl_ns, self._serial, answer))
                 continue
-            self._busy -= 1
-            while self._queue and (self.truth.slots is None or self._busy < self.truth.slots):
-                self._begin(self._queue.popleft(), due)
-        if self._due:
-            self._alarm.set(self._due[0][0])
+            heapq.heappop(due)
+            self._ended(at, now)
+        if due:
+            self._alarm.set(due[0][0])
+
+    def _ended(self, at: int, now: int) -> None:
+        self._busy -= 1
+        if self._queue:
+            self._begin(self._queue.popleft(), at)
+        self.device.changed(now, busy=self._busy > 0)
 
 
 class _Answer:
     """One answer on its way."""
 
-    __slots__ = ("_left", "_tokens", "_transport", "next_ns", "usage")
+    __slots__ = ("_fd", "_left", "_tokens", "_transport", "fresh", "id", "usage")
 
-    def __init__(self, transport: asyncio.Transport, tokens: int, *, usage: bool) -> None:
+    def __init__(self, transport: asyncio.Transport, tokens: int, name: str, *, usage: bool) -> None:
         self._transport = transport
+        self._fd = transport.get_extra_info("socket").fileno()
         self._tokens = self._left = tokens
+        self.id = name
         self.usage = usage
-        self.next_ns = 0
+        self.fresh = True
         transport.write(_HEAD + _ROLE)
 
     def step(self) -> bool:
@@ -117,13 +152,24 @@ class _Answer:
             return False
         self._left -= 1
         if self._left:
-            self._transport.write(_TOKEN)
+            self._write(_TOKEN)
             return True
         count = f'{{"prompt_tokens":8,"completion_tokens":{self._tokens}}}'
         usage = _chunk(f'data: {{"choices":[],"usage":{count}}}\n\n'.encode())
         end = (usage if self.usage else b"") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-        self._transport.write(_TOKEN + _LAST + end)
+        self._write(_TOKEN + _LAST + end)
         return False
+
+    def _write(self, data: bytes) -> None:
+        """To the socket at once: the loop would keep it until all that is due has been written."""
+        sent = 0
+        if not self._transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:  # full, or the client has gone: the transport knows what to do
+                sent = 0
+        if sent < len(data):
+            self._transport.write(data[sent:])
 
 
 class _Asked(msgspec.Struct):
@@ -139,6 +185,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._url = b""
+        self._name = ""
         self._body = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -153,7 +200,12 @@ class _Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._url = url
+        self._name = ""
         self._body.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == _ID:
+            self._name = value.decode("latin-1")
 
     def on_body(self, data: bytes) -> None:
         self._body += data
@@ -165,13 +217,32 @@ class _Connection(asyncio.Protocol):
             asked = msgspec.json.decode(bytes(self._body), type=_Asked)
             # The truth's own count rules, so that every request of a case is alike.
             usage = bool((asked.stream_options or {}).get("include_usage"))
-            self._engine.accept(_Answer(self._transport, self._engine.truth.tokens, usage=usage))
+            tokens = self._engine.truth.tokens
+            self._engine.accept(_Answer(self._transport, tokens, self._name, usage=usage))
             return
-        code, body = (b"200 OK", _MODELS) if self._url.endswith(b"/models") else (b"404 No", b"{}")
+        found = self._control()
+        code, body = (b"404 No", b"{}") if found is None else (b"200 OK", found)
         self._transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
             % (code, len(body), body)
         )
+
+    def _control(self) -> bytes | None:
+        """The answer of every path but the one that serves; None where there is none."""
+        parts = urlsplit(self._url.decode("latin-1"))
+        if parts.path.endswith("/models"):
+            return _MODELS
+        if parts.path == "/truth":
+            return msgspec.json.encode(self._engine.told())
+        if parts.path == "/energy/clock":
+            return msgspec.json.encode({"now_ns": time.monotonic_ns()})
+        if parts.path == "/energy/requests":
+            return b"[]"
+        if parts.path == "/energy/window":
+            asked = parse_qs(parts.query)
+            start, end = (int(asked[name][0]) for name in ("start_ns", "end_ns"))
+            return msgspec.json.encode({"devices": [self._engine.device.account(start, end)]})
+        return None
 
 
 @dataclass(slots=True)

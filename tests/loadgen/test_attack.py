@@ -1,0 +1,98 @@
+"""The attack against servers of known truth and servers that fail."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from loadgen.arrivals import Constant, Renewal
+from loadgen.attack import Attack
+from loadgen.client import Client, Target
+from loadgen.lengths import Fixed, Lengths
+from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns, schedule_ns
+from loadgen.truthserver import Truth, TruthServer
+from loadgen.workload import Workload
+
+WORK = Workload("chat", "truth", Lengths(Fixed(8), Fixed(3)))
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with TruthServer(Truth(0.02, 0.002, 3)) as server:
+        made = Client(Target(server.url))
+        yield made
+        await made.close()
+
+
+def attack(client: Client, pacer: Pacer, **changes: float) -> Attack:
+    return Attack(client, WORK, pacer, 3, "a", drain_s=changes.get("drain_s", 5.0))
+
+
+async def test_an_open_loop_sends_the_schedule_itself(client: Client) -> None:
+    pacer = OpenLoop(Renewal(200.0, 1.0, 0), duration_ns(0.3))
+    outcome = await attack(client, pacer).run()
+    assert [r.scheduled_ns for r in outcome.records] == schedule_ns(pacer)
+    assert outcome.sending_end_ns == 300_000_000
+    for record in outcome.records:
+        assert record.ok
+        assert record.scheduled_ns <= record.dispatched_ns <= (record.sent_ns or 0)
+        assert (record.sent_ns or 0) + 20_000_000 <= (record.first_ns or 0) <= (record.end_ns or 0)
+    assert [r.id for r in outcome.records] == [f"a-{i}" for i in range(len(outcome.records))]
+
+
+async def test_the_same_seed_sends_the_same_bytes_at_the_same_times(client: Client) -> None:
+    pacers = [OpenLoop(Renewal(100.0, 1.0, 0), duration_ns(0.1)) for _ in range(2)]
+    runs = [await attack(client, pacer).run() for pacer in pacers]
+    assert runs[0].records
+    a, b = ([(r.index, r.id, r.scheduled_ns, r.output_tokens) for r in run.records] for run in runs)
+    assert a == b
+
+
+async def test_a_closed_loop_keeps_its_level(client: Client) -> None:
+    one = attack(client, ClosedLoop(4, None, 12))
+    outcome = await one.run()
+    edges = sorted(
+        [(r.sent_ns or 0, 1) for r in outcome.records] + [(r.end_ns or 0, -1) for r in outcome.records]
+    )
+    level = peak = 0
+    for _, change in edges:
+        level += change
+        peak = max(peak, level)
+    assert (peak, len(outcome.records), one.in_flight) == (4, 12, 0)
+
+
+async def test_a_cap_shows_in_the_wait_from_scheduled(client: Client) -> None:
+    pacer = Capped(OpenLoop(Constant(1000.0), None, 8), 1)
+    outcome = await attack(client, pacer).run()
+    assert pacer.bound > 0
+    last = outcome.records[-1]
+    assert last.scheduled_ns == 7_000_000
+    assert (last.sent_ns or 0) > 7 * 20_000_000
+
+
+async def test_what_does_not_end_is_a_failure_with_its_reason(client: Client) -> None:
+    outcome = await attack(client, OpenLoop(Constant(100.0), None, 2), drain_s=0.001).run()
+    assert {r.error for r in outcome.records} == {"not ended 0.001 s after the last"}
+    assert all(r.end_ns is None for r in outcome.records)
+
+
+async def test_an_interrupt_keeps_what_there_is(client: Client) -> None:
+    one = attack(client, OpenLoop(Constant(100.0), duration_ns(60.0)))
+    asyncio.get_running_loop().call_later(0.1, one.interrupt)
+    outcome = await one.run()
+    assert outcome.interrupted
+    assert outcome.records[0].ok
+    assert outcome.records[-1].error == "interrupted"
+
+
+async def test_no_server_is_a_failure_of_each_request() -> None:
+    client = Client(Target("http://127.0.0.1:1"))
+    outcome = await attack(client, OpenLoop(Constant(1000.0), None, 3)).run()
+    assert [r.status for r in outcome.records] == [None] * 3
+    assert all("cannot connect" in (r.error or "") for r in outcome.records)
+
+
+async def test_http_errors_are_failures_with_their_status(client: Client) -> None:
+    work = Workload("embeddings", "truth", Lengths(Fixed(8), Fixed(3)))
+    outcome = await Attack(client, work, OpenLoop(Constant(1000.0), None, 2), 0, "a").run()
+    assert {(r.status, r.error) for r in outcome.records} == {(404, "HTTP 404")}

@@ -192,7 +192,8 @@ def _legend(axes: Axes, run: Run, *, edge: bool) -> None:
 def _latency(axes: Axes, run: Run) -> None:
     """Latency against load, with the SLO's boundary; power beside it in grey where known."""
     objective = parse_slo(run.spec["slo"])[0] if run.spec.get("slo") else None
-    metric = objective.metric if objective else "ttft"
+    seen = "ttft" if any(p.ttft_seconds.count for p in run.points) else "e2e"
+    metric = objective.metric if objective else seen
     wanted = f"p{objective.percentile:g}" if objective else "p99"
     points = sorted(run.points, key=level_of)
     axes.set_title(f"{metric.upper()} against load", loc="left", fontsize=11, color=SOFT)
@@ -215,7 +216,8 @@ def _latency(axes: Axes, run: Run) -> None:
         axes.axvline(run.knee.level, color=BEST, linewidth=1.8, label=f"knee {run.knee.level:g}")
         if run.knee.low is not None and run.knee.high is not None:
             axes.axvspan(run.knee.low, run.knee.high, color=BEST, alpha=0.12, linewidth=0)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
 
 
 def _scales(axes: Axes, xs: Sequence[float]) -> None:

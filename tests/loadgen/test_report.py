@@ -1,7 +1,7 @@
 import msgspec
 
 from loadgen.plot import draw
-from loadgen.records import Point, Run, decode_run, encode_run
+from loadgen.records import Distribution, Point, Run, decode_run, encode_run
 from loadgen.report import report_html
 from loadgen.table import COLUMNS, cells, headline, number
 from tests.loadgen.made import point
@@ -53,3 +53,12 @@ def test_headlines() -> None:
     assert "concurrency 2" in headline(run(point(1), point(2), best=1))
     bound = msgspec.structs.replace(run(), verdict="generator-bound")
     assert headline(bound).startswith("GENERATOR-BOUND")
+
+
+def test_answers_without_a_first_token_are_drawn_by_their_end() -> None:
+    empty = Distribution()
+    few = point(2, ttft_seconds=empty, output_tokens_per_second=None)
+    assert draw(run(few)).startswith(b"<?xml")
+    whole = Distribution(count=9, mean=3.0, p50=3.0)
+    shown = msgspec.structs.replace(few, e2e_seconds=whole)
+    assert len(draw(run(shown))) > len(draw(run(few)))

@@ -17,30 +17,41 @@ _KEYS: Final = itertools.count(1)
 class Call:
     """Opened, then chunks, then closed once, whatever happens."""
 
-    __slots__ = ("_closed", "_first_byte_ns", "_images", "_key", "_link", "metered", "reading", "request")
+    __slots__ = (
+        "_arrive",
+        "_closed",
+        "_first_byte_ns",
+        "_images",
+        "_key",
+        "_link",
+        "_server",
+        "metered",
+        "reading",
+        "request",
+    )
 
-    def __init__(
-        self,
-        link: MeterLink,
-        arrive: Arrive,
-        trace: Trace,
-        received_ns: int,
-        path: str,
-        max_tokens: int | None,
-    ) -> None:
+    def __init__(self, link: MeterLink, arrive: Arrive, server: str | None, port: int | None) -> None:
         self._link = link
         self._key = next(_KEYS)
         self._closed = False
         self._first_byte_ns: int | None = None
         self._images = arrive.route == "images"
+        self._arrive = arrive
+        self._server = (server, port)
         self.request = arrive.request
         self.reading = Reading()
         self.metered = True
-        link.send(
+
+    def open(self, trace: Trace, received_ns: int, path: str, max_tokens: int | None) -> None:
+        """Tell the meter that the request is about to be sent."""
+        server, port = self._server
+        self._link.send(
             Opened(
                 self._key,
-                arrive,
+                self._arrive,
                 path=path,
+                server_address=server,
+                server_port=port,
                 trace_id=trace.trace_id,
                 server_span_id=trace.server_span_id,
                 client_span_id=trace.client_span_id,

@@ -1,49 +1,105 @@
-"""Headers: what is passed on, and what is between two neighbours only (RFC 9110, section 7.6)."""
+"""Headers: what travels on, and what a proxy adds."""
 
-from collections.abc import Iterable
+from collections.abc import Container
 from typing import Final
 
-from multidict import CIMultiDict, CIMultiDictProxy
-
+from proxy.relay.head import AnswerHead, Headers, RequestHead
 from proxy.relay.trace import TRACEPARENT, Trace
 from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
 
 _HOP_BY_HOP: Final = frozenset(
     (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
     )
 )
-_VIA: Final = "1.1 jouleproxy"
+_REQUEST_ID: Final = REQUEST_ID_HEADER.lower().encode()
+_REPLACED: Final = _HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"x-forwarded-for",
+    ENERGY_HEADER.lower().encode(),
+    _REQUEST_ID,
+}
+_TRACEPARENT: Final = TRACEPARENT.encode()
 
 
-def end_to_end(headers: CIMultiDictProxy[str], drop: Iterable[str] = ()) -> CIMultiDict[str]:
-    """The headers that travel on, order and case kept; without those ``Connection`` nominates."""
-    nominated = {
-        name.strip().lower() for value in headers.getall("Connection", ()) for name in value.split(",")
-    }
-    gone = _HOP_BY_HOP | nominated | set(drop)
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in gone)
+def _kept(headers: Headers, connection: bytes | None, gone: Container[bytes]) -> list[bytes]:
+    """Lines of the headers that travel on, order and case kept; without what ``Connection`` nominates."""
+    nominated = {name.strip() for name in connection.lower().split(b",")} if connection else ()
+    return [
+        b"%b: %b\r\n" % (name, value)
+        for name, value in headers
+        if (lower := name.lower()) not in gone and lower not in nominated
+    ]
 
 
 def for_backend(
-    headers: CIMultiDictProxy[str], request_id: str, trace: Trace | None, client: str | None
-) -> CIMultiDict[str]:
-    """The request headers a backend gets."""
-    out = end_to_end(headers, ("host", "content-length", "expect", ENERGY_HEADER))
-    out[REQUEST_ID_HEADER] = request_id
+    head: RequestHead,
+    host: bytes,
+    request_id: str,
+    trace: Trace | None,
+    client: str,
+    scheme: bytes,
+    *,
+    length: int | None,
+    identity: bool,
+    prefix: bytes = b"",
+) -> bytes:
+    """The request head a backend gets. ``length``: of the body as sent, None where it is chunked or absent.
+
+    ``identity``: the answer must be readable (a chunk will be taken out of it), so no compression is asked.
+    """
+    gone = set(_REPLACED)
+    added = [b"Host: %b\r\n" % host, b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1"))]
     if trace is not None:
-        out[TRACEPARENT] = trace.traceparent
+        gone.add(_TRACEPARENT)
+        added.append(b"%b: %b\r\n" % (_TRACEPARENT, trace.traceparent.encode()))
+    if identity:
+        gone.add(b"accept-encoding")
+        added.append(b"Accept-Encoding: identity\r\n")
     if client:
-        before = headers.get("X-Forwarded-For")
-        out["X-Forwarded-For"] = f"{before}, {client}" if before else client
-    out.setdefault("X-Forwarded-Host", headers.get("Host", ""))
-    out.add("Via", _VIA)
-    return out
+        before = head.values.get(b"x-forwarded-for")
+        chain = (before + b", " if before else b"") + client.encode()
+        added.append(b"X-Forwarded-For: %b\r\n" % chain)
+    for name, value in ((b"x-forwarded-host", head.values.get(b"host")), (b"x-forwarded-proto", scheme)):
+        if name not in head.values and value:
+            added.append(b"%b: %b\r\n" % (name, value))
+    if length is not None:
+        added.append(b"Content-Length: %d\r\n" % length)
+    elif head.body is not None:
+        added.append(b"Transfer-Encoding: chunked\r\n")
+    if head.upgrade:
+        added.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.values[b"upgrade"])
+    kept = _kept(head.headers, head.values.get(b"connection"), gone)
+    return b"".join(
+        (
+            b"%b %b%b HTTP/1.1\r\n" % (head.method, prefix, head.target),
+            *kept,
+            *added,
+            b"Via: 1.1 jouleproxy\r\n\r\n",
+        )
+    )
+
+
+def for_client(head: AnswerHead, request_id: str, *, ours: bool, framing: bytes, keep_length: bool) -> bytes:
+    """The answer head a client gets. ``ours``: the id is the one energy is found by, so it replaces another.
+
+    ``framing`` holds whole header lines: of the transfer coding, the length, the connection.
+    """
+    gone = set(_HOP_BY_HOP)
+    if not keep_length:
+        gone.add(b"content-length")
+    if ours:
+        gone.add(_REQUEST_ID)
+    lines = _kept(head.headers, head.values.get(b"connection"), gone)
+    if ours or _REQUEST_ID not in head.values:
+        lines.append(b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1")))
+    return b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *lines, framing, b"\r\n"))

@@ -16,6 +16,7 @@ class FakeMeter:
         self.messages: list[ToMeter] = []
         self.connections = 0
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self.socket)
@@ -24,9 +25,13 @@ class FakeMeter:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         frames = FrameBuffer()
         while data := await reader.read(65_536):
             for body in frames.feed(data):

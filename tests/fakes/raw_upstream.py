@@ -17,6 +17,7 @@ class RawUpstream:
         self.gone = asyncio.Event()
         self.url = ""
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -26,8 +27,12 @@ class RawUpstream:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             self.head = await reader.readuntil(b"\r\n\r\n")
             for line in self.head.lower().split(b"\r\n"):

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proxy.config import Address, Backend, ConfigError, RelayConfig
+from proxy.config import Address, Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed, Opened
-from proxy.relay.worker import Worker, run
+from proxy.relay.worker import Worker
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream, answer
 
@@ -34,7 +34,7 @@ def whole(body: bytes, kind: bytes = b"application/json") -> bytes:
 @asynccontextmanager
 async def relay(url: str, socket: str = "/nowhere") -> AsyncIterator[str]:
     worker = Worker(
-        RelayConfig(listen=Address("127.0.0.1", 0), drain_timeout_seconds=1.0), Backend(url, "b"), socket
+        RelayConfig(listen=Address("127.0.0.1", 0), drain_timeout_seconds=1.0), [Backend(url, "b")], socket
     )
     await worker.start()
     try:
@@ -195,8 +195,3 @@ async def test_compressed_answers_pass_untouched_and_say_so(meter: FakeMeter) ->
     assert isinstance(closed, Closed)
     assert not closed.metered
     assert closed.end.completion_tokens is None
-
-
-def test_several_backends_are_refused_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="exactly one"):
-        run(RelayConfig(), (Backend("http://a"), Backend("http://b")), "/nowhere", -1)

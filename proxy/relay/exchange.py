@@ -1,0 +1,364 @@
+"""One request through the proxy: bytes through, events out.
+
+The answer passes byte for byte, as it comes, unless the operator or the client asked for energy in it. A
+client that leaves cancels its backend request at once; a backend that dies within an answer reaches the
+client as a broken stream, never as a clean end.
+"""
+
+import asyncio
+import logging
+import uuid
+from typing import Final, Protocol
+
+from proxy.clock import now_ns
+from proxy.core.events import Arrive
+from proxy.relay.answer import Answer, Plan
+from proxy.relay.balancer import Slot
+from proxy.relay.call import Call
+from proxy.relay.head import AnswerHead, RequestHead
+from proxy.relay.headers import for_backend
+from proxy.relay.routes import Asked, asked, route_of, with_usage
+from proxy.relay.shared import Shared
+from proxy.relay.trace import continue_trace
+from proxy.relay.upstream import Upstream
+from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
+from proxy.units import ns_from_seconds
+
+_READ_BODY_LIMIT: Final = 64 * 1024 * 1024  # a metered JSON request; larger ones are relayed unread
+_ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
+_NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
+_ID: Final = REQUEST_ID_HEADER.lower().encode()
+_log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """The client's side, as an exchange sees it."""
+
+    peer: str
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop to read, or go on."""
+
+    def refuse(
+        self, status: int, message: str, code: str, request_id: str = "", *, close: bool = True
+    ) -> None:
+        """Answer with an error of our own."""
+
+    def finished(self, *, keep: bool) -> None:
+        """The answer is written."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Exchange:
+    """A request and its answer."""
+
+    def __init__(self, shared: Shared, client: Sink, head: RequestHead) -> None:
+        self._shared = shared
+        self._client = client
+        self._head = head
+        self._received_ns = now_ns()
+        self._since_ns = self._received_ns
+        self.request_id = head.text(_ID) or f"req-{uuid.uuid4().hex}"
+        self._path = head.target.partition(b"?")[0].decode("latin-1")
+        self._route = route_of(head.method.decode("latin-1"), self._path)
+        length = head.length
+        kind = head.values.get(b"content-type", b"").lower()
+        self._whole = bool(
+            self._route and length is not None and length <= _READ_BODY_LIMIT and b"json" in kind
+        )
+        self._held: list[bytes] = []  # of the request, until it can be sent
+        self._sent = b""  # what can be sent again
+        self._ended = head.body is None
+        self._call: Call | None = None
+        self._slot: Slot | None = None
+        self._upstream: Upstream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._answer: Answer | None = None
+        self._asking = False
+        self._lost: str | None = None
+        self._over = False
+        self.tunnel = False
+
+    @property
+    def began(self) -> bool:
+        """Whether bytes of the answer went to the client."""
+        return self._answer is not None and self._answer.sent
+
+    def begin(self) -> None:
+        """The head is there."""
+        if not self._whole:
+            self._open()
+
+    def request_body(self, raw: bytes) -> None:
+        """Bytes of the request's body, to be sent as they are."""
+        if self._upstream is not None:
+            self._upstream.write(raw)
+            self._sent = b""  # a part of it is gone: it cannot be sent again
+        else:
+            self._held.append(raw)
+            if not self._whole:
+                self._client.pause(paused=True)  # until the connection is there
+        self._since_ns = now_ns()
+
+    def request_end(self) -> None:
+        """The request is whole."""
+        self._ended = True
+        if self._whole:
+            self._open()
+
+    def send(self, data: bytes) -> None:
+        """Bytes of a tunnel, from the client."""
+        self._since_ns = now_ns()
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def _open(self) -> None:
+        """Choose a backend, tell the meter, connect."""
+        head, shared = self._head, self._shared
+        body = b"".join(self._held) if self._whole else None
+        asks = asked(body) if body is not None else Asked()
+        slot = self._slot = shared.balancer.choose(asks.model, now_ns())
+        trace = continue_trace(head.text(b"traceparent")) if self._route else None
+        ours = with_usage(self._route, body, asks) if self._route and body is not None else None
+        if slot is not None:
+            slot.outstanding += 1
+            if self._route and trace:
+                self._call = self._metered(self._route, slot, asks)
+                self._call.open(
+                    trace, self._received_ns, self._path, asks.max_completion_tokens or asks.max_tokens
+                )
+        wish = (head.text(ENERGY_HEADER.lower().encode()) or "").lower()
+        energy = wish if wish in {"off", "on", "wait"} else shared.config.energy_in_response
+        plan = Plan(
+            self.request_id, self._call, energy, ours is not None, head.method, head.http11, head.keep_alive
+        )
+        self._answer = Answer(plan)
+        if slot is None:
+            self._refuse(503, "no backend can take the request now", "no_backend")
+            return
+        if ours is not None:
+            self._held = [ours]
+        length = len(b"".join(self._held)) if self._whole else head.length
+        pool = shared.pools[slot]
+        scheme = b"https" if shared.config.tls_certificate else b"http"
+        lines = for_backend(
+            head, pool.host, self.request_id, trace, self._client.peer, scheme,
+            length=length, identity=ours is not None, prefix=pool.prefix,
+        )  # fmt: skip
+        self._held.insert(0, lines)
+        connection = pool.take()
+        if connection is not None:
+            self._use(connection)
+        else:
+            self._connect()
+
+    def _metered(self, route: str, slot: Slot, asks: Asked) -> Call:
+        tenant = self._shared.config.tenant_header
+        backend = slot.backend
+        arrive = Arrive(
+            now_ns(),
+            self.request_id,
+            route,
+            asks.model,
+            bool(asks.stream),
+            backend.devices,
+            self._head.text(tenant.lower().encode()) if tenant else None,
+            backend.name or None,
+        )
+        pool = self._shared.pools[slot]
+        return Call(self._shared.link, arrive, pool.address, pool.port)
+
+    def _use(self, connection: Upstream) -> None:
+        self._upstream = connection
+        self._since_ns = now_ns()
+        data = b"".join(self._held)
+        self._held = []
+        if self._ended:
+            self._sent = data
+        connection.ask(self, self._head.method, data)
+        self._client.pause(paused=False)
+
+    def _connect(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._connecting())
+        self._task = task
+        self._shared.tasks.add(task)
+        task.add_done_callback(self._shared.tasks.discard)
+
+    async def _connecting(self) -> None:
+        slot = self._slot
+        assert slot is not None
+        pool = self._shared.pools[slot]
+        try:
+            connection = await pool.connect()
+        except TimeoutError:
+            limit = self._shared.config.connect_timeout_seconds
+            self._failed(504, f"no connection to the backend within {limit:g} s", "backend_timeout")
+        except (OSError, ValueError) as error:
+            self._failed(502, f"the backend cannot be reached: {error}", "backend_unreachable")
+        else:
+            if self._over:
+                connection.abort()
+            else:
+                self._use(connection)
+
+    def _failed(self, status: int, message: str, code: str) -> None:
+        if self._slot is not None:
+            self._shared.balancer.failed(self._slot, now_ns())
+            _log.warning("backend %s: %s", self._slot.backend.url, message)
+        self._refuse(status, message, code)
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        """An error of our own, before the first byte of an answer."""
+        if self._over:
+            return
+        self._end()
+        if self._call is not None:
+            self._call.close(status, code)
+        keep = self._head.keep_alive and self._ended
+        self._client.refuse(status, message, code, self.request_id, close=not keep)
+        if keep:
+            self._client.finished(keep=True)
+
+    def _end(self) -> None:
+        """Give everything back; says nothing to anyone."""
+        if self._over:
+            return
+        self._over = True
+        if self._slot is not None:
+            self._slot.outstanding -= 1
+        if self._task is not None and self._task is not _current():
+            self._task.cancel()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    def cancel(self, error: str = "cancelled") -> None:
+        """The client left, or broke its request: so does its backend request, at once."""
+        self._end()
+        if self._call is not None:
+            self._call.close(None, error, cancelled=True)
+
+    def pause(self, *, paused: bool) -> None:
+        """The client reads too slowly, or has caught up."""
+        if self._upstream is not None and not self._asking:
+            self._since_ns = now_ns()
+            self._upstream.pause(paused=paused)
+
+    def sweep(self, now: int) -> None:
+        """End a wait for the backend that took too long."""
+        if self._upstream is None or self._asking or self.tunnel:
+            return
+        config = self._shared.config
+        first = self._answer is None or self._answer.head is None
+        limit = config.first_byte_timeout_seconds if first else config.stall_timeout_seconds
+        if now - self._since_ns <= ns_from_seconds(limit):
+            return
+        if first:
+            self._failed(504, f"the backend did not answer within {limit:g} s", "backend_timeout")
+        else:
+            self._broken(f"silent for more than {limit:g} s", "backend_stalled")
+
+    def on_writable(self, *, writable: bool) -> None:
+        """The backend reads too slowly, or has caught up."""
+        self._client.pause(paused=not writable)
+
+    def on_head(self, head: AnswerHead) -> None:
+        """The answer begins."""
+        self._since_ns = now_ns()
+        if self._slot is not None:
+            self._shared.balancer.answered(self._slot)
+        assert self._answer is not None
+        self._answer.begin(head)
+        if head.status == 101 and self._head.upgrade and self._upstream is not None:
+            self.tunnel = True
+            self._upstream.tunnel()
+
+    def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
+        """Bytes of the answer."""
+        self._since_ns = t_ns = now_ns()
+        assert self._answer is not None
+        self._answer.body(raw, pieces, t_ns)
+
+    def on_end(self) -> None:
+        """The answer is whole."""
+        assert self._answer is not None
+        self._answer.end()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.release(reusable=self._ended)
+
+    def on_read(self) -> None:
+        """All bytes of one read were taken: write what they give, in one write."""
+        answer = self._answer
+        if answer is None or self._asking or self._over:
+            return
+        data = answer.take()
+        if data:
+            self._client.write(data)
+        if answer.wants_energy:
+            self._asking = True
+            if self._upstream is not None:
+                self._upstream.pause(paused=True)
+            task = self._task = asyncio.get_running_loop().create_task(self._ask())
+            self._shared.tasks.add(task)
+            task.add_done_callback(self._shared.tasks.discard)
+        elif answer.done:
+            self._end()
+            self._client.finished(keep=answer.keep and self._ended)
+
+    async def _ask(self) -> None:
+        """Put the energy into the answer, then go on with it."""
+        answer = self._answer
+        assert answer is not None
+        config = self._shared.config
+        wait = config.energy_wait_seconds if answer.plan.energy == "wait" else 0.0
+        told = await self._shared.link.ask(self.request_id, wait, wait + _ANSWER_SECONDS)
+        answer.told(told or _NO_ENERGY)
+        self._asking = False
+        self.on_read()
+        if self._over or self._asking:
+            return
+        if self._lost is not None:
+            self.on_lost(self._lost)
+        elif self._upstream is not None:
+            self._upstream.pause(paused=False)
+
+    def on_lost(self, reason: str) -> None:
+        """The backend died, or speaks no HTTP."""
+        upstream = self._upstream
+        if self._asking:
+            self._lost, self._upstream = reason, None
+            return
+        if self._over:
+            return
+        answer = self._answer
+        if self.tunnel:
+            self._end()
+            self._client.finished(keep=False)
+        elif upstream is not None and upstream.used and not upstream.answered and self._sent:
+            self._upstream = None  # a kept connection that had ended meanwhile: no answer was begun
+            self._held, self._sent = [self._sent], b""
+            self._connect()
+        elif answer is None or not answer.sent:
+            self._failed(502, f"the backend did not answer: {reason}", "upstream_reset")
+        else:
+            self._broken(reason, "upstream_reset")
+
+    def _broken(self, reason: str, code: str) -> None:
+        """Within an answer: a broken stream."""
+        if self._slot is not None:
+            _log.warning("backend %s broke within an answer: %s", self._slot.backend.url, reason)
+        answer = self._answer
+        self._end()
+        if self._call is not None:
+            self._call.close(answer.head.status if answer and answer.head else None, code)
+        self._client.abort()
+
+
+def _current() -> asyncio.Task[object] | None:
+    return asyncio.current_task()

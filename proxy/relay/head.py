@@ -1,0 +1,190 @@
+"""Heads of requests and answers: parsed by llhttp, judged strictly. No I/O."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from proxy.relay.framing import Body, Chunked, Fixed, UntilClose
+
+Headers = list[tuple[bytes, bytes]]
+
+_NO_BODY: Final = (204, 304)
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+class HeadError(ValueError):
+    """A head is refused; ``status`` is what its sender is told."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request's head; ``body`` None: it has none."""
+
+    method: bytes
+    target: bytes  # origin form, as the client wrote it
+    headers: Headers
+    values: dict[bytes, bytes]  # by lower-case name, the last of each
+    http11: bool
+    keep_alive: bool
+    body: Body | None
+    length: int | None
+    upgrade: bool
+
+    def text(self, name: bytes) -> str | None:
+        """A header by its lower-case name."""
+        value = self.values.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """An answer's head; ``body`` None: it has none."""
+
+    status: int
+    reason: bytes
+    headers: Headers
+    values: dict[bytes, bytes]
+    keep_alive: bool
+    body: Body | None
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.headers: Headers = []
+        self.url = b""
+        self.reason = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+
+def parse_request(raw: bytes, max_body_bytes: int) -> RequestHead:
+    """The head whose last bytes are an empty line; raises :class:`HeadError` with 400 or 413."""
+    _check(raw)
+    found = _Collector()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise HeadError(400, f"not HTTP: {error}") from error
+    values = {name.lower(): value for name, value in found.headers}
+    version = parser.get_http_version()
+    if version not in {"1.0", "1.1"}:
+        raise HeadError(400, f"HTTP/{version} is not served: send HTTP/1.1")
+    method = parser.get_method()
+    length = _length(found.headers, values)
+    if length is not None and length > max_body_bytes:
+        raise HeadError(413, f"a body of {length} bytes: at most {max_body_bytes} are taken")
+    body = _request_body(values, length, version)
+    upgrade = b"upgrade" in values and _has(values, b"connection", b"upgrade") and body is None
+    return RequestHead(
+        method,
+        _target(method, found.url, found.headers, values, version),
+        found.headers,
+        values,
+        version == "1.1",
+        _keep_alive(values, version),
+        body,
+        length,
+        upgrade,
+    )
+
+
+def _request_body(values: dict[bytes, bytes], length: int | None, version: str) -> Body | None:
+    coding = values.get(b"transfer-encoding")
+    if coding is None:
+        return Fixed(length) if length else None
+    if length is not None:
+        raise HeadError(400, "Content-Length and Transfer-Encoding are both given")
+    if coding.lower() != b"chunked" or version == "1.0":
+        raise HeadError(400, "Transfer-Encoding may only be chunked, in HTTP/1.1")
+    return Chunked()
+
+
+def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
+    """The head of an answer to ``method``; raises :class:`HeadError` with 502."""
+    found = _Collector()
+    try:
+        _check(raw)
+        parser = httptools.HttpResponseParser(found)
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except (httptools.HttpParserError, HeadError) as error:
+        raise HeadError(502, f"the backend's answer is not HTTP: {error}") from error
+    values = {name.lower(): value for name, value in found.headers}
+    status, version = parser.get_status_code(), parser.get_http_version()
+    keep_alive = _keep_alive(values, version)
+    coding = values.get(b"transfer-encoding")
+    length = _length(found.headers, values)
+    body: Body | None
+    if method == b"HEAD" or status in _NO_BODY or status < 200:
+        body = None
+    elif coding is not None:
+        if coding.lower() != b"chunked" or length is not None:
+            raise HeadError(502, "the backend's answer has a Transfer-Encoding that is not understood")
+        body = Chunked()
+    elif length is not None:
+        body = Fixed(length) if length else None
+    else:
+        body, keep_alive = UntilClose(), False
+    return AnswerHead(status, found.reason, found.headers, values, keep_alive, body)
+
+
+def _check(raw: bytes) -> None:
+    """Refuse what parsers are known to read differently."""
+    lines = raw.count(b"\r\n")
+    if raw.count(b"\n") != lines or raw.count(b"\r") != lines or b"\0" in raw:
+        raise HeadError(400, "lines end with CRLF, and CR, LF and NUL stand nowhere else in a head")
+    if b"\n " in raw or b"\n\t" in raw:
+        raise HeadError(400, "a header may not go on in the next line")
+
+
+def _length(headers: Headers, values: dict[bytes, bytes]) -> int | None:
+    value = values.get(b"content-length")
+    if value is None:
+        return None
+    if sum(name.lower() == b"content-length" for name, _ in headers) > 1:
+        raise HeadError(400, "Content-Length is given twice")
+    if not value.isdigit() or len(value) > 18:
+        raise HeadError(400, "Content-Length is not a number")
+    return int(value)
+
+
+def _target(method: bytes, url: bytes, headers: Headers, values: dict[bytes, bytes], version: str) -> bytes:
+    host = values.get(b"host")
+    hosts = sum(name.lower() == b"host" for name, _ in headers)
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise HeadError(400, "a request has one Host header")
+    if url.startswith(b"/") or (url == b"*" and method == b"OPTIONS"):
+        return url
+    found = _ABSOLUTE.fullmatch(url)
+    if method == b"CONNECT" or found is None:
+        raise HeadError(400, "the target of a request is a path, as /v1/models")
+    if found[1].lower() != (host or b"").lower():
+        raise HeadError(400, "the target names another host than the Host header")
+    return found[2] if found[2].startswith(b"/") else b"/" + found[2]
+
+
+def _has(values: dict[bytes, bytes], name: bytes, token: bytes) -> bool:
+    return token in [word.strip() for word in values.get(name, b"").lower().split(b",")]
+
+
+def _keep_alive(values: dict[bytes, bytes], version: str) -> bool:
+    if version == "1.1":
+        return b"connection" not in values or not _has(values, b"connection", b"close")
+    return _has(values, b"connection", b"keep-alive")

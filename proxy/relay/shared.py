@@ -1,0 +1,40 @@
+"""What all connections of one worker share."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.config import RelayConfig
+from proxy.relay.balancer import Balancer, Slot
+from proxy.relay.link import MeterLink
+from proxy.relay.upstream import Pool
+
+
+class Swept(Protocol):
+    """A connection whose waits are bounded."""
+
+    def sweep(self, now: int) -> None:
+        """End what waited longer than its timeout."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being served."""
+
+    def close(self) -> None:
+        """Close once all is written."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """One worker's state."""
+
+    config: RelayConfig
+    link: MeterLink
+    balancer: Balancer
+    pools: dict[Slot, Pool]
+    clients: set[Swept] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    draining: bool = False

@@ -1,0 +1,251 @@
+"""Connections to backends: one protocol each, kept open between requests."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+from urllib.parse import urlsplit
+
+from proxy.clock import now_ns
+from proxy.config import Backend, RelayConfig
+from proxy.relay.framing import FramingError, UntilClose
+from proxy.relay.head import AnswerHead, HeadError, parse_answer
+from proxy.units import ns_from_seconds
+
+_END: Final = b"\r\n\r\n"
+_log = logging.getLogger(__name__)
+
+
+class Asker(Protocol):
+    """Who uses a connection: told of the answer in order, ``on_lost`` instead of its end."""
+
+    def on_head(self, head: AnswerHead) -> None:
+        """The final head (or 101) came."""
+
+    def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
+        """Bytes of the body: as they came, and the payload in them."""
+
+    def on_end(self) -> None:
+        """The answer is whole."""
+
+    def on_read(self) -> None:
+        """All bytes of one read were told."""
+
+    def on_lost(self, reason: str) -> None:
+        """The connection died, or said what is no HTTP."""
+
+    def on_writable(self, *, writable: bool) -> None:
+        """The backend reads too slowly, or has caught up."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a backend."""
+
+    def __init__(self, pool: "Pool", limit: int, high_water: int) -> None:
+        self._pool = pool
+        self._limit = limit
+        self._high_water = high_water
+        self._asker: Asker | None = None
+        self._method = b""
+        self._buffer = b""
+        self._head: AnswerHead | None = None
+        self._tunnel = False
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+        self.used = False  # it carried a request before this one
+        self.answered = False  # a byte of this answer came
+        self.idle_since_ns = 0
+
+    def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
+        """Begin a request."""
+        self._asker, self._method, self._head, self.answered = asker, method, None, False
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def tunnel(self) -> None:
+        """From now on bytes mean nothing to us."""
+        self._tunnel = True
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop to read, or go on."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._paused == paused:
+            return
+        self._paused = paused
+        if paused:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def abort(self) -> None:
+        """Hang up at once; its asker hears no more."""
+        self._asker = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def release(self, *, reusable: bool) -> None:
+        """The request is over."""
+        self._asker = None
+        usable = self._transport is not None and not self._transport.is_closing()
+        if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
+            self.pause(paused=False)
+            self.used = True
+            self.idle_since_ns = now_ns()
+            self._pool.put(self)
+        else:
+            self.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport.set_write_buffer_limits(self._high_water)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer."""
+        asker = self._asker
+        if asker is None:
+            self._pool.forget(self)  # nothing was asked: what comes now belongs to no request
+            self.abort()
+            return
+        self.answered = True
+        try:
+            self._read(asker, data)
+        except (FramingError, HeadError) as error:
+            self._lose(str(error))
+            return
+        asker.on_read()
+
+    def _read(self, asker: Asker, data: bytes) -> None:
+        if self._tunnel:
+            asker.on_body(data, [data])
+            return
+        head = self._head
+        if head is None:
+            head, data = self._read_heads(asker, self._buffer + data)
+            if head is None:
+                return
+            if head.status == 101:
+                if data:
+                    asker.on_body(data, [data])
+                return
+        body = head.body
+        if body is None or body.done:
+            self._buffer = data
+        elif data:
+            pieces, used = body.feed(data)
+            self._buffer = data[used:]
+            asker.on_body(data if used == len(data) else data[:used], pieces)
+        if body is None or body.done:
+            if self._buffer:
+                raise FramingError("bytes after the end of an answer")
+            asker.on_end()
+
+    def _read_heads(self, asker: Asker, data: bytes) -> tuple[AnswerHead | None, bytes]:
+        """Read heads up to the final one: it, and the bytes after it. Others (1xx) are passed over."""
+        self._buffer = b""
+        while True:
+            end = data.find(_END)
+            if max(end, 0 if end >= 0 else len(data)) > self._limit:
+                raise HeadError(502, f"the backend's head is longer than {self._limit} bytes")
+            if end < 0:
+                self._buffer = data
+                return None, b""
+            head = parse_answer(data[: end + 4], self._method)
+            data = data[end + 4 :]
+            if head.status >= 200 or head.status == 101:
+                self._head = head
+                asker.on_head(head)
+                return head, data
+
+    def eof_received(self) -> None:
+        """The backend sends no more; the transport closes."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection ended: the end of an answer without a length, else a failure."""
+        self._transport = None
+        self._pool.forget(self)
+        asker, head = self._asker, self._head
+        if asker is None:
+            return
+        if head is not None and isinstance(head.body, UntilClose) and error is None:
+            asker.on_end()
+            asker.on_read()
+        else:
+            self._lose(str(error) if error else "the backend closed the connection")
+
+    def _lose(self, reason: str) -> None:
+        asker = self._asker
+        self.abort()
+        if asker is not None:
+            asker.on_lost(reason)
+
+    def pause_writing(self) -> None:
+        """The backend reads too slowly."""
+        if self._asker is not None:
+            self._asker.on_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """The backend has caught up."""
+        if self._asker is not None:
+            self._asker.on_writable(writable=True)
+
+
+class Pool:
+    """Connections to one backend."""
+
+    def __init__(self, backend: Backend, config: RelayConfig) -> None:
+        parts = urlsplit(backend.url)
+        self.url = backend.url
+        self.address = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.host = parts.netloc.rpartition("@")[2].encode("latin-1")
+        self.prefix = parts.path.rstrip("/").encode("latin-1")
+        self._config = config
+        self._idle: list[Upstream] = []
+        self._tls: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            self._tls = ssl.create_default_context(cafile=backend.ca_file)
+            if not backend.verify_tls:
+                self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+
+    def take(self) -> Upstream | None:
+        """An open connection, the last one used first."""
+        return self._idle.pop() if self._idle else None
+
+    def put(self, connection: Upstream) -> None:
+        """Keep an open connection."""
+        self._idle.append(connection)
+
+    def forget(self, connection: Upstream) -> None:
+        """It closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def connect(self) -> Upstream:
+        """A new connection; raises ``OSError``, ``TimeoutError`` among them."""
+        config = self._config
+        make: Callable[[], Upstream] = lambda: Upstream(  # noqa: E731 - a factory
+            self, config.max_head_bytes, config.high_water_bytes
+        )
+        async with asyncio.timeout(config.connect_timeout_seconds):
+            _, made = await asyncio.get_running_loop().create_connection(
+                make, self.address, self.port, ssl=self._tls
+            )
+        return made
+
+    def sweep(self, now: int) -> None:
+        """Close what was idle too long."""
+        oldest = now - ns_from_seconds(self._config.upstream_idle_timeout_seconds)
+        for connection in [c for c in self._idle if c.idle_since_ns < oldest]:
+            self._idle.remove(connection)
+            connection.abort()
+
+    def close(self) -> None:
+        """Close all that are idle."""
+        while self._idle:
+            self._idle.pop().abort()

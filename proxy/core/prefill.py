@@ -20,6 +20,7 @@ from proxy.core.model import PRIOR, EnergyModel
 from proxy.core.work import WIDTH
 
 _ROUNDS: Final = 4
+_SHORT: Final = 0.3  # of the median time
 _SILENT: Final = 5.0  # times longer than most: such a step holds a silence
 _OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
@@ -103,7 +104,7 @@ class _View:
     def _in_turn(self, durations: EnergyModel, placed: Placed) -> tuple[EnergyModel, Placed]:
         rough = durations.copy()
         rows = self._features(placed)
-        rough.learn(rows[self._own], self._took[self._own], self._took[self._own])
+        self._learn(rough, rows, self._own)
         for _ in range(_ROUNDS):
             trial = durations.copy()
             trial.theta = rough.theta
@@ -123,7 +124,13 @@ class _View:
         """Fit durations to the typical steps of the block."""
         rows = self._features(placed)
         typical = self._typical(rows, durations.theta[:WIDTH])[0] & self._own
-        durations.learn(rows[typical], self._took[typical], self._took[typical])
+        self._learn(durations, rows, typical)
+
+    def _learn(self, durations: EnergyModel, rows: Floats, which: NDArray[np.bool_]) -> None:
+        """Longer steps are less sure; of no length is none, chunks that were read together only look so."""
+        took = self._took[which]
+        least = _SHORT * float(np.median(took)) if len(took) else 0.0
+        durations.learn(rows[which], took, np.maximum(took, least))
 
     def _whole(self) -> Placed:
         """Each prompt in the step of its first token."""

@@ -47,9 +47,13 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     until = group.view(end_ns)[1]
     events = _events(group, tracks, requests, start_ns, until, habits)
     group.step_seconds = habits.step_seconds
+    decode = _decoding(events, requests)
+    streams = _totals(decode.cell, decode.decode, len(events.stamps))
+    context = _totals(decode.cell, decode.context, len(events.stamps))
     stamps = events.stamps
     begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
-    entries = _entries(events, requests, begins, stamps, habits, (end_ns - start_ns) / 1e9)
+    seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
+    entries = _entries(events, requests, decode, seen, habits)
     return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
 
 
@@ -118,10 +122,9 @@ def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) 
 
 
 def _entries(
-    events: _Events, requests: Requests, begins: Floats, stamps: Floats, habits: Habits, length: float
+    events: _Events, requests: Requests, decode: Entries, seen: Seen, habits: Habits
 ) -> list[Entries]:
     """Decoding, and prompts; static is one step, to be divided by its members."""
-    decode = _decoding(events, requests)
     first = events.is_first
     after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
@@ -131,14 +134,7 @@ def _entries(
         tokens=requests.computed[events.request[first]],
         reported=requests.reported[events.request[first]] > 0,
     )
-    count = len(stamps)
-    seen = Seen(
-        begins=begins,
-        stamps=stamps,
-        streams=_totals(decode.cell, decode.decode, count),
-        context=_totals(decode.cell, decode.context, count),
-        until=length,
-    )
+    count = len(seen.stamps)
     (step, request, tokens), habits.durations = place(seen, prompts, habits.durations)
     members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
     each = 1.0 / np.maximum(members, 1)

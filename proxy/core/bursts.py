@@ -67,8 +67,6 @@ def separating_gap(t: Floats, step_seconds: float) -> float:
     gaps = gaps[gaps > 0.0]
     if len(gaps) < 2:
         return 0.3 * step_seconds
-    if step_seconds <= 0.0:  # most chunks were read together with their stream's last one
-        return float(np.median(gaps))
     busy = np.minimum(gaps, 4.0 * step_seconds).sum()
     expected = busy / step_seconds
     low = min(int(_RANK_BAND[0] * expected), len(gaps) - 2)

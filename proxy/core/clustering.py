@@ -43,10 +43,8 @@ def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Cluste
     pace = paces(t, apart, previous)
     known = pace > 0.0  # chunks read at once have one stamp
     if known.any():
-        step_seconds = float(np.median(pace[known]))
-        habits.gap_seconds = separating_gap(t, step_seconds)
-        if step_seconds > 0.0:  # zero: most chunks were read together, which is no step's length
-            habits.step_seconds = step_seconds
+        habits.step_seconds = float(np.median(pace[known]))
+        habits.gap_seconds = separating_gap(t, habits.step_seconds)
     burst = bursts(t, previous, habits.gap_seconds)
     expected = np.where(chunks.uncertain, chunks.expected, apart)
     if blurred(burst, apart, expected, previous):

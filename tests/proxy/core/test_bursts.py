@@ -74,9 +74,3 @@ def test_a_burst_ends_where_a_stream_emits_again() -> None:
 
 def test_no_events_are_no_bursts() -> None:
     assert bursts(np.empty(0), ints(), 0.01).tolist() == []
-
-
-def test_chunks_read_together_leave_no_step_time_and_still_a_gap() -> None:
-    stamps = np.array([0.0, 0.0, 0.0, 0.01, 0.01, 0.02, 0.02, 0.02])
-    gap = separating_gap(stamps, step_seconds=0.0)
-    assert 0.0 < gap <= 0.01

@@ -36,3 +36,11 @@ def test_blurred_streams_of_unknown_sizes_are_locked_by_the_clock() -> None:
 def test_nothing_is_nothing() -> None:
     found = clustered(np.empty(0), np.empty(0, np.int64), sure(0), Habits())
     assert len(found.burst) == len(found.stamps) == 0
+
+
+def test_chunks_read_together_are_no_step_of_no_length() -> None:
+    t = np.array([0.0, 0.0, 0.0, 0.0, 0.02, 0.02, 0.02, 0.02])
+    habits = Habits()
+    found = clustered(t, np.zeros(8, np.int64), sure(8), habits)
+    assert habits.step_seconds == 0.02
+    assert found.burst.tolist() == list(range(8)), "each token of a stream is a step of its own"

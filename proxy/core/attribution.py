@@ -25,7 +25,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
 _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
 _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
-_COLD_QUIET_NS: Final = 5 * NS_PER_SECOND  # or so long when no more is to be seen
+_COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen
 _BATCH: Final = 3 << 16  # numbers of outputs (three each) taken at once
 
 __all__ = ["Attributor", "Share"]
@@ -215,12 +215,17 @@ class Attributor:
                 first = next(iter(self._young.values())).start_ns
                 end = min(horizon, max(first, horizon - self._settle_ns))
                 end = read[0].series.edge_at_or_before(end)
-            cold = _COLD_QUIET_NS if quiet else _COLD_NS
-            if not self._mature() and horizon - start < cold:
+            if not self._mature() and horizon - start < self._patience_ns(quiet=quiet):
                 return  # a first guess for the terms from as much as may be waited for
         least = max(_BLOCK_NS, (horizon - start) // _BLOCK_OF_PENDING)
         if end - start >= least or (quiet and self._ended and end > start):
             self._close(end)
+
+    def _patience_ns(self, *, quiet: bool) -> int:
+        """How long windows wait for a fit: when no more is to be seen, only the very first ones do."""
+        if not quiet:
+            return _COLD_NS
+        return 0 if self._models else _COLD_QUIET_NS
 
     def _mature(self) -> bool:
         return bool(self._models) and all(m.fit.mature for m in self._models.values())

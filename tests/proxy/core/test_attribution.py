@@ -263,3 +263,20 @@ def test_a_late_header_declares_and_an_early_event_is_refused() -> None:
     assert [account.device for account in attributor.accounts()] == ["gpu0", "gpu1"]
     with pytest.raises(ValueError, match="t_ns 4 is before 5"):
         attributor.feed(Sample(4, "gpu0", energy_mj=2.0))
+
+
+def test_a_young_model_holds_up_only_the_first_of_lone_requests() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    done: list[tuple[int, str]] = []
+    events = steady(300, 20)
+    for number in range(3):
+        name, t_ns = f"r{number}", (4 * number + 6) * S
+        events += [Arrive(t_ns, name, "chat", "m", True, GPU)]
+        events += [Output(t_ns + k * S // 10, name, 1) for k in range(1, 6)]
+        events += [End(t_ns + S // 2 + 1, name, 200, False, 10, 0, 5)]
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+        done += [(event.t_ns or 0, share.request) for share in attributor.drain()]
+    assert [name for _, name in done] == ["r0", "r1", "r2"]
+    for number, (t_ns, _) in enumerate(done):
+        assert t_ns - (4 * number + 6) * S <= S, "final within two samples of its end"

@@ -75,8 +75,7 @@ def attribute(timeline: Path, policy: str, out: IO[bytes]) -> int | None:
     reader = TimelineReader()
     core = Attributor(policy=policy)
     for events in read_blocks(timeline, reader):
-        for event in events:
-            core.feed(event)
+        core.feed_all(events)
         out.writelines(_line(request_line(share)) for share in core.drain())
     core.flush()
     out.writelines(_line(request_line(share)) for share in core.drain())

@@ -77,19 +77,34 @@ class Attributor:
 
     def feed(self, event: Event) -> None:
         """Take one event; raises ``ValueError`` for a stamp before the last one."""
-        t_ns = event.t_ns
-        if t_ns is None or t_ns < self._now:
-            self._header_or_refuse(event)
-            return
-        self._now = t_ns
-        if type(event) is Output:
-            if self._looks_at_outputs:
+        self.feed_all((event,))
+
+    def feed_all(self, events: Iterable[Event]) -> None:
+        """Take events; raises ``ValueError`` at a stamp before the last one: what came before it is taken."""
+        slots, outputs, looks = self._slots, self._outputs, self._looks_at_outputs
+        for event in events:
+            if type(event) is not Output:
+                self._take(event)
+                continue
+            t_ns = event.t_ns
+            if t_ns < self._now:
+                raise self._too_early(t_ns)
+            self._now = t_ns
+            if looks:
                 tokens = event.tokens
-                self._outputs.extend((t_ns, self._slots[event.request], -1 if tokens is None else tokens))
-                if len(self._outputs) >= _BATCH:
+                outputs.extend((t_ns, slots[event.request], -1 if tokens is None else tokens))
+                if len(outputs) >= _BATCH:
                     self._take_outputs()
                     self._give_up_silent(t_ns)
+
+    def _take(self, event: Event) -> None:
+        """Any event but an output."""
+        if isinstance(event, Header):
+            self._declare(event.devices)
             return
+        if event.t_ns < self._now:
+            raise self._too_early(event.t_ns)
+        self._now = event.t_ns
         match event:
             case Sample():
                 self._sample(event)
@@ -101,13 +116,9 @@ class Attributor:
                 self._step(event)
             case Span() | Outside():
                 self._evidence(event)
-            case Header():
-                self._declare(event.devices)
 
-    def _header_or_refuse(self, event: Event) -> None:
-        if not isinstance(event, Header):
-            raise ValueError(f"t_ns {event.t_ns} is before {self._now}: events must be in order")
-        self._declare(event.devices)
+    def _too_early(self, t_ns: int) -> ValueError:
+        return ValueError(f"t_ns {t_ns} is before {self._now}: events must be in order")
 
     def _arrive(self, arrive: Arrive) -> None:
         if arrive.request in self._tracks:

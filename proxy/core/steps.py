@@ -62,7 +62,7 @@ def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
     hidden = unseen(group, tracks)
     if hidden:
         outputs = group.outputs
-        t, streams = outputs.t_ns / 1e9, group.streams
+        t, streams = (outputs.t_ns - group.kept_ns) / 1e9, group.streams
         missing = np.zeros(len(streams.start_ns))
         everyone = list(group.tracks.values())
         missing[[track.slot for track in everyone]] = missing_tokens(group, everyone)

@@ -23,7 +23,10 @@ def unseen(group: Group, tracks: Sequence[Track]) -> list[Track]:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Steps known: their stamps (s), and for each whether no other can lie between it and the one before."""
+    """Steps known, and for each whether no other can lie between it and the one before.
+
+    ``stamps`` in seconds after the group's ``kept_ns``: shares must not depend on where a clock began.
+    """
 
     stamps: Floats
     joined: NDArray[np.bool_]
@@ -45,9 +48,9 @@ class Clock:
 def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: float) -> None:
     """Insert the outputs of answers sent whole."""
     for track in whole:
-        ticks = _emitted(track, clock, step_seconds)
+        ticks = _emitted(track, group.kept_ns, clock, step_seconds)
         track.evidence = "usage" if track.end and track.end.completion_tokens else "arrivals"
-        stamps = np.round(ticks * 1e9).astype(np.int64)
+        stamps = group.kept_ns + np.round(ticks * 1e9).astype(np.int64)
         stamps = np.clip(stamps, track.start_ns + 1, track.end_ns)
         slots = np.full(len(stamps), track.slot, np.int64)
         ones = np.ones(len(stamps), np.int64)
@@ -68,12 +71,12 @@ def _emits(track: Track) -> bool:
     return True
 
 
-def _emitted(track: Track, clock: Clock, step: float) -> Floats:
-    """Stamps (s) of each token of an answer."""
-    start, end = track.start_ns / 1e9, (track.end_ns or 0) / 1e9
+def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> Floats:
+    """Stamps (s after the origin) of each token of an answer."""
+    start, end = (track.start_ns - origin_ns) / 1e9, ((track.end_ns or 0) - origin_ns) / 1e9
     known = track.end.completion_tokens if track.end else None
     if track.span is not None and track.span.first_token_ns is not None:
-        start = max(start, min(track.span.first_token_ns / 1e9 - 0.5 * step, end))
+        start = max(start, min((track.span.first_token_ns - origin_ns) / 1e9 - 0.5 * step, end))
     return ticks(clock, start, end, known, step)
 
 

@@ -51,8 +51,7 @@ def attribute(events: list[Event], policy: str) -> float:
     """CPU seconds to attribute a timeline."""
     attributor = Attributor(policy)
     start = time.process_time()
-    for event in events:
-        attributor.feed(event)
+    attributor.feed_all(events)
     attributor.flush()
     attributor.drain()
     return time.process_time() - start

@@ -52,7 +52,8 @@ def test_revealed_outputs_stand_in_the_timeline() -> None:
     here = group()
     track = add(here, "whole", 0, (), ended("whole", 100, out=4))
     here.kept_ns = 75 * MS
-    reveal(here, [track], clock(), 0.01)
+    later = Clock(STEPS - 0.075, np.ones(len(STEPS), bool))
+    reveal(here, [track], later, 0.01)
     assert here.outputs.t_ns.tolist() == [80 * MS, 90 * MS, 100 * MS]
     assert here.streams.first_ns[track.slot] == 70 * MS
     assert here.streams.forgotten[track.slot] == 1

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.core.attribution import Attributor, Share
-from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample, Span, Step
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -280,3 +280,21 @@ def test_a_young_model_holds_up_only_the_first_of_lone_requests() -> None:
     assert [name for _, name in done] == ["r0", "r1", "r2"]
     for number, (t_ns, _) in enumerate(done):
         assert t_ns - (4 * number + 6) * S <= S, "final within two samples of its end"
+
+
+def test_work_outside_is_told_to_the_devices_that_are_known() -> None:
+    attributor = Attributor("overlap", [Device("gpu0")])
+    for event in (*steady(100, 2), Outside(2 * S, 0, ("gpu9", "gpu0"), 0.5, "metrics")):
+        attributor.feed(event)
+    for event in steady(100, 4)[21:]:
+        attributor.feed(event)
+    attributor.flush()
+    assert attributor.last_samples() == {"gpu0": 4 * S}
+    law(attributor, {})
+
+
+def test_an_id_used_again_while_its_request_runs_is_passed_over() -> None:
+    again = Arrive(2 * S, "a", devices=GPU)
+    attributor, shares = run(*steady(100, 4), Arrive(S, "a", devices=GPU), again, End(3 * S, "a"))
+    assert shares["a"].joules == pytest.approx(200.0)
+    law(attributor, shares)

@@ -46,3 +46,11 @@ def test_a_step_over_a_boundary_counts_once() -> None:
     assert track.decoded == 2
     for work in (first, second):
         assert np.all(np.diff(work.cell_start) > 0)
+
+
+def test_what_is_still_open_is_not_counted_as_computed() -> None:
+    here = group()
+    track = add(here, "a", 0)
+    here.steps = [step(0, 10, {"a": 8}), step(10, 30, {"a": 8})]
+    engine_steps(here, [track], 0, 20 * MS, Habits())
+    assert track.prefilled == 8

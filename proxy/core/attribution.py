@@ -225,7 +225,7 @@ class Attributor:
             if self._young:
                 first = next(iter(self._young.values())).start_ns
                 end = min(horizon, max(first, horizon - self._settle_ns))
-                end = read[0].series.edge_at_or_before(end)
+                end = min(end, read[0].series.edge_at_or_before(end))  # which may begin later
             if not self._mature() and horizon - start < self._patience_ns(quiet=quiet):
                 return  # a first guess for the terms from as much as may be waited for
         least = max(_BLOCK_NS, (horizon - start) // _BLOCK_OF_PENDING)

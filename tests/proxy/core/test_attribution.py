@@ -298,3 +298,22 @@ def test_an_id_used_again_while_its_request_runs_is_passed_over() -> None:
     attributor, shares = run(*steady(100, 4), Arrive(S, "a", devices=GPU), again, End(3 * S, "a"))
     assert shares["a"].joules == pytest.approx(200.0)
     law(attributor, shares)
+
+
+@pytest.mark.parametrize("policy", ["overlap", "tokens", "steps"])
+def test_a_device_read_later_than_another_costs_that_one_no_joules(policy: str) -> None:
+    attributor = Attributor(policy, [Device("gpu0"), Device("gpu1")])
+    events: list[Event] = [
+        Sample(0, "gpu1", energy_mj=0.0),
+        Arrive(1, "a", devices=GPU),
+        Sample(40 * S, "gpu1", energy_mj=0.0),
+        Sample(40 * S + 9 * S // 10, "gpu0", energy_mj=5.0),
+        Sample(41 * S, "gpu1", energy_mj=350.0),
+        Sample(42 * S, "gpu1", energy_mj=700.0),
+        Sample(42 * S, "gpu0", energy_mj=6.0),
+    ]
+    for event in events:
+        attributor.feed(event)
+    attributor.flush()
+    measured = {account.device: account.measured_joules for account in attributor.accounts()}
+    assert measured == pytest.approx({"gpu0": 0.001, "gpu1": 0.7}, rel=1e-9)

@@ -221,5 +221,8 @@ def selfcheck() -> int:
     if rows[0].bound:
         sys.stdout.write(f"GENERATOR-BOUND at the lightest load: {rows[0].bound}\n")
         return 3
-    sys.stdout.write("self-check passed\n")
+    timed = any(row.limit is None for row in rows)
+    sys.stdout.write(
+        "self-check passed\n" if timed else "both cases are right; times were not checked: too busy\n"
+    )
     return 0

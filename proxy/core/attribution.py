@@ -244,7 +244,11 @@ class Attributor:
     def _close(self, end: int) -> None:
         """Divide what was measured since the last closing, up to ``end``."""
         self._take_outputs()
-        read = [a for a in self._accounts.values() if a.closed_ns is not None and a.closed_ns < end]
+        read = [  # of a device whose readings ended before, nothing is known until then
+            a
+            for a in self._accounts.values()
+            if a.closed_ns is not None and a.closed_ns < end <= (a.series.edge_ns or 0)
+        ]
         if read:
             start = min(a.closed_ns or 0 for a in read)
             works = [

@@ -270,6 +270,7 @@ class Exchange:
     def on_head(self, head: AnswerHead) -> None:
         """The answer begins."""
         self._since_ns = now_ns()
+        self._sent = b""  # it will not be sent again
         if self._slot is not None:
             self._shared.balancer.answered(self._slot)
         assert self._answer is not None

@@ -32,11 +32,6 @@ class Asked(msgspec.Struct):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
 
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the client asked for a usage chunk."""
-        return bool(self.stream_options and self.stream_options.include_usage)
-
 
 _DECODER: Final = msgspec.json.Decoder(Asked)
 

@@ -72,5 +72,6 @@ def test_joules_through_everything(tmp_path: Path) -> None:
         f"\n{REQUESTS} requests: error median {np.median(error):.2%}, p95 {np.quantile(error, 0.95):.1%}, "
         f"sum {joules.sum() / truth.sum() - 1.0:+.2%}; in interval {inside:.0%}; engine late {late:.2f} s"
     )
-    # Whatever the machine does, what is measured is dealt out.
+    # Whatever the machine does, what is measured is dealt out; to whom, where it could keep its time.
     assert abs(joules.sum() / truth.sum() - 1.0) < 0.05
+    assert late > 0.1 or np.median(error) < 0.03

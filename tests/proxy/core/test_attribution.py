@@ -317,3 +317,17 @@ def test_a_device_read_later_than_another_costs_that_one_no_joules(policy: str) 
     attributor.flush()
     measured = {account.device: account.measured_joules for account in attributor.accounts()}
     assert measured == pytest.approx({"gpu0": 0.001, "gpu1": 0.7}, rel=1e-9)
+
+
+@pytest.mark.parametrize("policy", ["overlap", "tokens", "steps"])
+def test_after_a_devices_last_reading_its_energy_is_unknown_and_not_zero(policy: str) -> None:
+    attributor = Attributor(policy, [Device("gpu0"), Device("gpu1")])
+    events: list[Event] = [*steady(300, 10), *steady(200, 6, "gpu1")]
+    events += [Arrive(2 * S, "a", "chat", "m", True, ("gpu0", "gpu1")), End(9 * S, "a", 200, False, 10, 0, 5)]
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+    attributor.flush()
+    (share,) = attributor.drain()
+    assert share.unknown == "after_last_sample"
+    assert share.joules_high is None
+    assert [account.end_ns for account in attributor.accounts()] == [10 * S, 6 * S]

@@ -17,7 +17,7 @@ from loadgen.options import USAGE, Parser, read_config
 from loadgen.records import Run, encode_run
 
 if TYPE_CHECKING:
-    from loadgen.runner import Session, View
+    from loadgen.runner import Finished, Session, View
 
 _EXIT = {"pass": 0, "fail": 1, "generator-bound": 3, "interrupted": 130}
 
@@ -55,7 +55,7 @@ def _measure(command: str, argv: list[str]) -> int:
     from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
-    from loadgen.runner import Finished, plan  # noqa: PLC0415
+    from loadgen.runner import plan  # noqa: PLC0415
 
     plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
     if config.spec.dataset:
@@ -64,7 +64,7 @@ def _measure(command: str, argv: list[str]) -> int:
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)
         try:
-            finished: Finished = event_loop(session.run())
+            finished = _run(session)
         except PreflightError as error:
             return _refuse(str(error))
         # After the run: drawing takes most of a second to import.
@@ -77,6 +77,16 @@ def _measure(command: str, argv: list[str]) -> int:
     if config.json:
         sys.stdout.write(encode_run(finished.run).decode())
     return exit_status(finished.run)
+
+
+def _run(session: "Session") -> "Finished":
+    profile = session.config.spec.simulate
+    if profile is None:
+        found: Finished = event_loop(session.run())
+        return found
+    from loadgen.virtualtime import simulate  # noqa: PLC0415  # only where asked for
+
+    return simulate(session, profile)
 
 
 def _out(config: Config, session: "Session") -> Path:

@@ -48,6 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     power_limits: tuple[float, ...] = ()
     cool_down_seconds: float = 0.0
     search: bool = False
+    simulate: str | None = None
     budget_seconds: float = 80.0
 
     @property
@@ -85,7 +86,22 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         self._check_kinds()
         if self.search:
             self._check_search()
+        if self.simulate is not None:
+            self._check_simulate()
         return self
+
+    def _check_simulate(self) -> None:
+        """Virtual time knows text of given lengths, over a grid."""
+        wrong = {
+            "--search": self.search,
+            "--dataset": self.dataset is not None,
+            "--turns": self.turns > 1,
+            "--endpoint": self.endpoint not in {"chat", "completions"},
+            "--power-limits": bool(self.power_limits),
+        }
+        for name, given in wrong.items():
+            if given:
+                raise ValueError(f"{name} is not known in virtual time: leave it out with --simulate")
 
     def _check_kinds(self) -> None:
         if self.picture is not None:

@@ -76,6 +76,7 @@ _RARE = (
     _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
     _Option("--header", "K=V", "more headers"),
     _Option("--quiet", None, "no progress, no table"),
+    _Option("--simulate", "PROFILE", "plan in virtual time against the simulator: no server", only="sweep"),
     _Option("--budget", "T", "of a search: %(default)s", "80s", only="sweep"),
     _Option("--resume", "RUN", "go on with an interrupted grid", kind=Path, only="sweep"),
     _Option("--cool-down", "T", "pause between points: %(default)s", "0s", only="sweep"),
@@ -186,6 +187,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         turns=args.turns,
         picture=args.picture,
         search=search,
+        simulate=args.simulate if command == "sweep" else None,
         budget_seconds=parse_duration(args.budget) if search else 80.0,
     ).check()
 

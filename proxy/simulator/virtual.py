@@ -241,7 +241,7 @@ def serve(virtual: VirtualEngine, lines: IO[bytes], out: IO[bytes], *, outputs: 
 
 
 def _write(out: IO[bytes], value: dict[str, Any]) -> None:
-    out.write(msgspec.json.encode(value) + b"\n")
+    out.write(msgspec.json.encode(value, enc_hook=float) + b"\n")
     out.flush()
 
 

@@ -145,6 +145,11 @@ class EnergySeries:
         return self._last_t
 
     @property
+    def of_power(self) -> bool:
+        """Whether the readings are power, integrated here, and not a counter of energy."""
+        return self._last_w is not None
+
+    @property
     def period_ns(self) -> float | None:
         """Running mean distance of edges: the counter's update period as seen."""
         return self._period_ns

@@ -9,11 +9,14 @@ from proxy.core.intervals import half_width
 from proxy.core.tracks import Charge, Track
 from tests.proxy.core.scene import MS, add, ended, group
 
+FLOOR = 0.003 * 100.0  # of the joules of each charge here
 
-def account(period_ms: int = 100, gain: float | None = None) -> Account:
+
+def account(period_ms: int = 100, gain: float | None = None, *, power: bool = False) -> Account:
     made = Account("gpu0", None, gain)
     for tick in range(5):
-        made.series.feed(Sample(tick * period_ms * MS, "gpu0", energy_mj=1e4 * tick))
+        t_ns = tick * period_ms * MS
+        made.series.feed(Sample(t_ns, "gpu0", power_mw=1e5) if power else Sample(t_ns, "gpu0", 1e4 * tick))
     return made
 
 
@@ -26,20 +29,30 @@ def track(charge: Charge, life_ms: float = 10_000, prompt: int | None = 100) -> 
 
 def test_the_mismatch_of_model_and_meter_is_the_doubt() -> None:
     exact, off = Charge(100.0, 500.0, 0.0), Charge(100.0, 500.0, 100.0 * 0.03**2)
-    assert half_width(track(exact), [account()], modelled=True) == 0.0
-    assert half_width(track(off), [account()], modelled=True) == pytest.approx(3.0)
+    assert half_width(track(exact), [account()], modelled=True) == pytest.approx(FLOOR)
+    assert half_width(track(off), [account()], modelled=True) == pytest.approx(math.hypot(3.0, FLOOR))
+
+
+def test_power_readings_are_doubted_twice_as_much() -> None:
+    off = Charge(100.0, 500.0, 100.0 * 0.03**2)
+    width = half_width(track(off), [account(power=True)], modelled=True)
+    assert width == pytest.approx(math.hypot(6.0, FLOOR))
 
 
 def test_mismatch_over_longer_windows_means_more() -> None:
     off = Charge(100.0, 500.0, 100.0 * 0.03**2)
     wide = half_width(track(off), [account(period_ms=1_000)], modelled=True)
-    assert wide == pytest.approx(3.0 * math.sqrt(10.0))
+    assert wide == pytest.approx(math.hypot(3.0 * math.sqrt(10.0), FLOOR))
 
 
 def test_a_young_model_is_doubted_most_for_requests_of_few_updates() -> None:
     charge = Charge(100.0, 500.0, 0.0, young=50.0)
-    assert half_width(track(charge, 200), [account()], modelled=True) == pytest.approx(50.0)
-    assert half_width(track(charge, 5_000), [account()], modelled=True) == pytest.approx(5.0)
+    assert half_width(track(charge, 200), [account()], modelled=True) == pytest.approx(
+        math.hypot(50.0, FLOOR)
+    )
+    assert half_width(track(charge, 5_000), [account()], modelled=True) == pytest.approx(
+        math.hypot(5.0, FLOOR)
+    )
     running = track(charge)
     running.end = None
     assert half_width(running, [account()], modelled=True) > 50.0
@@ -47,8 +60,12 @@ def test_a_young_model_is_doubted_most_for_requests_of_few_updates() -> None:
 
 def test_a_guessed_prompt_and_a_sensors_gain_widen_it() -> None:
     charge = Charge(100.0, 500.0, 0.0)
-    assert half_width(track(charge, prompt=None), [account()], modelled=True) == pytest.approx(20.0)
-    assert half_width(track(charge), [account(gain=0.05)], modelled=True) == pytest.approx(5.0)
+    assert half_width(track(charge, prompt=None), [account()], modelled=True) == pytest.approx(
+        math.hypot(20.0, FLOOR)
+    )
+    assert half_width(track(charge), [account(gain=0.05)], modelled=True) == pytest.approx(
+        math.hypot(5.0, FLOOR)
+    )
 
 
 def test_equal_division_is_doubted_by_how_much_was_shared() -> None:

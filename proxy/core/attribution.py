@@ -101,6 +101,8 @@ class Attributor:
         """Any event but an output."""
         if isinstance(event, Header):
             self._declare(event.devices)
+            if event.settle_s is not None:  # as it was live: windows are closed as they were then
+                self._settle_ns = ns_from_seconds(event.settle_s)
             return
         if event.t_ns < self._now:
             raise self._too_early(event.t_ns)

@@ -29,12 +29,13 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Header(msgspec.Struct, frozen=True, tag="header", omit_defaults=True):
-    """First line of a timeline: its version and the devices."""
+    """First line of a timeline: its version, the devices, and how long the recorder waited for usage."""
 
     version: int
     devices: tuple[Device, ...] = ()
     unix_ns: int | None = None
     t_ns: int | None = None
+    settle_s: float | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, tag="sample", omit_defaults=True):

@@ -81,8 +81,9 @@ class Meter:
             recorder = TimelineWriter(path)
         except OSError as error:
             raise ConfigError(f"record: {config.record} cannot be written: {error.strerror}") from error
-        devices = tuple(self._devices)
-        recorder.write([Header(TIMELINE_VERSION, devices, self.anchor.unix_ns, self.anchor.monotonic_ns)])
+        unix_ns, t_ns = self.anchor.unix_ns, self.anchor.monotonic_ns
+        header = Header(TIMELINE_VERSION, tuple(self._devices), unix_ns, t_ns, config.settle_seconds)
+        recorder.write([header])
         return recorder
 
     def _devices_of(self, backend: str | None) -> tuple[str, ...]:

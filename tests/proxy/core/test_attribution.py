@@ -331,3 +331,15 @@ def test_after_a_devices_last_reading_its_energy_is_unknown_and_not_zero(policy:
     assert share.unknown == "after_last_sample"
     assert share.joules_high is None
     assert [account.end_ns for account in attributor.accounts()] == [10 * S, 6 * S]
+
+
+def test_windows_wait_for_usage_as_long_as_the_recorder_did() -> None:
+    final = {}
+    for settle_s in (1.0, None):
+        attributor = Attributor("steps")
+        attributor.feed(Header(1, (Device("gpu0"),), settle_s=settle_s))
+        events = [*steady(300, 40), Arrive(S, "endless", devices=GPU), Arrive(2 * S, "short", devices=GPU)]
+        for event in sorted([*events, End(4 * S, "short", 200)], key=lambda e: e.t_ns or 0):
+            attributor.feed(event)
+        final[settle_s] = [share.request for share in attributor.drain()]
+    assert final == {1.0: ["short"], None: []}

@@ -18,21 +18,23 @@ from proxy.core.attribution import Attributor
 from proxy.core.events import Arrive, End
 from proxy.core.ledger import with_share
 from proxy.core.timeline import TimelineError, TimelineReader
-from proxy.schema import DeviceAccount, Parts, RequestEnergy, decode_request
+from proxy.schema import DeviceAccount, ModelTerms, Parts, RequestEnergy, decode_request
 from proxy.timeline_file import FileError, read_blocks
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
 PARTS: Final = Parts.__struct_fields__
+_UNSURE: Final = 0.5  # of a term: a standard deviation above it
 _MOST: Final = 5  # rows of the dearest requests
 
 
 @dataclass(slots=True)
 class Run:
-    """The records of a run; ``accounts`` of its devices, where it is a timeline."""
+    """The records of a run; ``accounts`` of its devices and the fitted ``terms``, where it is a timeline."""
 
     name: str
     records: list[RequestEnergy]
     accounts: list[DeviceAccount] = field(default_factory=list)
+    terms: list[ModelTerms] = field(default_factory=list)
     torn: int | None = None
 
 
@@ -94,6 +96,7 @@ def _timeline(path: Path, policy: str) -> Run:
     core.flush()
     _collect(run, core, open_)
     run.accounts, run.torn = core.accounts(), reader.torn
+    run.terms = core.terms() if policy == "steps" else []
     return run
 
 
@@ -174,8 +177,27 @@ def describe(run: Run) -> Iterator[str]:
             yield f"    {name:8} {joules:12.6g} J {100 * joules / (total.joules or 1.0):6.2f} %"
     else:
         yield "  the policy of these records knows no parts"
+    for terms in run.terms:
+        yield from _fitted(terms)
     yield from _groups(run.records)
     yield from _dearest(run.records)
+
+
+def _fitted(terms: ModelTerms) -> Iterator[str]:
+    """The terms behind the parts, and which of them this load did not tell apart."""
+    rows = {
+        "static": (terms.static_j, terms.static_sd_j, "J/step"),
+        "prefill": (terms.prefill_j, terms.prefill_sd_j, "J/computed prompt token"),
+        "decode": (terms.decode_j, terms.decode_sd_j, "J/token"),
+        "context": (terms.context_j, terms.context_sd_j, "J/token of context"),
+    }
+    yield f"  fitted terms of {terms.group}:"
+    for name, (value, sd, unit) in rows.items():
+        doubt = "never seen" if sd is None else f"+- {sd:.2g}"
+        yield f"    {name:8} {value:12.4g} {doubt} {unit}"
+    unsure = [name for name, (value, sd, _) in rows.items() if value and sd and sd > _UNSURE * value]
+    if unsure:
+        yield f"    load varied too little to tell {', '.join(unsure)} from the rest: only the sum is sure"
 
 
 def _groups(records: list[RequestEnergy]) -> Iterator[str]:

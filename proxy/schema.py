@@ -127,8 +127,10 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     """The fitted energy terms of one group: the answer to "where do the joules go".
 
     ``E = static_j*steps + decode_j*tokens + context_j*sum(context) + prefill_j*tokens + idle_w*s``.
-    ``r2`` is the share of window-energy variance explained; ``windows`` the effective number of
-    windows behind the fit; ``age_s`` seconds since the last of them.
+    ``*_sd_*`` is a term's standard deviation, null where nothing of it was seen: one as large as its term
+    says that this load does not tell it from another. ``r2`` is the share of window-energy variance
+    explained; ``windows`` the effective number of windows behind the fit; ``age_s`` seconds since the last
+    of them.
     """
 
     group: str
@@ -141,6 +143,11 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     windows: float = 0.0
     age_s: float | None = None
     prior: bool = False
+    static_sd_j: float | None = None
+    decode_sd_j: float | None = None
+    context_sd_j: float | None = None
+    prefill_sd_j: float | None = None
+    idle_sd_w: float | None = None
 
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -100,12 +100,37 @@ class EnergyModel:
         gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
         moment = self._moment[index] / unit
         prior = self._scaled_prior()[index] * unit
-        strength = _RIDGE + _PRIOR_STRENGTH / (1.0 + self._weight)
+        strength = self._strength
         ridge = strength * np.eye(len(index))
         solution = nonnegative(gram + ridge, moment + strength * prior)
         self.theta[index] = solution / unit
         residual = self._power - 2 * solution @ moment + solution @ gram @ solution
         self.variance = max(float(residual), 0.0) / max(self._weight - len(index), 1.0)
+
+    @property
+    def _strength(self) -> float:
+        """Weight of the prior, in units of a term's own diagonal."""
+        return _RIDGE + _PRIOR_STRENGTH / (1.0 + self._weight)
+
+    def deviations(self) -> NDArray[np.float64]:
+        """Standard deviation of each term, in its unit; infinite where nothing was seen.
+
+        From the noise of the windows, and from what the prior had to decide, which may be off by all of its
+        value: terms that always came together (the same batch all the time) are not told apart.
+        """
+        scale = np.sqrt(np.diag(self._gram))
+        index = np.flatnonzero(scale > 0.0)
+        found = np.full(len(scale), np.inf)
+        if self.variance is None or not len(index):
+            return found
+        unit = scale[index]
+        gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
+        inverse = np.linalg.inv(gram + self._strength * np.eye(len(index)))
+        noise = self.variance * np.diag(inverse @ gram @ inverse)
+        prior = self._scaled_prior()[index] * unit
+        guessed = ((self._strength * inverse * prior) ** 2).sum(axis=1)
+        found[index] = np.sqrt(np.clip(noise, 0.0, None) + guessed) / unit
+        return found
 
     def _scaled_prior(self) -> NDArray[np.float64]:
         """The published shape, scaled to this device's energy."""

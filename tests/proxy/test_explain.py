@@ -106,6 +106,22 @@ def test_a_timeline_is_attributed_and_has_its_devices(tmp_path: Path, name: str)
     assert "knows no parts" in text
 
 
+def test_terms_that_a_constant_batch_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+    events: list[Event] = [Header(1, (Device("gpu0"),)), Sample(0, "gpu0", 0.0)]
+    events.append(Arrive(0, "a", devices=("gpu0",), model="m"))
+    for step in range(1, 1501):
+        events.append(Output(step * S // 50, "a", 1))
+        if step % 5 == 0:
+            events.append(Sample(step * S // 50, "gpu0", 6_000.0 * step))
+    events.append(End(30 * S, "a", 200, False, 100, 0, 1500))
+    with TimelineWriter(tmp_path / "t") as writer:
+        writer.write(events)
+    text = "\n".join(describe(load(tmp_path / "t", "steps")))
+    assert "fitted terms of gpu0,m:" in text
+    assert "decode" in text.partition("varied too little to tell ")[2].partition("\n")[0]
+    assert "fitted terms" not in "\n".join(describe(load(tmp_path / "t", "tokens")))
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = ledger(tmp_path / "one", record("a")), ledger(tmp_path / "two", record("b", joules=24.0))
     assert run(one, two, "steps") == 0

@@ -21,7 +21,7 @@ def learned(watts: float, windows: int = 50) -> DeviceModel:
 def test_groups_get_slots_as_they_appear() -> None:
     model = DeviceModel()
     assert [model.slot(KEY), model.slot(OTHER), model.slot(KEY)] == [0, 1, 0]
-    assert [key for key, _ in model.terms()] == [KEY, OTHER]
+    assert [key for key, _, _ in model.terms()] == [KEY, OTHER]
 
 
 def test_youth_passes() -> None:
@@ -37,6 +37,9 @@ def test_terms_are_summed_over_the_devices_of_a_group() -> None:
     assert np.isclose(terms.idle_w, 100.0, rtol=0.02)
     assert terms.age_s == 2.0
     assert not terms.prior
+    assert terms.static_sd_j is not None
+    assert 0.0 < terms.static_sd_j < 0.1
+    assert terms.prefill_sd_j is None, "nothing of it was seen"
 
 
 def test_a_model_that_learned_nothing_has_no_terms() -> None:

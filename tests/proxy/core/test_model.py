@@ -47,6 +47,30 @@ def test_what_was_never_seen_keeps_its_prior() -> None:
     assert model.theta[3] == PRIOR[3]
 
 
+def test_deviations_hold_the_truth_of_noisy_windows() -> None:
+    misses = np.zeros(5)
+    for seed in range(20):
+        rows, joules, seconds = windows(400, seed)
+        model = EnergyModel(1)
+        model.learn(rows, joules + np.random.default_rng(seed + 100).normal(0.0, 2.0, len(joules)), seconds)
+        misses += np.abs(model.theta - np.append(TRUTH, 70.0)) > 3.0 * model.deviations()
+    assert misses.max() <= 1, "of 20"
+
+
+def test_terms_that_always_come_together_are_unsure_and_so_are_unseen_ones() -> None:
+    rows, _, seconds = windows()
+    rows[:, 1] = 8.0 * rows[:, 0]
+    rows[:, 3] = 0.0
+    model = EnergyModel(1)
+    assert np.isinf(model.deviations()).all()
+    model.learn(rows, rows @ np.append(TRUTH, 70.0), seconds)
+    static, decode, _, prefill, idle = model.deviations()
+    assert decode > 0.5 * model.theta[1]
+    assert np.isinf(prefill)
+    assert idle < 0.05 * model.theta[4]
+    assert static < model.theta[0]
+
+
 def test_nothing_teaches_nothing() -> None:
     model = EnergyModel(1)
     model.learn(np.empty((0, 5)), np.empty(0), np.empty(0))

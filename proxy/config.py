@@ -11,6 +11,7 @@ from typing import Literal
 EnergyInResponse = Literal["off", "on", "wait"]
 HostEnergy = Literal["off", "reported", "attributed"]
 Policy = Literal["steps", "tokens", "overlap"]
+Sticky = Literal["off", "session", "prefix"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -62,6 +63,22 @@ class RelayConfig:
     high_water_bytes: int = 262_144
     event_buffer_messages: int = 65_536
     tenant_header: str | None = None
+    # Several backends only: one alone gets everything.
+    sticky: Sticky = "off"
+    session_header: str = "x-session-id"  # sticky = session; else the body's prompt_cache_key, else its user
+    sticky_prefix_bytes: int = 1024  # sticky = prefix: so much of the messages, as JSON
+    sticky_load_factor: float = 1.25  # a backend takes at most so many times its fair share of what is sticky
+    health_checks: bool = True
+    health_path: str = "/health"
+    health_interval_seconds: float = 5.0
+    health_timeout_seconds: float = 2.0
+    health_failures: int = 3  # checks in a row, then it is down
+    health_successes: int = 2  # checks in a row, then it is up
+    models_interval_seconds: float = 60.0  # how often /v1/models is read
+    eject_failures: int = 3  # requests in a row, then it is left out
+    eject_seconds: float = 1.0  # the first time; doubled each time, up to
+    eject_max_seconds: float = 30.0
+    slow_start_seconds: float = 10.0  # one that came (back) gets its full share after that; 0: at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ _WORDS: Final[dict[str, str]] = {
     "listen": "HOST:PORT, as 127.0.0.1:9000",
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
+_MAY_BE_0: Final = ("settle_seconds", "slow_start_seconds")
 # Energy sources, and whether each needs an argument after a colon (None: it may have one).
 SOURCES: Final[dict[str, bool | None]] = {
     "auto": False,
@@ -297,7 +298,7 @@ def _boolean(text: str) -> bool:
 
 def _number(option: Option, text: str) -> int | float:
     value: int | float = int(text) if option.kind is int else float(text)
-    if not 0 < value < float("inf") and not (option.name == "settle_seconds" and value == 0):
+    if not 0 < value < float("inf") and not (option.name in _MAY_BE_0 and value == 0):
         raise ConfigError("must be above 0")
     return value
 
@@ -354,5 +355,9 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"--listen and --admin are both {meter.admin.host}:{meter.admin.port}: give each its own"
         )
+    if relay.sticky_load_factor <= 1:
+        raise ConfigError(f"sticky_load_factor {relay.sticky_load_factor:g}: must be above 1, as 1.25")
+    if not relay.health_path.startswith("/"):
+        raise ConfigError(f"health_path {relay.health_path!r}: must begin with /, as /health")
     if (relay.tls_certificate is None) != (relay.tls_key is None):
         raise ConfigError("--tls-certificate and --tls-key go together: give both or neither")

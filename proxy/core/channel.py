@@ -84,7 +84,18 @@ class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
     energy: bytes
 
 
-ToMeter = Opened | Chunk | Closed | Dropped | Ask
+class BackendState(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """How a relay sees a backend; told once a second."""
+
+    name: str
+    state: str  # up, ejected, down
+    outstanding: int  # requests, metered or not
+    since_ns: int
+    reason: str | None = None
+    models: tuple[str, ...] = ()  # that it is known to serve; empty: any
+
+
+ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState
 ToRelay = Told
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

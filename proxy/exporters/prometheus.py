@@ -35,6 +35,7 @@ class Snapshot:
     in_flight: dict[str, int]
     dropped: int
     failures: Mapping[str, int] = field(default_factory=dict)  # of exporters, by name
+    backends_up: Mapping[str, bool] = field(default_factory=dict)  # by name; those of which relays told
 
 
 class PrometheusExporter:
@@ -187,4 +188,11 @@ class _AtScrape:
         )
         for key, value in self._joules().items():
             requests.add_metric(key, value)
-        return [joules, watts, age, flight, dropped, failures, requests]
+        up = GaugeMetricFamily(
+            "jouleproxy_backend_up",
+            "Whether a backend takes requests (1) or is left out.",
+            labels=("backend",),
+        )
+        for backend, takes in now.backends_up.items():
+            up.add_metric((backend,), float(takes))
+        return [joules, watts, age, flight, up, dropped, failures, requests]

@@ -52,6 +52,7 @@ def application(meter: Meter, metrics: PrometheusExporter, feed: Feed, token: st
             web.get("/energy/devices", admin.devices),
             web.get("/energy/model", admin.model),
             web.get("/energy/window", admin.window),
+            web.get("/backends", admin.backends),
             web.get("/events", admin.events),
             *(web.get(path, _page) for path in _PAGE),
         ]
@@ -104,7 +105,8 @@ class _Admin:
     async def ready(self, _request: web.Request) -> web.Response:
         if not self._meter.intake.relays:
             return error_answer(503, "no relay listens yet, or all are draining", "not_ready")
-        return json_answer({"status": "ok", "relays": self._meter.intake.relays})
+        states = {view.name: view.state for view in self._meter.backends()}
+        return json_answer({"status": "ok", "relays": self._meter.intake.relays, "backends": states})
 
     async def metrics(self, request: web.Request) -> web.Response:
         body, kind = self._metrics.render(request.headers.get("Accept", ""))
@@ -177,6 +179,9 @@ class _Admin:
             number(request, "wait_seconds", 0, 0, MAX_WAIT_SECONDS),
         )
         return json_answer({"devices": self._meter.accounts(core.window(start, end))})
+
+    async def backends(self, _request: web.Request) -> web.Response:
+        return json_answer({"backends": self._meter.backends()})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent: first ``history``, then the state twice a second, until the client leaves."""

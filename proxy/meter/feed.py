@@ -58,6 +58,7 @@ class Feed:
                 "devices": meter.accounts(meter.attributor.accounts()),
                 "terms": meter.attributor.terms(),
                 "in_flight": meter.ledger.in_flight(),
+                "backends": meter.backends(),
                 "window_s": WINDOW_SECONDS,
                 "summary": meter.ledger.summary("model", WINDOW_SECONDS, meter.anchor.unix(t_ns)),
                 "parts": parts_of(recent),

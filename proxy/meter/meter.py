@@ -16,13 +16,14 @@ import msgspec
 from proxy.clock import WallAnchor, now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
-from proxy.core.channel import Ask, Closed, Opened, ToMeter
+from proxy.core.channel import Ask, BackendState, Closed, Opened, ToMeter
 from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
 from proxy.core.ledger import Entry, Ledger, with_share
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
+from proxy.meter.backends import Backends, BackendView
 from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy
 from proxy.timeline_file import TimelineWriter
@@ -59,8 +60,9 @@ class Meter:
         self.source = source
         self.found = found
         self._devices = [f.device for f in found]
-        attributed = config.host_energy == "attributed"
-        self.mapped = devices_by_backend(backends, self._devices, host=attributed)
+        self._attributed = config.host_energy == "attributed"
+        self._backends = Backends()
+        self.follow(backends)
         self.attributor = Attributor(config.policy, self._devices, settle_s=config.settle_seconds)
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
         self.own_view = OwnView()
@@ -71,6 +73,11 @@ class Meter:
         self._recorder = self._open_recorder(config)
         self._flushed_ns = now_ns()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    def follow(self, backends: Sequence[Backend]) -> None:
+        """New backends, for requests to come; raises :class:`ConfigError` for a device that is not there."""
+        self.mapped = devices_by_backend(backends, self._devices, host=self._attributed)
+        self.configured = tuple(backends)
 
     def _open_recorder(self, config: MeterConfig) -> TimelineWriter | None:
         if config.record is None:
@@ -91,7 +98,19 @@ class Meter:
 
     def take(self, connection: Connection, message: ToMeter) -> None:
         """One event of a relay."""
-        self.intake.add(connection, message)
+        if isinstance(message, BackendState):
+            self._backends.told(connection.number, message)
+        else:
+            self.intake.add(connection, message)
+
+    def lost(self, connection: Connection, t_ns: int) -> None:
+        """A relay is gone."""
+        self._backends.gone(connection.number)
+        self.intake.lost(connection, t_ns)
+
+    def backends(self) -> list[BackendView]:
+        """How the backends are, as the relays see them."""
+        return self._backends.view(self.configured, self.mapped, now_ns())
 
     def tick(self, t_ns: int) -> None:
         """Hand on what is ripe at ``t_ns``: record, attribute, settle, export."""

@@ -77,7 +77,10 @@ class Process:
     def _snapshot(self) -> Snapshot:
         meter = self.meter
         accounts = meter.accounts(meter.attributor.accounts())
-        return Snapshot(accounts, meter.ledger.in_flight(), meter.intake.dropped, self._exporters.failures)
+        up = {view.name: view.state == "up" for view in meter.backends() if view.state is not None}
+        return Snapshot(
+            accounts, meter.ledger.in_flight(), meter.intake.dropped, self._exporters.failures, up
+        )
 
     def _sampled(self, samples: list[Sample]) -> None:
         """In the sampler's thread: hop to the loop."""
@@ -210,7 +213,7 @@ class _RelayProtocol(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if self._transport is not None:
             self._process.relays.discard(self._transport)
-        self._process.meter.intake.lost(self._connection, now_ns())
+        self._process.meter.lost(self._connection, now_ns())
 
 
 def run(config: MeterConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:

@@ -1,56 +1,162 @@
-"""Which backend takes a request: fewest outstanding, by model, none that lately failed. No I/O."""
+"""Which backend takes a request: fewest outstanding, by model and health, near its like. No I/O.
 
-from collections.abc import Sequence
+One pass over the backends a request; a hash only where the request has a key (:mod:`proxy.relay.sticky`).
+"""
+
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from proxy.config import Backend
+from proxy.config import Backend, RelayConfig
+from proxy.relay.health import Health
+from proxy.relay.sticky import Ring
 from proxy.units import NS_PER_SECOND
-
-_BACKOFF_SECONDS: Final = (1, 2, 5, 10, 30)
-_FAILURES: Final = 3  # in a row, until a backend is left out
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One backend's state in this worker."""
+    """One backend's state in this worker. ``models``: those it is known to serve; empty: any."""
 
     backend: Backend
+    health: Health
     outstanding: int = 0
-    failures: int = 0
-    out_until_ns: int = 0
+    turn: int = 0  # of its last request, to go round among equals
+    models: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.models = frozenset(self.backend.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no backend takes a request: an answer of our own."""
+
+    status: int
+    message: str
+    code: str
+    retry_seconds: int | None = None
 
 
 class Balancer:
-    """Chooses; is told how each attempt went."""
+    """``take`` chooses; ``release``, ``answered`` and ``failed`` say how it went."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        self.slots = [Slot(backend) for backend in backends]
+    def __init__(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> None:
+        self._config = config
+        self.slots = [Slot(backend, Health(config, now_ns)) for backend in backends]
+        self._turns = 0
+        self._settle()
 
-    def choose(self, model: str | None, now_ns: int) -> Slot | None:
-        """The slot with the fewest outstanding requests; None where none may take one.
+    def _settle(self) -> None:
+        self._listed = frozenset[str]().union(*(slot.models for slot in self.slots))
+        self._ring = Ring([(slot.backend.name or slot.backend.url, slot) for slot in self.slots])
 
-        A backend whose configuration names models gets only those; the only backend gets everything.
+    def follow(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
+        """New settings. A backend at the same address keeps its state; gives the slots that are gone."""
+        self._config = config
+        before = {_address(slot.backend): slot for slot in self.slots}
+        slots = []
+        for backend in backends:
+            slot = before.pop(_address(backend), None)
+            if slot is None:
+                slot = Slot(backend, Health(config, now_ns, slowly=True))
+            elif slot.backend.models != backend.models:
+                slot.models = frozenset(backend.models)
+            slot.backend = backend
+            slot.health.follow(config)
+            slots.append(slot)
+        self.slots = slots
+        self._settle()
+        return list(before.values())
+
+    def learn(self, slot: Slot, models: frozenset[str]) -> None:
+        """What a backend says that it serves; its configuration overrides it."""
+        if not slot.backend.models and slot.models != models:
+            slot.models = models
+            self._settle()
+
+    def take(
+        self, model: str | None, now_ns: int, key: int | None = None, tried: Collection[Slot] = ()
+    ) -> Slot | None:
+        """The slot that takes a request now, counted as outstanding there; None where none may.
+
+        A model that no backend lists may go to any whose list was learnt: it may know more than it says. The
+        only backend gets everything. ``tried``: not these.
         """
-        slots = self.slots
-        if len(slots) == 1:
-            return slots[0]
-        able = [
-            slot
-            for slot in slots
-            if slot.out_until_ns <= now_ns
-            and (model is None or not slot.backend.models or model in slot.backend.models)
-        ]
-        return min(able, key=lambda slot: slot.outstanding, default=None)
+        if len(self.slots) == 1:
+            slot = None if tried else self.slots[0]
+        elif key is None:
+            slot = self._fewest(model, now_ns, tried)
+        else:
+            slot = self._nearest(model, now_ns, tried, key)
+        if slot is not None:
+            self._turns += 1
+            slot.turn = self._turns
+            slot.outstanding += 1
+            slot.health.taken(now_ns)
+        return slot
 
-    def failed(self, slot: Slot, now_ns: int) -> None:
-        """A connection was refused or died; too many in a row leave the backend out for a while."""
-        slot.failures += 1
-        over = slot.failures - _FAILURES
-        if over >= 0:
-            seconds = _BACKOFF_SECONDS[min(over, len(_BACKOFF_SECONDS) - 1)]
-            slot.out_until_ns = now_ns + seconds * NS_PER_SECOND
+    def _fewest(self, model: str | None, now_ns: int, tried: Collection[Slot]) -> Slot | None:
+        best, least = None, 0.0
+        listed = model in self._listed
+        for slot in self.slots:
+            health = slot.health
+            if not health.takes(now_ns) or not _serves(slot, model, listed=listed) or slot in tried:
+                continue
+            load = slot.outstanding + 1.0
+            if health.warm_ns:
+                load /= health.weight(now_ns)
+            if best is None or load < least or (load == least and slot.turn < best.turn):
+                best, least = slot, load
+        return best
 
-    def answered(self, slot: Slot) -> None:
+    def _nearest(self, model: str | None, now_ns: int, tried: Collection[Slot], key: int) -> Slot | None:
+        """The first on the ring that has less than ``sticky_load_factor`` times its fair share."""
+        listed = model in self._listed
+        weights = {
+            slot: slot.health.weight(now_ns)
+            for slot in self.slots
+            if slot.health.takes(now_ns) and _serves(slot, model, listed=listed) and slot not in tried
+        }
+        if not weights:
+            return None
+        total = 1 + sum(slot.outstanding for slot in weights)
+        share = self._config.sticky_load_factor * total / sum(weights.values())
+        for slot in self._ring.walk(key):
+            if slot in weights and slot.outstanding < math.ceil(share * weights[slot]):
+                return slot
+        raise AssertionError("not all can have more than their share")
+
+    @staticmethod
+    def release(slot: Slot) -> None:
+        """A request that was taken there is over."""
+        slot.outstanding -= 1
+
+    @staticmethod
+    def answered(slot: Slot, now_ns: int) -> None:
         """An answer began."""
-        slot.failures = 0
+        slot.health.answered(now_ns)
+
+    @staticmethod
+    def failed(slot: Slot, now_ns: int, reason: str) -> bool:
+        """A connection was refused or died without an answer. Whether the backend is left out from now."""
+        return slot.health.failed(now_ns, reason)
+
+    def refusal(self, model: str | None, now_ns: int) -> Refusal:
+        """What to say where none takes a request, and when to come again."""
+        listed = model in self._listed
+        able = [slot for slot in self.slots if _serves(slot, model, listed=listed)]
+        if not able:
+            return Refusal(404, f"no backend serves the model {model!r}", "model_not_found")
+        wait_ns = min(slot.health.next_chance_ns(now_ns) for slot in able) - now_ns
+        seconds = max(1, math.ceil(wait_ns / NS_PER_SECOND))
+        return Refusal(503, "no backend can take the request now", "no_backend", seconds)
+
+
+def _serves(slot: Slot, model: str | None, *, listed: bool) -> bool:
+    if model is None or not slot.models or model in slot.models:
+        return True
+    return not listed and not slot.backend.models
+
+
+def _address(backend: Backend) -> tuple[str, str | None, bool]:
+    return backend.url, backend.ca_file, backend.verify_tls

@@ -4,7 +4,7 @@ import itertools
 from typing import Final
 
 from proxy.clock import now_ns
-from proxy.core.channel import Chunk, Closed, Opened
+from proxy.core.channel import Chunk, Closed, Opened, ToMeter
 from proxy.core.events import Arrive, End
 from proxy.relay.answers import Reading
 from proxy.relay.link import MeterLink
@@ -24,6 +24,7 @@ class Call:
         "_images",
         "_key",
         "_link",
+        "_opened",
         "_server",
         "metered",
         "reading",
@@ -37,6 +38,7 @@ class Call:
         self._first_byte_ns: int | None = None
         self._images = arrive.route == "images"
         self._arrive = arrive
+        self._opened: Opened | None = None
         self._server = (server, port)
         self.request = arrive.request
         self.reading = Reading()
@@ -45,22 +47,37 @@ class Call:
     def open(self, trace: Trace, received_ns: int, path: str, max_tokens: int | None) -> None:
         """Tell the meter that the request is about to be sent."""
         server, port = self._server
-        self._link.send(
-            Opened(
-                self._key,
-                self._arrive,
-                path=path,
-                server_address=server,
-                server_port=port,
-                trace_id=trace.trace_id,
-                server_span_id=trace.server_span_id,
-                client_span_id=trace.client_span_id,
-                parent_span_id=trace.parent_span_id,
-                trace_sampled=trace.sampled,
-                max_tokens=max_tokens,
-                received_ns=received_ns,
-            )
+        opened = self._opened = Opened(
+            self._key,
+            self._arrive,
+            path=path,
+            server_address=server,
+            server_port=port,
+            trace_id=trace.trace_id,
+            server_span_id=trace.server_span_id,
+            client_span_id=trace.client_span_id,
+            parent_span_id=trace.parent_span_id,
+            trace_sampled=trace.sampled,
+            max_tokens=max_tokens,
+            received_ns=received_ns,
         )
+        self._link.running[self._key] = self
+        self._link.send(opened)
+
+    def so_far(self, t_ns: int) -> list[ToMeter]:
+        """What a meter that knows nothing of it must be told at ``t_ns``: its beginning, its output so far.
+
+        The output is two chunks, the first token at its time and the rest now: all of it lies before what
+        that meter can measure, and none is charged.
+        """
+        if self._opened is None:
+            return []
+        told: list[ToMeter] = [self._opened]
+        if self._first_byte_ns is not None:
+            told.append(Chunk(self._key, self._first_byte_ns, 1))
+            if self.reading.counted > 1:
+                told.append(Chunk(self._key, t_ns, self.reading.counted - 1))
+        return told
 
     def chunk(self, t_ns: int, tokens: int) -> None:
         """A chunk with output came at ``t_ns``."""
@@ -73,6 +90,7 @@ class Call:
         if self._closed:
             return
         self._closed = True
+        self._link.running.pop(self._key, None)
         reading = self.reading
         total = reading.output_tokens
         if total is None and reading.counted and not cancelled and self.metered:

@@ -14,6 +14,7 @@ from proxy.units import ns_from_seconds
 _END: Final = b"\r\n\r\n"
 _REASONS: Final = {
     400: b"Bad Request",
+    404: b"Not Found",
     408: b"Request Timeout",
     413: b"Content Too Large",
     431: b"Request Header Fields Too Large",
@@ -155,15 +156,22 @@ class Client(asyncio.Protocol):
             self.refuse(status, message, code)
 
     def refuse(
-        self, status: int, message: str, code: str, request_id: str = "", *, close: bool = True
+        self,
+        status: int,
+        message: str,
+        code: str,
+        request_id: str = "",
+        *,
+        close: bool = True,
+        retry_seconds: int | None = None,
     ) -> None:
         """Answer with an error of our own, in OpenAI's shape."""
         body = error_body(message, code)
         lines = [b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n" % (status, _REASONS[status])]
         if request_id:
             lines.append(b"x-request-id: %b\r\n" % request_id.encode("latin-1"))
-        if status == 503:
-            lines.append(b"Retry-After: 1\r\n")
+        if retry_seconds is not None:
+            lines.append(b"Retry-After: %d\r\n" % retry_seconds)
         if close:
             lines.append(b"Connection: close\r\n")
         self.write(b"".join((*lines, b"Content-Length: %d\r\n\r\n" % len(body), body)))

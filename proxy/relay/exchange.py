@@ -19,7 +19,7 @@ from proxy.relay.head import AnswerHead, RequestHead
 from proxy.relay.headers import for_backend
 from proxy.relay.routes import Asked, asked, route_of, with_usage
 from proxy.relay.shared import Shared
-from proxy.relay.trace import continue_trace
+from proxy.relay.trace import Trace, continue_trace
 from proxy.relay.upstream import Upstream
 from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
 from proxy.units import ns_from_seconds
@@ -43,7 +43,14 @@ class Sink(Protocol):
         """Stop to read, or go on."""
 
     def refuse(
-        self, status: int, message: str, code: str, request_id: str = "", *, close: bool = True
+        self,
+        status: int,
+        message: str,
+        code: str,
+        request_id: str = "",
+        *,
+        close: bool = True,
+        retry_seconds: int | None = None,
     ) -> None:
         """Answer with an error of our own."""
 
@@ -71,9 +78,13 @@ class Exchange:
         self._whole = bool(
             self._route and length is not None and length <= _READ_BODY_LIMIT and b"json" in kind
         )
-        self._held: list[bytes] = []  # of the request, until it can be sent
-        self._sent = b""  # what can be sent again
+        self._asks = Asked()
+        self._held: list[bytes] = []  # of the body, until it can be sent
+        self._sent: list[bytes] | None = None  # a body that can be sent again
+        self._tried: list[Slot] = []  # backends that could not be reached
         self._ended = head.body is None
+        self._trace: Trace | None = None
+        self._identity = False  # usage was asked for in the client's stead
         self._call: Call | None = None
         self._slot: Slot | None = None
         self._upstream: Upstream | None = None
@@ -98,7 +109,7 @@ class Exchange:
         """Bytes of the request's body, to be sent as they are."""
         if self._upstream is not None:
             self._upstream.write(raw)
-            self._sent = b""  # a part of it is gone: it cannot be sent again
+            self._sent = None  # a part of it is gone: it cannot be sent again
         else:
             self._held.append(raw)
             if not self._whole:
@@ -118,69 +129,72 @@ class Exchange:
             self._upstream.write(data)
 
     def _open(self) -> None:
-        """Choose a backend, tell the meter, connect."""
+        """Read what is asked, choose a backend."""
         head, shared = self._head, self._shared
         body = b"".join(self._held) if self._whole else None
-        asks = asked(body) if body is not None else Asked()
-        slot = self._slot = shared.balancer.choose(asks.model, now_ns())
-        trace = continue_trace(head.text(b"traceparent")) if self._route else None
-        ours = with_usage(self._route, body, asks) if self._route and body is not None else None
-        if slot is not None:
-            slot.outstanding += 1
-            if self._route and trace:
-                self._call = self._metered(self._route, slot, asks)
-                self._call.open(
-                    trace, self._received_ns, self._path, asks.max_completion_tokens or asks.max_tokens
-                )
-        wish = (head.text(ENERGY_HEADER.lower().encode()) or "").lower()
-        energy = wish if wish in {"off", "on", "wait"} else shared.config.energy_in_response
-        plan = Plan(
-            self.request_id, self._call, energy, ours is not None, head.method, head.http11, head.keep_alive
-        )
-        self._answer = Answer(plan)
+        asks = self._asks = asked(body) if body is not None else Asked()
+        if self._route:
+            self._trace = continue_trace(head.text(b"traceparent"))
+            ours = with_usage(self._route, body, asks) if body is not None else None
+            if ours is not None:
+                self._held, self._identity = [ours], True
+        key = shared.keys.key(head, body) if shared.keys is not None else None
+        self._aim(shared.balancer.take(asks.model, now_ns(), key))
+
+    def _aim(self, slot: Slot | None) -> None:
+        """Send the request to a backend, over a connection that is open or will be."""
+        self._slot = slot
         if slot is None:
-            self._refuse(503, "no backend can take the request now", "no_backend")
+            why = self._shared.balancer.refusal(self._asks.model, now_ns())
+            self._refuse(why.status, why.message, why.code, why.retry_seconds)
             return
-        if ours is not None:
-            self._held = [ours]
-        length = len(b"".join(self._held)) if self._whole else head.length
-        pool = shared.pools[slot]
-        scheme = b"https" if shared.config.tls_certificate else b"http"
-        lines = for_backend(
-            head, pool.host, self.request_id, trace, self._client.peer, scheme,
-            length=length, identity=ours is not None, prefix=pool.prefix,
-        )  # fmt: skip
-        self._held.insert(0, lines)
-        connection = pool.take()
+        connection = self._shared.pools[slot].take()
         if connection is not None:
             self._use(connection)
         else:
             self._connect()
 
-    def _metered(self, route: str, slot: Slot, asks: Asked) -> Call:
+    def _metered(self) -> Call | None:
+        """The call, told to the meter; None where nothing is metered, or none was to be sent."""
+        slot, route, trace, asks = self._slot, self._route, self._trace, self._asks
+        if self._call is not None or slot is None or route is None or trace is None:
+            return self._call
         tenant = self._shared.config.tenant_header
-        backend = slot.backend
         arrive = Arrive(
             now_ns(),
             self.request_id,
             route,
             asks.model,
             bool(asks.stream),
-            backend.devices,
+            (),  # the meter knows which devices are there, and maps the backend to them
             self._head.text(tenant.lower().encode()) if tenant else None,
-            backend.name or None,
+            slot.backend.name or None,
         )
         pool = self._shared.pools[slot]
-        return Call(self._shared.link, arrive, pool.address, pool.port)
+        call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
+        call.open(trace, self._received_ns, self._path, asks.max_completion_tokens or asks.max_tokens)
+        return call
 
     def _use(self, connection: Upstream) -> None:
+        """Tell the meter, send what there is of the request."""
+        head, shared, call = self._head, self._shared, self._metered()
         self._upstream = connection
         self._since_ns = now_ns()
-        data = b"".join(self._held)
-        self._held = []
+        wish = (head.text(ENERGY_HEADER.lower().encode()) or "").lower()
+        energy = wish if wish in {"off", "on", "wait"} else shared.config.energy_in_response
+        plan = Plan(self.request_id, call, energy, self._identity, head.method, head.http11, head.keep_alive)
+        self._answer = Answer(plan)
+        held, self._held = self._held, []
         if self._ended:
-            self._sent = data
-        connection.ask(self, self._head.method, data)
+            self._sent = held
+        pool = connection.pool
+        lines = for_backend(
+            head, pool.host, self.request_id, self._trace, self._client.peer,
+            b"https" if shared.config.tls_certificate else b"http",
+            length=sum(map(len, held)) if self._whole else head.length,
+            identity=self._identity, prefix=pool.prefix,
+        )  # fmt: skip
+        connection.ask(self, head.method, b"".join((lines, *held)))
         self._client.pause(paused=False)
 
     def _connect(self) -> None:
@@ -197,30 +211,53 @@ class Exchange:
             connection = await pool.connect()
         except TimeoutError:
             limit = self._shared.config.connect_timeout_seconds
-            self._failed(504, f"no connection to the backend within {limit:g} s", "backend_timeout")
+            self._unreachable(
+                slot, 504, f"no connection to the backend within {limit:g} s", "backend_timeout"
+            )
         except (OSError, ValueError) as error:
-            self._failed(502, f"the backend cannot be reached: {error}", "backend_unreachable")
+            self._unreachable(slot, 502, f"the backend cannot be reached: {error}", "backend_unreachable")
         else:
             if self._over:
                 connection.abort()
             else:
                 self._use(connection)
 
+    def _unreachable(self, slot: Slot, status: int, message: str, code: str) -> None:
+        """Not a byte of the request was sent, or none was read: another backend may take it."""
+        shared = self._shared
+        self._tried.append(slot)
+        other = None if self._over else shared.balancer.take(self._asks.model, now_ns(), None, self._tried)
+        if other is None:
+            self._failed(status, message, code)
+            return
+        self._blame(slot, message)
+        shared.balancer.release(slot)
+        if self._call is not None:  # it was sent over a kept connection that had ended
+            self._call.close(None, code, cancelled=True)
+            self._call = None
+        self._task = None
+        self._aim(other)
+
+    def _blame(self, slot: Slot, message: str) -> None:
+        left_out = self._shared.balancer.failed(slot, now_ns(), message)
+        _log.warning("backend %s: %s%s", slot.backend.url, message, ": left out" if left_out else "")
+
     def _failed(self, status: int, message: str, code: str) -> None:
         if self._slot is not None:
-            self._shared.balancer.failed(self._slot, now_ns())
-            _log.warning("backend %s: %s", self._slot.backend.url, message)
+            self._blame(self._slot, message)
         self._refuse(status, message, code)
 
-    def _refuse(self, status: int, message: str, code: str) -> None:
+    def _refuse(self, status: int, message: str, code: str, retry_seconds: int | None = None) -> None:
         """An error of our own, before the first byte of an answer."""
         if self._over:
             return
         self._end()
-        if self._call is not None:
-            self._call.close(status, code)
+        if (call := self._metered()) is not None:
+            call.close(status, code)
         keep = self._head.keep_alive and self._ended
-        self._client.refuse(status, message, code, self.request_id, close=not keep)
+        self._client.refuse(
+            status, message, code, self.request_id, close=not keep, retry_seconds=retry_seconds
+        )
         if keep:
             self._client.finished(keep=True)
 
@@ -230,7 +267,7 @@ class Exchange:
             return
         self._over = True
         if self._slot is not None:
-            self._slot.outstanding -= 1
+            self._shared.balancer.release(self._slot)
         if self._task is not None and self._task is not _current():
             self._task.cancel()
         upstream, self._upstream = self._upstream, None
@@ -240,8 +277,8 @@ class Exchange:
     def cancel(self, error: str = "cancelled") -> None:
         """The client left, or broke its request: so does its backend request, at once."""
         self._end()
-        if self._call is not None:
-            self._call.close(None, error, cancelled=True)
+        if (call := self._metered()) is not None:
+            call.close(None, error, cancelled=True)
 
     def pause(self, *, paused: bool) -> None:
         """The client reads too slowly, or has caught up."""
@@ -270,9 +307,9 @@ class Exchange:
     def on_head(self, head: AnswerHead) -> None:
         """The answer begins."""
         self._since_ns = now_ns()
-        self._sent = b""  # it will not be sent again
+        self._sent = None  # it will not be sent again
         if self._slot is not None:
-            self._shared.balancer.answered(self._slot)
+            self._shared.balancer.answered(self._slot, self._since_ns)
         assert self._answer is not None
         self._answer.begin(head)
         if head.status == 101 and self._head.upgrade and self._upstream is not None:
@@ -341,9 +378,9 @@ class Exchange:
         if self.tunnel:
             self._end()
             self._client.finished(keep=False)
-        elif upstream is not None and upstream.used and not upstream.answered and self._sent:
+        elif upstream is not None and upstream.used and not upstream.answered and self._sent is not None:
             self._upstream = None  # a kept connection that had ended meanwhile: no answer was begun
-            self._held, self._sent = [self._sent], b""
+            self._held, self._sent = self._sent, None
             self._connect()
         elif answer is None or not answer.sent:
             self._failed(502, f"the backend did not answer: {reason}", "upstream_reset")

@@ -1,26 +1,47 @@
 """The link to the meter: events out, energy answers in; serving waits for neither.
 
 Messages are buffered up to a bound and written once a loop turn. Over the bound, chunks are dropped first
-and counted; the meter is told how many. When the meter dies the link connects again, by itself.
+and counted; the meter is told how many. When the meter dies the link connects again, by itself, and tells
+the next one of the requests that run.
 """
 
 import asyncio
 import itertools
 import logging
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import msgspec
 
 from proxy.clock import now_ns
-from proxy.core.channel import Ask, Chunk, Dropped, FrameBuffer, ToMeter, decode_to_relay, encode_frame
+from proxy.core.channel import (
+    Ask,
+    BackendState,
+    Chunk,
+    Dropped,
+    FrameBuffer,
+    Opened,
+    ToMeter,
+    decode_to_relay,
+    encode_frame,
+)
 from proxy.units import ns_from_seconds
 
 _RECONNECT_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _log = logging.getLogger(__name__)
 
 
+class Running(Protocol):
+    """A request whose answer has not ended."""
+
+    def so_far(self, t_ns: int) -> list[ToMeter]:
+        """What a meter that knows nothing of it must be told."""
+
+
 class MeterLink:
-    """``send`` never blocks and never fails; ``ask`` gives None when the meter does not answer in time."""
+    """``send`` never blocks and never fails; ``ask`` gives None when the meter does not answer in time.
+
+    ``running`` holds by key what the meter was told of and that has not ended; its owner keeps it so.
+    """
 
     def __init__(self, socket: str, limit: int) -> None:
         self._socket = socket
@@ -34,6 +55,7 @@ class MeterLink:
         self._full = False
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
+        self.running: dict[int, Running] = {}
 
     async def open(self) -> None:
         """Start to connect; returns at once."""
@@ -59,6 +81,11 @@ class MeterLink:
         if not self._flushing and self._transport is not None:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def tell(self, state: BackendState) -> None:
+        """Queue the state of a backend; without a meter it is no news worth keeping."""
+        if self._transport is not None and not self._full:
+            self.send(state)
 
     def _make_room(self) -> None:
         for index, message in enumerate(self._pending):
@@ -116,6 +143,15 @@ class MeterLink:
         self._transport = None
         self._full = False
         self._lost.set()
+        self._pending = self._so_far(self._pending)
+
+    def _so_far(self, unsent: list[ToMeter]) -> list[ToMeter]:
+        """What the next meter is told first: of each running request what is known, then what is unsent."""
+        begun = {message.key for message in unsent if isinstance(message, Opened)}
+        t_ns = now_ns()
+        again = [m for key, call in self.running.items() if key not in begun for m in call.so_far(t_ns)]
+        told = self.running.keys() - begun  # their unsent chunks are counted in it
+        return again + [m for m in unsent if not (isinstance(m, Chunk) and m.key in told)]
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()

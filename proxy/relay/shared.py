@@ -7,6 +7,7 @@ from typing import Protocol
 from proxy.config import RelayConfig
 from proxy.relay.balancer import Balancer, Slot
 from proxy.relay.link import MeterLink
+from proxy.relay.sticky import Keys
 from proxy.relay.upstream import Pool
 
 
@@ -34,7 +35,8 @@ class Shared:
     config: RelayConfig
     link: MeterLink
     balancer: Balancer
-    pools: dict[Slot, Pool]
+    pools: dict[Slot, Pool]  # of backends that are gone, too, while a request is there
+    keys: Keys | None  # None: nothing is sticky
     clients: set[Swept] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     draining: bool = False

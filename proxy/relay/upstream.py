@@ -43,7 +43,7 @@ class Upstream(asyncio.Protocol):
     """One connection to a backend."""
 
     def __init__(self, pool: "Pool", limit: int, high_water: int) -> None:
-        self._pool = pool
+        self.pool = pool
         self._limit = limit
         self._high_water = high_water
         self._asker: Asker | None = None
@@ -96,7 +96,7 @@ class Upstream(asyncio.Protocol):
             self.pause(paused=False)
             self.used = True
             self.idle_since_ns = now_ns()
-            self._pool.put(self)
+            self.pool.put(self)
         else:
             self.abort()
 
@@ -109,7 +109,7 @@ class Upstream(asyncio.Protocol):
         """Bytes of an answer."""
         asker = self._asker
         if asker is None:
-            self._pool.forget(self)  # nothing was asked: what comes now belongs to no request
+            self.pool.forget(self)  # nothing was asked: what comes now belongs to no request
             self.abort()
             return
         self.answered = True
@@ -168,7 +168,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
         self._transport = None
-        self._pool.forget(self)
+        self.pool.forget(self)
         asker, head = self._asker, self._head
         if asker is None:
             return
@@ -212,6 +212,10 @@ class Pool:
             self._tls = ssl.create_default_context(cafile=backend.ca_file)
             if not backend.verify_tls:
                 self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+
+    def follow(self, config: RelayConfig) -> None:
+        """New limits, for connections to come."""
+        self._config = config
 
     def take(self) -> Upstream | None:
         """An open connection, the last one used first."""

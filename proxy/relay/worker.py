@@ -5,20 +5,24 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvloop
 
 from proxy.clock import now_ns
-from proxy.config import Backend, RelayConfig
+from proxy.config import Backend, Config, ConfigError, RelayConfig
+from proxy.core.channel import BackendState
 from proxy.relay.balancer import Balancer
+from proxy.relay.checks import Checks
 from proxy.relay.client import Client
 from proxy.relay.link import MeterLink
 from proxy.relay.shared import Shared
+from proxy.relay.sticky import Keys
 from proxy.relay.upstream import Pool
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
+_TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
 _log = logging.getLogger(__name__)
 
 
@@ -28,48 +32,83 @@ class Worker:
     def __init__(self, config: RelayConfig, backends: Sequence[Backend], meter_socket: str) -> None:
         self._config = config
         self._link = MeterLink(meter_socket, config.event_buffer_messages)
-        balancer = Balancer(backends)
+        balancer = Balancer(backends, config, now_ns())
         pools = {slot: Pool(slot.backend, config) for slot in balancer.slots}
-        self._shared = Shared(config, self._link, balancer, pools)
+        self._shared = Shared(config, self._link, balancer, pools, _keys(config, backends))
+        self._checks = Checks(config, balancer, pools.__getitem__)
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sweeps = 0
         self.port = 0
 
     async def start(self) -> None:
         """Listen (``SO_REUSEPORT``: several workers share a port); raises ``OSError`` if it cannot."""
         config, shared = self._config, self._shared
+        if config.tls_certificate is not None:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+        await self._checks.start()
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Client(shared),
             config.listen.host,
             config.listen.port,
             reuse_port=True,
             backlog=1024,
-            ssl=self._server_tls(),
+            ssl=self._tls,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
+    def follow(self, config: RelayConfig, backends: Sequence[Backend]) -> None:
+        """New settings for what comes; running requests end where they are. The address stays."""
+        shared = self._shared
+        if self._tls is not None and config.tls_certificate is not None:
+            try:
+                self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+            except (OSError, ssl.SSLError) as error:
+                _log.error("the certificate is not read again, the old one stays: %s", error)
+        self._config = shared.config = config
+        shared.balancer.follow(backends, config, now_ns())
+        for pool in shared.pools.values():
+            pool.follow(config)
+        for slot in shared.balancer.slots:
+            if slot not in shared.pools:
+                shared.pools[slot] = Pool(slot.backend, config)
+        shared.keys = _keys(config, backends)
+        self._checks.follow(config)
+
     def _sweep(self) -> None:
         """End all waits that are over their time."""
         now = now_ns()
-        for client in tuple(self._shared.clients):
+        shared = self._shared
+        for client in tuple(shared.clients):
             client.sweep(now)
-        for pool in self._shared.pools.values():
+        for slot, pool in tuple(shared.pools.items()):
             pool.sweep(now)
+            if not slot.outstanding and slot not in shared.balancer.slots:
+                pool.close()
+                del shared.pools[slot]
+        if self._sweeps % _TELL_EVERY == 0:
+            self._tell()
+        self._sweeps += 1
         self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
-    def _server_tls(self) -> ssl.SSLContext | None:
-        if self._config.tls_certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._config.tls_certificate, self._config.tls_key)
-        return context
+    def _tell(self) -> None:
+        """Tell the meter how the backends are."""
+        for slot in self._shared.balancer.slots:
+            health, name = slot.health, slot.backend.name or slot.backend.url
+            models = tuple(sorted(slot.models))
+            self._link.tell(
+                BackendState(name, health.state, slot.outstanding, health.since_ns, health.reason, models)
+            )
 
     async def close(self) -> None:
         """Drain: take no more, let running answers end within the drain time, tell the meter, close."""
         shared = self._shared
         shared.draining = True
+        self._checks.close()
         if self._server is not None:
             self._server.close()
         for client in tuple(shared.clients):
@@ -92,18 +131,49 @@ class Worker:
         await self._link.close()
 
 
-def run(config: RelayConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:
-    """Run a worker until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0."""
-    return uvloop.run(_run(config, backends, meter_socket, ready_fd))
+def _keys(config: RelayConfig, backends: Sequence[Backend]) -> Keys | None:
+    return Keys(config) if config.sticky != "off" and len(backends) > 1 else None
 
 
-async def _run(config: RelayConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:
+def run(
+    config: RelayConfig,
+    backends: Sequence[Backend],
+    meter_socket: str,
+    ready_fd: int,
+    load: Callable[[], Config] | None = None,
+) -> int:
+    """Run a worker until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0.
+
+    ``load`` gives the settings again, at SIGHUP.
+    """
+    return uvloop.run(_run(config, backends, meter_socket, ready_fd, load))
+
+
+async def _run(
+    config: RelayConfig,
+    backends: Sequence[Backend],
+    meter_socket: str,
+    ready_fd: int,
+    load: Callable[[], Config] | None,
+) -> int:
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     worker = Worker(config, backends, meter_socket)
+    if load is not None:
+        loop.add_signal_handler(signal.SIGHUP, _reload, worker, load)
     await worker.start()
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     await stop.wait()
     await worker.close()
     return 0
+
+
+def _reload(worker: Worker, load: Callable[[], Config]) -> None:
+    try:
+        config = load()
+    except ConfigError as error:  # the supervisor read it well a moment ago
+        _log.error("settings not reloaded, the old ones stay: %s", error)
+    else:
+        worker.follow(config.relay, config.backends)

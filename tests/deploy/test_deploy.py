@@ -31,6 +31,7 @@ METRICS: Final[dict[str, frozenset[str]]] = {
     "jouleproxy_joules_per_output_token": frozenset({"le", "model"}),
     "jouleproxy_device_watts": frozenset({"device"}),
     "jouleproxy_sample_age_seconds": frozenset({"device"}),
+    "jouleproxy_backend_up": frozenset({"backend"}),
     "jouleproxy_requests_in_flight": frozenset({"backend"}),
     "jouleproxy_ttft_seconds": frozenset({"le", "model"}),
     "jouleproxy_tpot_seconds": frozenset({"le", "model"}),
@@ -61,7 +62,7 @@ EXPRESSIONS: Final = list(_expressions())
 def test_the_contract_is_what_the_program_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.exporters.prometheus.LABEL_LIMIT", 2)
     account = DeviceAccount(device="gpu0", watts=1.0, sample_age_s=0.1)
-    metrics = PrometheusExporter(lambda: Snapshot([account], {"b": 1}, 2, {"ledger": 1}))
+    metrics = PrometheusExporter(lambda: Snapshot([account], {"b": 1}, 2, {"ledger": 1}, {"b": True}))
     for tenant in "abc":
         metrics.export(finished(msgspec.structs.replace(RECORD, tenant=tenant)))
     metrics.export(finished(msgspec.structs.replace(RECORD, joules=None, unknown="no_samples")))

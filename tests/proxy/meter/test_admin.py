@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.clock import now_ns
+from proxy.core.channel import BackendState
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed
@@ -48,6 +49,23 @@ async def test_a_record_by_its_id_and_lists_of_them() -> None:
         assert [r["request_id"] for r in await get(client, "/energy/requests?ids=b,nobody")] == ["b"]
         answer = await client.post("/energy/requests", json=["a", "b"])
         assert [r["request_id"] for r in await answer.json()] == ["a", "b"]
+
+
+async def test_backends_are_shown_as_the_relays_see_them() -> None:
+    meter, relay = a_meter()
+    async with admin(meter) as client:
+        (backend,) = (await get(client, "/backends"))["backends"]
+        assert (backend["name"], backend["devices"], backend["state"]) == ("b", ["gpu0"], None)
+        since = now_ns() - 2 * NS_PER_SECOND
+        meter.take(relay, BackendState("b", "down", 3, since, "refused", ("m",)))
+        (backend,) = (await get(client, "/backends"))["backends"]
+        assert (backend["state"], backend["outstanding"], backend["models"]) == ("down", 3, ["m"])
+        (seen,) = backend["workers"]
+        assert (seen["reason"], seen["for_seconds"]) == ("refused", pytest.approx(2.0, abs=0.5))
+        assert (await get(client, "/readyz"))["backends"] == {"b": "down"}
+        meter.lost(relay, now_ns())
+        (backend,) = (await get(client, "/backends"))["backends"]
+        assert (backend["state"], backend["workers"]) == (None, [])
 
 
 async def test_asked_to_wait_it_answers_when_the_record_is_final() -> None:

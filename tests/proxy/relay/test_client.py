@@ -263,8 +263,8 @@ async def test_a_client_that_stops_reading_stops_the_backend() -> None:
     assert sent < 32 * 1024 * 1024  # socket buffers of the kernel, and our watermark
 
 
-async def test_several_backends_share_and_one_that_is_dead_is_left_out() -> None:
+async def test_a_dead_backend_among_several_costs_nobody_an_answer() -> None:
     async with RawUpstream(Serving()) as good, relay("http://127.0.0.1:1", good.url) as port:
         request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
         statuses = [(await say(port, request)).split()[1] for _ in range(6)]
-    assert statuses == [b"502", b"502", b"502", b"200", b"200", b"200"]
+    assert statuses == [b"200"] * 6

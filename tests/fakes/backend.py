@@ -1,0 +1,70 @@
+"""A backend that can fall ill and come back: paths and their answers on a real socket."""
+
+import asyncio
+import contextlib
+from typing import Self
+
+import msgspec
+
+
+class Backend:
+    """``answers`` by path: (status, body); other paths give 200 and its name. ``seen`` counts by path."""
+
+    def __init__(self, name: str, *models: str) -> None:
+        self.name = name
+        self.answers: dict[str, tuple[int, bytes]] = {"/health": (200, b"")}
+        self.seen: dict[str, int] = {}
+        self.silent = False
+        self.url = ""
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.serve(*models)
+
+    def serve(self, *models: str) -> None:
+        """From now on it lists these."""
+        listed = {"object": "list", "data": [{"id": model, "object": "model"} for model in models]}
+        self.answers["/v1/models"] = (200, msgspec.json.encode(listed))
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.down()
+
+    async def up(self) -> None:
+        """Listen, at the same port as before."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def down(self) -> None:
+        """Refuse connections, reset those that are open."""
+        if self._server is not None:
+            self._server.close()
+        for _ in range(4):  # one that was accepted a moment ago has its writer a turn or two later
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await self._answer(reader, writer)
+        self._writers.discard(writer)
+        writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split(b" ", 2)[1].decode()
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length or 0))
+        self.seen[path] = self.seen.get(path, 0) + 1
+        if self.silent:
+            await reader.read()
+            raise ConnectionResetError
+        status, body = self.answers.get(path, (200, self.name.encode()))
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+        await writer.drain()

@@ -1,0 +1,112 @@
+"""A request among several backends: where it goes, and where it goes instead."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from proxy import config
+from proxy.config import Address, RelayConfig
+from proxy.core.channel import Closed, Opened
+from proxy.relay.worker import Worker
+from tests.fakes.backend import Backend
+from tests.fakes.meter import FakeMeter
+
+CHAT = "/v1/chat/completions"
+
+
+@asynccontextmanager
+async def relay(
+    *backends: Backend, socket: str = "/nowhere", **settings: object
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a relay before these; no active checks unless asked for."""
+    made = RelayConfig(
+        listen=Address("127.0.0.1", 0),
+        drain_timeout_seconds=0.5,
+        **{"health_checks": False, **settings},  # type: ignore[arg-type]
+    )
+    named = [config.Backend(b.url, b.name) for b in backends]
+    worker = Worker(made, named, socket)
+    await worker.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as client:
+            yield client
+    finally:
+        await worker.close()
+
+
+@pytest.fixture
+async def meter(tmp_path: Path) -> AsyncIterator[FakeMeter]:
+    async with FakeMeter(tmp_path) as made:
+        yield made
+
+
+async def test_what_cannot_be_sent_to_one_is_sent_to_another(meter: FakeMeter) -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b, socket=meter.socket) as client:
+        await a.down()
+        got = [await client.post(CHAT, json={"model": "m"}) for _ in range(8)]
+        opened, closed = await meter.until(Opened, 8), await meter.until(Closed, 8)
+    assert [answer.text for answer in got] == ["b"] * 8
+    assert {m.arrive.backend for m in opened if isinstance(m, Opened)} == {"b"}
+    assert len(opened) == len(closed) == 8, "one record a request"
+
+
+async def test_a_streamed_upload_goes_to_the_other_one_too() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 1000
+            await asyncio.sleep(0)
+
+    async with Backend("a") as a, Backend("b") as b, relay(a, b) as client:
+        await a.down()
+        got = [
+            await client.post("/upload", content=body(), headers={"content-length": "3000"}) for _ in range(2)
+        ]
+    assert [answer.text for answer in got] == ["b", "b"]
+
+
+async def test_a_kept_connection_that_had_ended_is_tried_anew_then_elsewhere(meter: FakeMeter) -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b, socket=meter.socket) as client:
+        for _ in range(2):
+            await client.post(CHAT, json={"model": "m"})
+        await a.down()
+        got = [await client.post(CHAT, json={"model": "m"}) for _ in range(4)]
+    assert [answer.text for answer in got] == ["b"] * 4
+
+
+async def test_all_gone_is_the_last_ones_error_then_503_with_the_time_to_wait() -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b, eject_seconds=3.0) as client:
+        await a.down()
+        await b.down()
+        got = [await client.post(CHAT, json={"model": "m"}) for _ in range(4)]
+    assert [answer.status_code for answer in got] == [502, 502, 502, 503]
+    assert [answer.json()["error"]["code"] for answer in got[2:]] == ["backend_unreachable", "no_backend"]
+    assert got[3].headers["retry-after"] == "3"
+    assert "retry-after" not in got[0].headers
+
+
+async def test_a_model_finds_the_backend_that_lists_it() -> None:
+    async with (
+        Backend("a", "m") as a,
+        Backend("b", "n") as b,
+        relay(a, b, health_checks=True, health_path="/health") as client,
+    ):
+        got = Counter([(await client.post(CHAT, json={"model": model})).text for model in "mnmnnn"])
+    assert got == {"a": 2, "b": 4}
+    assert (a.seen[CHAT], b.seen[CHAT]) == (2, 4)
+
+
+async def test_a_session_stays_where_it_was() -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b, sticky="session") as client:
+        where: dict[str, str] = {}
+        for _ in range(3):
+            for session in map(str, range(12)):
+                headers = {"x-session-id": session, "content-type": "application/json"}
+                got = await client.post(CHAT, content=json.dumps({"model": "m"}), headers=headers)
+                assert where.setdefault(session, got.text) == got.text
+    assert set(where.values()) == {"a", "b"}

@@ -1,8 +1,8 @@
 """``jouleproxy serve``: the composition root. Starts one meter and N relay workers, and keeps them running.
 
 Exit status: 0 after SIGTERM or SIGINT (both drain: running answers end, new connections are refused; a
-second signal ends at once, 130 for SIGINT), 2 when it cannot start. SIGHUP reads the settings again: new
-workers take over before the old ones drain; the meter restarts only if its own settings changed.
+second signal ends at once, 130 for SIGINT), 2 when it cannot start. SIGHUP reads the settings again: the
+workers and the meter take them over as they run; the meter restarts only if its own settings changed.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,10 +29,11 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 READY_SECONDS: Final = 30.0
 METER_STOP_SECONDS: Final = 15.0
 
-Run = Callable[[Config, str, int], int]  # configuration, meter socket, descriptor to say "ready" on
+Load = Callable[[], Config]
+Run = Callable[[Config, str, int, Load], int]  # configuration, meter socket, "ready" descriptor, it again
 
 
-def serve(load: Callable[[], Config]) -> int:
+def serve(load: Load) -> int:
     """Run until told to stop. ``load`` gives the configuration, again at SIGHUP.
 
     Raises :class:`~proxy.config.ConfigError` for what stops the start: settings, ports, backends.
@@ -56,7 +57,7 @@ class Supervisor:
     def __init__(
         self,
         config: Config,
-        load: Callable[[], Config],
+        load: Load,
         meter_socket: str,
         relay: Run | None = None,
         meter: Run | None = None,
@@ -134,26 +135,39 @@ class Supervisor:
                     say(f"{child.name} ended with status {status}: starting it again in {wait} s")
 
     def _reload(self) -> None:
-        """Take new settings: workers are replaced, addresses stay."""
+        """Take new settings: whoever runs takes them over, so no request is lost."""
         try:
             new = self._load()
         except ConfigError as error:
             say(f"settings not reloaded, the old ones stay: {error}")
             return
         old = self._config
-        relay = replace(new.relay, listen=old.relay.listen)
-        self._config = config = replace(new, relay=relay, meter=replace(new.meter, admin=old.meter.admin))
-        if (config.meter, config.backends) != (old.meter, old.backends):
-            self._meter.body = self._meter_body(config)
+        self._config = config = settled(new, old)
+        if stays := fixed(new, old):
+            say(f"needs a restart, stays as it was: {', '.join(stays)}")
+        self._reload_meter(old, config)
+        self._reload_workers(config)
+        say(f"settings reloaded: {', '.join(backend.url for backend in config.backends)}")
+
+    def _reload_meter(self, old: Config, config: Config) -> None:
+        self._meter.body = self._meter_body(config)
+        if config.meter == old.meter:
+            self._meter.send(signal.SIGHUP)
+        else:
+            say("the meter's settings changed: it starts anew, joules of running requests are known in part")
             self._meter.send(signal.SIGTERM)  # it is started again as any meter that ends
-        leaving, self._workers = self._workers, self._new_workers(config)
+
+    def _reload_workers(self, config: Config) -> None:
+        """Those that run go on; there may be more or fewer."""
+        count = config.relay.workers
+        leaving, self._workers = self._workers[count:], self._workers[:count]
         for worker in self._workers:
-            worker.start()
-        waits = [worker.wait_ready(READY_SECONDS) for worker in self._workers]
+            worker.body = self._relay_body(config)
+            worker.send(signal.SIGHUP)
         for worker in leaving:
             worker.send(signal.SIGTERM)
-        self._leaving += leaving
-        say("settings reloaded" if all(waits) else "settings reloaded, but a worker did not start: see above")
+        self._leaving += [worker for worker in leaving if worker.pid is not None]
+        self._workers += self._new_workers(config)[len(self._workers) :]  # started as any that is not there
 
     def _stop(self) -> int:
         """Drain the workers, then stop the meter, so that the last records are written."""
@@ -193,26 +207,50 @@ class Supervisor:
         ]
 
     def _relay_body(self, config: Config) -> Callable[[int], int]:
-        return lambda fd: self._run_relay(config, self._socket, fd)
+        return lambda fd: self._run_relay(config, self._socket, fd, lambda: settled(self._load(), config))
 
     def _meter_body(self, config: Config) -> Callable[[int], int]:
-        return lambda fd: self._run_meter(config, self._socket, fd)
+        return lambda fd: self._run_meter(config, self._socket, fd, lambda: settled(self._load(), config))
 
 
-def run_relay(config: Config, meter_socket: str, ready_fd: int) -> int:
+def settled(new: Config, running: Config) -> Config:
+    """New settings with what cannot change while it runs."""
+    old = running.relay
+    relay = replace(new.relay, listen=old.listen, event_buffer_messages=old.event_buffer_messages)
+    if (relay.tls_certificate is None) != (old.tls_certificate is None):
+        relay = replace(relay, tls_certificate=old.tls_certificate, tls_key=old.tls_key)
+    return replace(new, relay=relay, meter=replace(new.meter, admin=running.meter.admin))
+
+
+def fixed(new: Config, running: Config) -> list[str]:
+    """Names of the settings that were changed and cannot be (an address of port 0 is as it was settled)."""
+    kept = settled(new, running)
+    pairs = [
+        (f"{table}.{field.name}", getattr(wanted, field.name), getattr(got, field.name))
+        for table, wanted, got in (("relay", new.relay, kept.relay), ("meter", new.meter, kept.meter))
+        for field in fields(wanted)
+    ]
+    return [
+        name
+        for name, wanted, got in pairs
+        if wanted != got and not (isinstance(wanted, Address) and wanted == Address(got.host, 0))
+    ]
+
+
+def run_relay(config: Config, meter_socket: str, ready_fd: int, load: Load) -> int:
     """A relay worker, in its own process."""
     from proxy.relay.worker import run  # noqa: PLC0415 - the supervisor stays small: children import
 
     log_to_stderr(config.log_level)
-    return run(config.relay, config.backends, meter_socket, ready_fd)
+    return run(config.relay, config.backends, meter_socket, ready_fd, load)
 
 
-def run_meter(config: Config, meter_socket: str, ready_fd: int) -> int:
+def run_meter(config: Config, meter_socket: str, ready_fd: int, load: Load) -> int:
     """The meter, in its own process."""
     from proxy.meter.process import run  # noqa: PLC0415 - as above
 
     log_to_stderr(config.log_level)
-    return run(config.meter, config.backends, meter_socket, ready_fd)
+    return run(config.meter, config.backends, meter_socket, ready_fd, load)
 
 
 @contextmanager

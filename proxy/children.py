@@ -95,7 +95,9 @@ def _run(body: Body, ready_fd: int, parent: int) -> None:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGHUP}
+        )  # the body, once it is ready
         status = body(ready_fd)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1

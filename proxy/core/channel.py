@@ -95,7 +95,11 @@ class BackendState(msgspec.Struct, frozen=True, array_like=True, tag=6):
     models: tuple[str, ...] = ()  # that it is known to serve; empty: any
 
 
-ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState
+class Leaving(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The relay drains: what runs there may end, and no more is taken."""
+
+
+ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState | Leaving
 ToRelay = Told
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

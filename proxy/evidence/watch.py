@@ -51,11 +51,18 @@ class Watch:
         emit: Callable[[Outside], None],
         processes: Processes | None = None,
     ) -> None:
-        self._watched = [_Watched(b, devices[b.name or b.url]) for b in backends]
+        self._watched: list[_Watched] = []
+        self.follow(backends, devices)
         self._ours = ours
         self._emit = emit
         self._processes = processes
         self._looks = 0
+
+    def follow(self, backends: Sequence[Backend], devices: Mapping[str, tuple[str, ...]]) -> None:
+        """New backends; what is known of those that stay is kept."""
+        known = {(watched.backend, watched.devices): watched for watched in self._watched}
+        wanted = [(backend, devices[backend.name or backend.url]) for backend in backends]
+        self._watched = [known.get(key) or _Watched(*key) for key in wanted]
 
     async def run(self) -> None:
         """Look once a second until cancelled."""

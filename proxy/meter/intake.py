@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from proxy.core.channel import Chunk, Closed, Dropped, Opened, ToMeter
+from proxy.core.channel import Chunk, Closed, Dropped, Leaving, Opened, ToMeter
 from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
 from proxy.units import NS_PER_SECOND
 
@@ -93,6 +93,8 @@ class Intake:
                     self._hold(_ended(message, request))
             case Dropped():
                 self.dropped += message.count
+            case Leaving():
+                self._leave(connection)
             case _:
                 raise TypeError(f"{type(message).__name__} is not an event")
 
@@ -123,12 +125,16 @@ class Intake:
 
     def lost(self, connection: "Connection", t_ns: int) -> None:
         """A relay died: its running requests ended with it."""
-        self.relays -= 1
+        self._leave(connection)
         for key, request in connection.running.items():
             self._names.discard(request)
             end = End(t_ns, request, None, cancelled=True)
             self._hold(Closed(key, end, error_type=RELAY_LOST))
         connection.running.clear()
+
+    def _leave(self, connection: "Connection") -> None:
+        self.relays -= not connection.leaving
+        connection.leaving = True
 
     def ripe(self, now_ns: int) -> list[tuple[Held, Event]]:
         """What is older than the reorder time, in order of stamp, and each as the core is to see it."""
@@ -156,11 +162,12 @@ class Intake:
 class Connection:
     """One relay's: its requests by key."""
 
-    __slots__ = ("number", "running")
+    __slots__ = ("leaving", "number", "running")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.running: dict[int, str] = {}
+        self.leaving = False  # it takes no more requests
 
 
 def _ended(closed: Closed, request: str) -> Closed:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ import uvloop
 from aiohttp import web
 
 from proxy.clock import now_ns
-from proxy.config import Backend, ConfigError, MeterConfig
+from proxy.config import Backend, Config, ConfigError, MeterConfig
 from proxy.core.channel import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
 from proxy.core.events import Sample
 from proxy.energy.meter import ProcessSource
@@ -49,7 +49,8 @@ class Process:
         if config.ledger is not None:
             exporters.append(LedgerStore(Path(config.ledger), config.ledger_max_bytes))
         kinds = {found.device.id: found.device.kind for found in choice.found}
-        self._otel = otel_exporter(config.otlp, {b.name: server_of(b.url) for b in backends}, kinds)
+        self._servers = {b.name: server_of(b.url) for b in backends}
+        self._otel = otel_exporter(config.otlp, self._servers, kinds)
         if self._otel is not None:
             exporters.append(self._otel)
         self._exporters = Exporters(exporters)
@@ -104,6 +105,16 @@ class Process:
         self.keep(self._note())
         if self._samplers:
             self.keep(self._watch.run())
+
+    def follow(self, backends: Sequence[Backend]) -> None:
+        """New backends, for requests to come."""
+        try:
+            self.meter.follow(backends)
+        except ConfigError as error:
+            _log.error("the meter keeps the old backends, joules of new ones are unknown: %s", error)
+            return
+        self._servers.update({b.name: server_of(b.url) for b in backends})
+        self._watch.follow(backends, self.meter.mapped)
 
     async def _tick(self) -> None:
         deadline = self._loop.time()
@@ -216,10 +227,17 @@ class _RelayProtocol(asyncio.Protocol):
         self._process.meter.lost(self._connection, now_ns())
 
 
-def run(config: MeterConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int) -> int:
+def run(
+    config: MeterConfig,
+    backends: Sequence[Backend],
+    meter_socket: str,
+    ready_fd: int,
+    load: Callable[[], Config] | None = None,
+) -> int:
     """Run until SIGTERM (exit status 0) or until the measuring fails (1).
 
-    Writes one byte to ``ready_fd`` when it listens.
+    Writes one byte to ``ready_fd`` when it listens. ``load`` gives the settings again, at SIGHUP: of them
+    the backends are taken.
 
     Raises :class:`ConfigError` for a source, file or address that cannot be used.
     """
@@ -229,17 +247,28 @@ def run(config: MeterConfig, backends: Sequence[Backend], meter_socket: str, rea
     for line in choice.lines:
         sys.stderr.write(f"jouleproxy: {line}\n")
     sys.stderr.flush()
-    return uvloop.run(_run(config, backends, meter_socket, ready_fd, choice))
+    return uvloop.run(_run(lambda: Process(config, backends, meter_socket, choice), ready_fd, load))
 
 
-async def _run(
-    config: MeterConfig, backends: Sequence[Backend], meter_socket: str, ready_fd: int, choice: Choice
-) -> int:
-    process = Process(config, backends, meter_socket, choice)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.end, 0)
+async def _run(make: Callable[[], Process], ready_fd: int, load: Callable[[], Config] | None) -> int:
+    process, loop = make(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, process.end, 0)
     await process.start()
+    if load is not None:
+        loop.add_signal_handler(signal.SIGHUP, _reload, process, load)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     status = await process.ended
     await process.close()
     return status
+
+
+def _reload(process: Process, load: Callable[[], Config]) -> None:
+    try:
+        config = load()
+    except ConfigError as error:  # the supervisor read it well a moment ago
+        _log.error("settings not reloaded, the old ones stay: %s", error)
+    else:
+        logging.getLogger().setLevel(config.log_level.upper())
+        process.follow(config.backends)

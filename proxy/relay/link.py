@@ -19,6 +19,7 @@ from proxy.core.channel import (
     Chunk,
     Dropped,
     FrameBuffer,
+    Leaving,
     Opened,
     ToMeter,
     decode_to_relay,
@@ -53,6 +54,7 @@ class MeterLink:
         self._transport: asyncio.WriteTransport | None = None
         self._flushing = False
         self._full = False
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self.running: dict[int, Running] = {}
@@ -81,6 +83,12 @@ class MeterLink:
         if not self._flushing and self._transport is not None:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def leave(self) -> None:
+        """Say, to this meter or the next, that no more requests are taken here."""
+        self._leaving = True
+        if self._transport is not None:
+            self.send(Leaving())
 
     def tell(self, state: BackendState) -> None:
         """Queue the state of a backend; without a meter it is no news worth keeping."""
@@ -130,6 +138,8 @@ class MeterLink:
     def connected(self, transport: asyncio.WriteTransport) -> None:
         """The connection is made."""
         self._transport = transport
+        if self._leaving:
+            self._pending.append(Leaving())
         self._flush()
 
     def full(self, *, full: bool) -> None:

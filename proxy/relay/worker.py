@@ -109,6 +109,7 @@ class Worker:
         shared = self._shared
         shared.draining = True
         self._checks.close()
+        self._link.leave()
         if self._server is not None:
             self._server.close()
         for client in tuple(shared.clients):
@@ -144,7 +145,7 @@ def run(
 ) -> int:
     """Run a worker until SIGTERM; writes one byte to ``ready_fd`` when it listens. Exit status 0.
 
-    ``load`` gives the settings again, at SIGHUP.
+    ``load`` gives the settings again, at SIGHUP (which is blocked until then: none is lost).
     """
     return uvloop.run(_run(config, backends, meter_socket, ready_fd, load))
 
@@ -160,9 +161,10 @@ async def _run(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     worker = Worker(config, backends, meter_socket)
+    await worker.start()
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, _reload, worker, load)
-    await worker.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     await stop.wait()
@@ -176,4 +178,5 @@ def _reload(worker: Worker, load: Callable[[], Config]) -> None:
     except ConfigError as error:  # the supervisor read it well a moment ago
         _log.error("settings not reloaded, the old ones stay: %s", error)
     else:
+        logging.getLogger().setLevel(config.log_level.upper())
         worker.follow(config.relay, config.backends)

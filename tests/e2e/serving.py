@@ -1,13 +1,14 @@
 """``jouleproxy serve`` as installed, on free ports, for end-to-end tests."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,16 @@ class Serving:
 
 
 @contextmanager
-def serving(upstream: str, *words: str, variables: Mapping[str, str] | None = None) -> Iterator[Serving]:
-    """A running proxy; stopped by SIGTERM after the block, which must end it with status 0."""
+def serving(
+    upstream: str | None, *words: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Serving]:
+    """A running proxy; stopped by SIGTERM after the block, which must end it with status 0.
+
+    ``upstream`` None: the words say where it relays to.
+    """
     data, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    command = [str(COMMAND), "--upstream", upstream, "--listen", data, "--admin", admin, *words]
+    where = [] if upstream is None else ["--upstream", upstream]
+    command = [str(COMMAND), *where, "--listen", data, "--admin", admin, *words]
     process = subprocess.Popen(command, env={**os.environ, **(variables or {})})
     try:
         wait_until_ready(f"http://{admin}/readyz", process)
@@ -40,6 +47,17 @@ def serving(upstream: str, *words: str, variables: Mapping[str, str] | None = No
     finally:
         process.kill()
         process.wait()
+
+
+@asynccontextmanager
+async def serving_beside(*words: str) -> AsyncIterator[Serving]:
+    """The same, while the event loop goes on (backends that are checked live in it)."""
+    running = serving(None, *words)
+    proxy = await asyncio.to_thread(running.__enter__)
+    try:
+        yield proxy
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 def free_port() -> int:

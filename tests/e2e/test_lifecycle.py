@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.core.ledger import BEGINNING_LOST
 from proxy.schema import RequestEnergy, decode_request
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
 from tests.e2e.serving import Serving, serving
@@ -73,8 +72,11 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
                 assert set(chunks) == {101}, "serving went on"
     found = records(ledger)
     assert found.keys() == {"during", "meanwhile", "afterwards"}
-    assert found["during"].unknown in {BEGINNING_LOST, "before_first_sample"}
+    assert found["during"].unknown == "before_first_sample", "the relay told the new meter of it"
     assert found["during"].joules_high is None
+    assert (found["during"].model, found["during"].backend) == (MODEL, server.url.removeprefix("http://"))
+    assert found["during"].ttft_s == pytest.approx(0.0, abs=0.5)
+    assert found["during"].duration_s == pytest.approx(4.0, abs=2.0)
     assert found["meanwhile"].unknown == "before_first_sample"
     assert found["meanwhile"].joules_high is None
     assert found["afterwards"].unknown is None
@@ -93,6 +95,8 @@ async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spa
                 running = [asyncio.ensure_future(stream(proxy, f"r{n}")) for n in range(3)]
                 await asyncio.sleep(0.4)
                 proxy.process.send_signal(signal.SIGTERM)
+                await until_ready(proxy, 503)
+                assert not any(task.done() for task in running), "it is not ready, and they go on"
                 assert await asyncio.gather(*running) == [41] * 3
                 assert await asyncio.to_thread(proxy.process.wait, 20) == 0
         calls = [span for span in spans.spans if "gen_ai.request.model" in attributes(span)]

@@ -1,7 +1,8 @@
 """A supervisor with stand-in children, as a program: ``python -m tests.fakes.supervised LOG [FAILING]``.
 
 Each child appends ``NAME PID`` to LOG when it starts and ``NAME end`` when told to stop; the child named
-FAILING ends by itself, once; ``meter refused`` cannot use its settings.
+FAILING ends by itself, once; ``meter refused`` cannot use its settings. SETTINGS (LOG.settings) holds
+``workers admin-port sample-hz``, read at the start and at SIGHUP; words that are not are refused.
 """
 
 import signal
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 from proxy.app import Supervisor
-from proxy.config import Backend, Config, ConfigError
+from proxy.config import Address, Backend, Config, ConfigError, MeterConfig
 from proxy.config import RelayConfig as Relay
 
 
@@ -17,7 +18,7 @@ def main(log: Path, failing: str = "") -> int:
     """Run until told to stop."""
 
     def child(name: str, ready_fd: int) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])
         started = log.read_text().count(f"{name} start") if log.exists() else 0
         note(f"{name} start")
         if failing == f"{name} refused":
@@ -26,7 +27,8 @@ def main(log: Path, failing: str = "") -> int:
             ready.write(b"1")
         if name == failing and not started:
             return 3
-        signal.sigwait([signal.SIGTERM])
+        while signal.sigwait([signal.SIGTERM, signal.SIGHUP]) == signal.SIGHUP:
+            note(f"{name} hup")
         note(f"{name} end")
         return 0
 
@@ -35,10 +37,15 @@ def main(log: Path, failing: str = "") -> int:
             file.write(line + "\n")
 
     def load() -> Config:
-        return Config((Backend("http://127.0.0.1:1"),), Relay(workers=2))
+        file = log.with_suffix(".settings")
+        workers, port, rate = (file.read_text() if file.exists() else "2 9001 20").split()
+        if not workers.isdigit():
+            raise ConfigError(f"workers {workers!r}: must be a whole number above 0")
+        meter = MeterConfig(admin=Address("127.0.0.1", int(port)), sample_hz=float(rate))
+        return Config((Backend("http://127.0.0.1:1"),), Relay(workers=int(workers)), meter)
 
     supervisor = Supervisor(
-        load(), load, "", lambda _c, _s, fd: child("relay", fd), lambda _c, _s, fd: child("meter", fd)
+        load(), load, "", lambda _c, _s, fd, _l: child("relay", fd), lambda _c, _s, fd, _l: child("meter", fd)
     )
     return supervisor.run()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import check_backend, free_address, reserved
-from proxy.config import Address, Backend, ConfigError
+from proxy.app import check_backend, fixed, free_address, reserved, settled
+from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
 
 
 @contextmanager
@@ -87,19 +87,83 @@ def is_running(pid: str) -> bool:
         return False
 
 
-def test_reload_replaces_workers_and_keeps_the_meter(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def reload(process: subprocess.Popen[str], log: Path, settings: str) -> str:
+    """Give new settings; what the supervisor says of them, up to its verdict."""
+    log.with_suffix(".settings").write_text(settings)
+    process.send_signal(signal.SIGHUP)
+    assert process.stderr is not None
+    said = ""
+    while "reloaded" not in said:
+        said += process.stderr.readline()
+    return said
+
+
+@contextmanager
+def greeted(log: Path) -> Iterator[subprocess.Popen[str]]:
     with supervised(log) as process:
-        until(lambda: lines(log, "relay start") == 2)
         assert process.stderr is not None
         while "metrics" not in process.stderr.readline():
             pass
-        process.send_signal(signal.SIGHUP)
-        until(lambda: lines(log, "relay end") == 2)
-        assert lines(log, "relay start") == 4
-        assert lines(log, "meter start") == 1
+        yield process
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_reload_tells_those_that_run(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with greeted(log) as process:
+        assert "settings reloaded: http://127.0.0.1:1" in reload(process, log, "2 9001 20")
+        until(lambda: lines(log, "relay hup") == 2 and lines(log, "meter hup") == 1)
+        assert lines(log, "relay start") + lines(log, "meter start") == 3
+
+
+def test_reload_of_what_is_wrong_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with greeted(log) as process:
+        said = reload(process, log, "many 9001 20")
+    assert said.count("\n") == 1
+    assert "settings not reloaded, the old ones stay: workers 'many': must be a whole number" in said
+    assert "hup" not in log.read_text()
+
+
+def test_reload_starts_and_ends_workers(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with greeted(log) as process:
+        reload(process, log, "3 9001 20")
+        until(lambda: lines(log, "relay start") == 3)
+        reload(process, log, "1 9001 20")
+        until(lambda: lines(log, "relay end") == 2)
+        assert lines(log, "relay hup") == 3
+
+
+def test_reload_says_what_cannot_change(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with greeted(log) as process:
+        assert "needs a restart, stays as it was: meter.admin\n" in reload(process, log, "2 9002 20")
+        assert lines(log, "meter start") == 1
+
+
+def test_a_meter_whose_settings_changed_is_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with greeted(log) as process:
+        assert "the meter's settings changed" in reload(process, log, "2 9001 50")
+        until(lambda: lines(log, "meter start") == 2)
+        assert lines(log, "relay start") == 2
+
+
+def test_what_stays_while_it_runs() -> None:
+    running = Config((), RelayConfig(listen=Address("h", 80)), MeterConfig(admin=Address("h", 81)))
+    tls = RelayConfig(listen=Address("h", 0), tls_certificate="c", tls_key="k", workers=3)
+    new = Config((Backend("http://b"),), tls, MeterConfig(sample_hz=3.0))
+    kept = settled(new, running)
+    assert (kept.backends, kept.relay.workers, kept.meter.sample_hz) == (new.backends, 3, 3.0)
+    assert (kept.relay.listen, kept.meter.admin, kept.relay.tls_key) == (
+        Address("h", 80),
+        Address("h", 81),
+        None,
+    )
+    assert fixed(new, running) == ["relay.tls_certificate", "relay.tls_key", "meter.admin"]
+    assert fixed(running, running) == []
 
 
 def test_a_port_in_use_is_refused() -> None:

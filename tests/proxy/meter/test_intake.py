@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.core.channel import Ask, Chunk, Closed, Dropped, Opened
+from proxy.core.channel import Ask, Chunk, Closed, Dropped, Leaving, Opened
 from proxy.core.events import Arrive, End, Output, Outside, Sample
 from proxy.meter.intake import MAX_REORDER_NS, RELAY_LOST, START_NS, Connection, Intake, stamp_of
 
@@ -142,3 +142,14 @@ def test_requests_are_seen_as_they_come_not_when_they_are_ripe() -> None:
     held.add_evidence(Outside(120, 100, ("gpu0",), 0.5))
     assert seen == ["Opened"]
     assert [type(event) for _, event in held.ripe(200)] == [Arrive, Outside]
+
+
+def test_a_relay_that_drains_is_not_ready_and_its_requests_go_on() -> None:
+    held = intake()
+    relay = held.connected()
+    held.add(relay, opened(1, 1, "a"))
+    held.add(relay, Leaving())
+    assert held.relays == 0
+    assert relay.running == {1: "a"}
+    held.lost(relay, 5)
+    assert held.relays == 0

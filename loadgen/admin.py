@@ -1,7 +1,7 @@
 """The proxy's admin port: its clock, its device accounts, its records of requests."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -21,10 +21,14 @@ class AdminError(Exception):
 
 
 class Admin:
-    """Asks the admin port; raises :class:`AdminError` for whatever goes wrong."""
+    """Asks the admin port; raises :class:`AdminError` for whatever goes wrong.
 
-    def __init__(self, url: str) -> None:
+    With ``devices`` its windows are of these alone: those of one backend of several.
+    """
+
+    def __init__(self, url: str, devices: Sequence[str] = ()) -> None:
         self._client = Client(Target(url))
+        self._devices = devices
         self.url = url
 
     async def clock(self) -> ClockPair:
@@ -44,7 +48,11 @@ class Admin:
     async def window(self, start_ns: int, end_ns: int) -> list[DeviceAccount]:
         """Accounts over [start_ns, end_ns) of the proxy's clock, once measured."""
         query = f"start_ns={start_ns}&end_ns={end_ns}&wait_seconds={_WAIT_S}"
-        return self._decoded(decode_window, await self._ask("GET", f"/energy/window?{query}"))
+        accounts = self._decoded(decode_window, await self._ask("GET", f"/energy/window?{query}"))
+        known = {account.device for account in accounts}
+        if missing := [name for name in self._devices if name not in known]:
+            raise AdminError(f"--devices: the proxy has no {missing[0]}, it has {', '.join(sorted(known))}")
+        return [account for account in accounts if not self._devices or account.device in self._devices]
 
     async def requests(self, ids: list[str]) -> list[RequestEnergy]:
         """The records of these requests, once final; unknown ids are left out."""

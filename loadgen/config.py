@@ -45,6 +45,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     turns: int = 1
     picture: str | None = None
     source: Literal["proxy", "nvml"] = "proxy"
+    devices: tuple[str, ...] = ()
     power_limits: tuple[float, ...] = ()
     cool_down_seconds: float = 0.0
     search: bool = False
@@ -112,6 +113,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
         if self.source not in {"proxy", "nvml"}:
             raise ValueError(f"--source {self.source!r}: proxy or nvml")
+        if self.devices and self.source != "proxy":
+            raise ValueError("--devices: those of a proxy, not with --source nvml")
         if self.power_limits and (self.search or self.source != "nvml"):
             raise ValueError("--power-limits: a grid on this machine's GPUs, with --source nvml")
 

@@ -62,6 +62,7 @@ _COMMON = (
 )
 _RARE = (
     _Option("--source", "S", "proxy, or nvml: this machine's GPUs without one", "proxy"),
+    _Option("--devices", "ID,..", "the proxy's devices to count, of several: gpu0,gpu1"),
     _Option("--requests", "N", "of each point", kind=int),
     _Option("--warmup", "W", f"{', '.join(RULES)} or 10s", "auto"),
     _Option("--arrivals", "A", "poisson, constant, gamma:CV, ramp:A..B, sine:D,P, trace:FILE", "poisson"),
@@ -165,6 +166,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         levels=levels,
         url=args.url,
         admin_url=args.admin_url,
+        devices=tuple(name.strip() for name in args.devices.split(",")) if args.devices else (),
         endpoint=args.endpoint,
         model=args.model,
         requests=args.requests,

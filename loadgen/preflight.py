@@ -54,7 +54,11 @@ async def find_model(client: Client, config: Config) -> str:
             " and check that --url has no path but the one before /v1"
         )
     if spec.model and spec.model not in names:
-        raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {', '.join(names)}")
+        try:  # a proxy before several servers may list the models of one
+            await try_one(client, config, spec.model)
+        except PreflightError as error:
+            known = ", ".join(names)
+            raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {known}") from error
     return spec.model or names[0]
 
 

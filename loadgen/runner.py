@@ -82,7 +82,7 @@ class Session:
         spec = self.config.spec
         self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
         client = Client(Target(spec.url))
-        admin: Admin | None = None if spec.source == "nvml" else Admin(spec.admin_url)
+        admin: Admin | None = None if spec.source == "nvml" else Admin(spec.admin_url, spec.devices)
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
         try:

@@ -1,7 +1,9 @@
-"""``jouleproxy demo``: a simulated GPU and engine behind the real proxy, with traffic.
+"""``jouleproxy demo``: a small simulated fleet behind the real proxy, with a sweep and traffic.
 
-Nothing here measures or relays: it starts the programs a user would start, and stops them. The GPU is the
-NVML stand-in, read by the production code, where a C compiler exists; else the source named ``simulated``.
+A language model and an image model, each on a simulated GPU of its own; ``--once`` sweeps the language model
+alone, and ends. Nothing here measures or relays: it starts the programs a user would start, and stops them.
+The GPUs are the NVML stand-in, read by the production code, where a C compiler exists; else the source named
+``simulated``.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -31,15 +33,29 @@ LEVELS: Final = "1..64"  # of concurrency
 _POLL_SECONDS: Final = 0.05
 _SLO: Final = "p95:ttft=1s,p95:tpot=50ms"
 _POINT_SECONDS: Final = 4
+_FOR_EVER: Final = "1440m"
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model of the fleet: its name to clients, the simulator's profile, its device."""
+
+    name: str
+    profile: str
+    device: str
+
+
+_TEXT: Final = _Model("llama-3.1-8b", "h100-llama-3.1-8b", "gpu0")
+_IMAGES: Final = _Model("pixart-sigma", "h100-pixart-sigma", "gpu1")
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the demo's three servers listen, on 127.0.0.1."""
+    """Where the demo's servers listen, on 127.0.0.1: the proxy's two, and an engine for each model."""
 
-    engine: int
     data: int
     admin: int
+    engines: tuple[int, ...]
 
 
 def run(out: Path, *, once: bool, levels: str = LEVELS) -> int:
@@ -65,38 +81,62 @@ def _stop(_number: int, _frame: object) -> None:
 
 
 def _play(folder: Path, out: Path, started: list[Child], levels: str | None) -> int:
-    ports = Ports(*_free_ports(3))
+    fleet = (_TEXT,) if levels is not None else (_TEXT, _IMAGES)
+    data, admin, *engines = _free_ports(2 + len(fleet))
+    ports = Ports(data, admin, tuple(engines))
     state = folder / "gpu"
     source, variables = _source(folder, state)
-    _say(f"simulated GPU and engine; energy source {source}")
-    engine = _module("proxy.simulator", "--port", str(ports.engine), "--state", str(state))
-    _spawn(started, "engine", engine, os.environ)
-    _wait_for(f"http://127.0.0.1:{ports.engine}/v1/models", started)
-    _spawn(started, "proxy", _serve_words(ports, source), {**os.environ, **variables})
+    _say(f"simulated: {', '.join(f'{model.name} on {model.device}' for model in fleet)}; source {source}")
+    words = [word for model, port in zip(fleet, engines, strict=True) for word in _engine(model, port)]
+    _spawn(started, "engine", _module("proxy.simulator", "--state", str(state), *words), os.environ)
+    for port in engines:
+        _wait_for(f"http://127.0.0.1:{port}/v1/models", started)
+    _spawn(started, "proxy", _serve_words(folder, fleet, ports, source), {**os.environ, **variables})
     _wait_for(f"http://127.0.0.1:{ports.admin}/readyz", started)
     if levels is not None:
-        return _sweep(ports, out, started, levels)
+        status = _sweep(ports, out, started, levels)
+        _say(
+            "all joules are those of a simulated GPU; without --once a fleet keeps running, with a dashboard"
+        )
+        return status
+    return _live(ports, out, started)
+
+
+def _engine(model: _Model, port: int) -> list[str]:
+    return ["--profile", model.profile, "--port", str(port)]
+
+
+def _live(ports: Ports, out: Path, started: list[Child]) -> int:
+    """Images all the time; a sweep of the language model, then steady traffic to it."""
     _say(f"point a client at  http://127.0.0.1:{ports.data}/v1")
     _say(f"dashboard          http://127.0.0.1:{ports.admin}/")
     _say(f"metrics            http://127.0.0.1:{ports.admin}/metrics")
-    _say("traffic runs at 4 requests/s; Ctrl-C stops everything")
-    words = _loadgen(ports, "--rate", "4", "--duration", "1440m", "--quiet", "--out", str(out))
-    traffic = _spawn(started, "traffic", words, os.environ)
-    return _status_of(traffic)
+    _say(f"{_IMAGES.name} gets an image every 2 s, {_TEXT.name} a sweep; Ctrl-C stops everything")
+    images = ("--rate", "0.5", "--endpoint", "images", "--model", _IMAGES.name, "--picture", "1024x1024")
+    _steadily(ports, out / "images", started, *images)
+    _sweep(ports, out, started, LEVELS)
+    _say(f"all joules are those of simulated GPUs; now {_TEXT.name} gets 4 requests/s until Ctrl-C")
+    return _status_of(_steadily(ports, out / "traffic", started, "--rate", "4", "--model", _TEXT.name))
+
+
+def _steadily(ports: Ports, out: Path, started: list[Child], *words: str) -> Child:
+    """Traffic without end, and without words."""
+    command = _loadgen(ports, *words, "--duration", _FOR_EVER, "--quiet", "--out", str(out))
+    return _spawn(started, "traffic", command, os.environ)
 
 
 def _sweep(ports: Ports, out: Path, started: list[Child], levels: str) -> int:
     words = _loadgen(
         ports,
-        *("--concurrency", levels, "--slo", _SLO, "--duration", f"{_POINT_SECONDS}s"),
-        *("--warmup", "1s", "--input", "256", "--output", "64", "--out", str(out)),
+        *("--concurrency", levels, "--slo", _SLO, "--duration", f"{_POINT_SECONDS}s", "--warmup", "1s"),
+        *("--model", _TEXT.name, "--devices", _TEXT.device),
+        *("--input", "256", "--output", "64", "--out", str(out)),
         command="sweep",
     )
     status = _status_of(_spawn(started, "loadgen", words, os.environ))
     files = [name for name in ("run.json", "curve.svg", "curve.png", "report.html") if (out / name).exists()]
     for name in files:
         _say(f"written: {out / name}")
-    _say("all joules are those of a simulated GPU; without --once it keeps running, with a dashboard")
     return status
 
 
@@ -110,10 +150,18 @@ def _source(folder: Path, state: Path) -> tuple[str, Mapping[str, str]]:
     return "nvml", environment(library, state)
 
 
-def _serve_words(ports: Ports, source: str) -> list[str]:
+def _serve_words(folder: Path, fleet: Sequence[_Model], ports: Ports, source: str) -> list[str]:
+    """The proxy's command; each model is a backend on a device of its own."""
+    tables = (
+        f'[[backends]]\nurl = "http://127.0.0.1:{port}"\nname = "{model.name}"\n'
+        f'models = ["{model.name}"]\ndevices = ["{model.device}"]\n'
+        for model, port in zip(fleet, ports.engines, strict=True)
+    )
+    file = folder / "jouleproxy.toml"
+    file.write_text("\n".join(tables), "utf-8")
     return _module(
         "proxy",
-        *("serve", "--upstream", f"http://127.0.0.1:{ports.engine}", "--source", source),
+        *("serve", "--config", str(file), "--source", source),
         *("--listen", f"127.0.0.1:{ports.data}", "--admin", f"127.0.0.1:{ports.admin}"),
     )
 

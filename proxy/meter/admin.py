@@ -1,6 +1,7 @@
 """The admin port: records, accounts, terms, metrics, health, the dashboard. Reads only."""
 
 import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Callable
@@ -189,10 +190,12 @@ class _Admin:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         feed = self._feed
-        await response.write(b"event: history\ndata: " + feed.history() + b"\n\n")
-        while True:
-            await response.write(b"data: " + feed.state() + b"\n\n")
-            await asyncio.sleep(INTERVAL_SECONDS)
+        with contextlib.suppress(ConnectionResetError):  # it has left
+            await response.write(b"event: history\ndata: " + feed.history() + b"\n\n")
+            while True:
+                await response.write(b"data: " + feed.state() + b"\n\n")
+                await asyncio.sleep(INTERVAL_SECONDS)
+        return response
 
 
 async def _page(request: web.Request) -> web.Response:

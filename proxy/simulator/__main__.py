@@ -1,9 +1,13 @@
-"""``python -m proxy.simulator``: a simulated engine as a server, its power on the NVML stand-in's file."""
+"""``python -m proxy.simulator``: simulated engines as servers, their power on the NVML stand-in's file.
+
+``--profile`` and ``--port`` may be given several times: a fleet, each engine on devices of its own.
+"""
 
 import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +30,11 @@ H100_WATTS: Final = 700.0
 def main() -> int:
     """Run until SIGTERM or SIGINT; exit status 0, 2 for a profile or file that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m proxy.simulator", description=__doc__)
-    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1; default 8000")
+    parser.add_argument(
+        "--port", type=int, action="append", help="on 127.0.0.1, one a profile; default 8000 and those after"
+    )
     parser.add_argument("--state", type=Path, required=True, help="file of the NVML stand-in, made anew")
-    parser.add_argument("--profile", default=DEFAULT, help="a TOML file or a name; see --profiles")
+    parser.add_argument("--profile", action="append", help="a TOML file or a name; see --profiles")
     parser.add_argument("--profiles", action="store_true", help="print the names of all profiles and end")
     parser.add_argument("--update-ms", type=int, default=20, help="update period of the energy counter")
     parser.add_argument("--max-num-seqs", type=int, help="streams at once, instead of the profile's")
@@ -40,33 +46,46 @@ def main() -> int:
         return 0
     given = parser.parse_args()
     try:
-        profile = _profile(given)
-        device = SimulatedDevice(
-            name=profile.device,
-            idle_watts=profile.idle_watts / profile.devices,
-            update_ns=given.update_ms * NS_PER_MS,
-            gain=given.gain,
-            limit_watts=_limit_watts(profile),
-        )
-        with Standin(given.state, [device] * profile.devices, now_ns()) as standin:
-            return uvloop.run(_serve(_server(profile, standin), given.port))
+        profiles = [_profile(given, name) for name in given.profile or [DEFAULT]]
+        devices = [device for profile in profiles for device in _devices(given, profile)]
+        with Standin(given.state, devices, now_ns()) as standin:
+            return uvloop.run(
+                _serve(_servers(profiles, standin), _ports(given.port or [8000], len(profiles)))
+            )
     except (ProfileError, StandinError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
 
 
-def _profile(given: argparse.Namespace) -> Profile | DiffusionProfile:
+def _profile(given: argparse.Namespace, name: str) -> Profile | DiffusionProfile:
     """The profile with the limits that were given; of a diffusion model only the queue has one."""
-    if not _diffuses(given.profile):
+    if not _diffuses(name):
         return adjusted(
-            load(given.profile),
+            load(name),
             max_num_seqs=given.max_num_seqs,
             max_waiting=given.max_waiting,
             cap_watts=given.cap_watts,
         )
     if given.max_num_seqs is not None or given.cap_watts is not None:
-        raise ProfileError(f"profile {given.profile}: --max-num-seqs and --cap-watts are for language models")
-    return replace(diffusion.load(given.profile), max_waiting=given.max_waiting)
+        raise ProfileError(f"profile {name}: --max-num-seqs and --cap-watts are for language models")
+    return replace(diffusion.load(name), max_waiting=given.max_waiting)
+
+
+def _devices(given: argparse.Namespace, profile: Profile | DiffusionProfile) -> list[SimulatedDevice]:
+    """The devices that an engine computes on."""
+    one = SimulatedDevice(
+        name=profile.device,
+        idle_watts=profile.idle_watts / profile.devices,
+        update_ns=given.update_ms * NS_PER_MS,
+        gain=given.gain,
+        limit_watts=_limit_watts(profile),
+    )
+    return [one] * profile.devices
+
+
+def _ports(given: list[int], count: int) -> list[int]:
+    """A port for each of ``count`` servers: those given, then the ones after the last."""
+    return [*given, *range(given[-1] + 1, given[-1] + 1 + count)][:count]
 
 
 def _limit_watts(profile: Profile | DiffusionProfile) -> float:
@@ -83,37 +102,49 @@ def _diffuses(name: str) -> bool:
     return path.exists() and any(line.startswith("kind") for line in path.read_text("utf-8").splitlines())
 
 
-def _server(profile: Profile | DiffusionProfile, standin: Standin) -> WebApp[Any, Any]:
+def _servers(profiles: Sequence[Profile | DiffusionProfile], standin: Standin) -> list[WebApp[Any, Any]]:
+    """A server for each profile, on the devices after those of the one before."""
+    servers, first = [], 0
+    for profile in profiles:
+        servers.append(_server(profile, standin, first))
+        first += profile.devices
+    return servers
+
+
+def _server(profile: Profile | DiffusionProfile, standin: Standin, first: int) -> WebApp[Any, Any]:
     count = profile.devices
 
     def draw(t_ns: int, watts: float) -> None:
-        for device in range(count):
+        for device in range(first, first + count):
             standin.append(device, t_ns, watts / count)
 
     def fault(asked: Fault) -> None:
         if not 0 <= asked.device < count:
             raise IndexError(f"no device {asked.device}; there are {count}, from 0")
+        device = first + asked.device
         if asked.kind == "reset":
-            standin.reset(asked.device, now_ns())
+            standin.reset(device, now_ns())
         elif asked.kind == "lost":
-            standin.lose(asked.device)
+            standin.lose(device)
         elif asked.kind == "restored":
-            standin.restore(asked.device)
+            standin.restore(device)
         else:
-            standin.configure(asked.device, call_ns=ns_from_seconds(asked.call_seconds))
+            standin.configure(device, call_ns=ns_from_seconds(asked.call_seconds))
 
     if isinstance(profile, DiffusionProfile):
         return ImageServer(profile, draw, fault)
     return Server(profile, draw, fault)
 
 
-async def _serve(server: WebApp[Any, Any], port: int) -> int:
+async def _serve(servers: Sequence[WebApp[Any, Any]], ports: Sequence[int]) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await server.start(port=port)
+    for server, port in zip(servers, ports, strict=True):
+        await server.start(port=port)
     await stop.wait()
-    await server.close()
+    for server in servers:
+        await server.close()
     return 0
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadgen.client import Client, Target
@@ -60,3 +61,18 @@ async def test_the_servers_first_model_is_the_default() -> None:
         assert await find_model(client, CONFIG) == "truth"
         await try_one(client, CONFIG, "truth")
         await client.close()
+
+
+async def test_a_model_that_is_not_listed_is_tried_before_it_is_refused() -> None:
+    """A proxy before several servers may list the models of one."""
+    asked = msgspec.structs.replace(CONFIG, spec=msgspec.structs.replace(CONFIG.spec, model="other"))
+    async with TruthServer(Truth(0.001, 0.001, 2)) as server:
+        client = Client(Target(server.url))
+        assert await find_model(client, asked) == "other"  # this server takes any name
+        await client.close()
+    listed = b'{"data": [{"id": "only"}]}'
+    async with answering(
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(listed), listed)
+    ) as client:
+        with pytest.raises(PreflightError, match="no model 'other' at http://host: it has only"):
+            await find_model(client, asked)

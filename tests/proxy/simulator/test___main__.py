@@ -66,6 +66,23 @@ def test_every_device_of_a_profile_draws_its_part_and_breaks_on_command(tmp_path
         source.close()
 
 
+def test_a_fleet_has_a_port_and_devices_for_each_profile(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    words = ("--profile", "h100x2-qwen3-30b-a3b-2507", "--port", str(other), "--profile", "h100-pixart-sigma")
+    with running(tmp_path / "gpu", port, *words):
+        source = SimulatedSource(tmp_path / "gpu")
+        assert len(source.open()) == 3
+        before = [sample.energy_mj or 0.0 for sample in source.read()]
+        post(other, "/v1/images/generations", {"prompt": "x", "num_inference_steps": 4})
+        after = [sample.energy_mj or 0.0 for sample in source.read()]
+        spent = [now - then for now, then in zip(after, before, strict=True)]
+        assert min(spent[:2]) > 0  # idle
+        assert spent[2] > 5 * max(spent[:2])
+        post(other, "/faults", {"kind": "lost"})
+        assert [sample.device for sample in source.read()] == ["gpu0", "gpu1"]
+        source.close()
+
+
 def test_a_diffusion_profile_makes_an_image_server(tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path / "gpu", port, "--profile", "b200-pixart-sigma"):

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from proxy.children import REFUSED, SIGNALS, Child, reap
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, Config, ConfigError
+from proxy.origin import Origin, origin_of, tls_of
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0
@@ -290,21 +289,30 @@ def _bound(address: Address, *, reuse_port: bool = False) -> socket.socket:
 
 def check_backend(backend: Backend, timeout_seconds: float) -> None:
     """Raise :class:`ConfigError` unless a connection to the backend can be opened."""
-    parts = urlsplit(backend.url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    origin, tls = origin_of(backend.url), tls_of(backend)
     try:
-        with socket.create_connection((parts.hostname or "", port), timeout_seconds) as connection:
-            if parts.scheme == "https":
-                context = ssl.create_default_context(cafile=backend.ca_file)
-                if not backend.verify_tls:
-                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                context.wrap_socket(connection, server_hostname=parts.hostname).close()
+        with _connected(origin, timeout_seconds) as connection:
+            if tls is not None:
+                tls.wrap_socket(connection, server_hostname=origin.host).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
             f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL; "
             "--no-check-upstream serves all the same"
         ) from error
+
+
+def _connected(origin: Origin, timeout_seconds: float) -> socket.socket:
+    if origin.socket is None:
+        return socket.create_connection((origin.host, origin.port), timeout_seconds)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(timeout_seconds)
+        made.connect(origin.socket)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def log_to_stderr(level: str) -> None:

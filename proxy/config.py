@@ -56,6 +56,8 @@ class RelayConfig:
     stall_timeout_seconds: float = 300.0  # backend: longest silence within an answer
     write_timeout_seconds: float = 120.0  # client: longest time without reading
     client_idle_timeout_seconds: float = 75.0
+    tunnel_idle_timeout_seconds: float = 600.0  # WebSocket: longest silence of both sides
+    linger_timeout_seconds: float = 2.0  # a refused client may send so long before it is cut off
     upstream_idle_timeout_seconds: float = 30.0
     drain_timeout_seconds: float = 30.0
     max_head_bytes: int = 65_536

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from proxy.origin import UNIX
 
 ENV_PREFIX: Final = "JOULEPROXY_"
 _NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, not by us
@@ -222,7 +223,11 @@ def _upstreams(text: object, where: str) -> tuple[Backend, ...]:
 
 def _backend(backend: Backend, where: str) -> Backend:
     """The backend with its URL checked and its default name."""
-    wrong = f"{where} {backend.url!r}: must be http://HOST[:PORT] or https://HOST[:PORT]"
+    wrong = f"{where} {backend.url!r}: must be http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH"
+    if backend.url.startswith(UNIX):
+        if not backend.url.startswith(UNIX + "/") or backend.url.startswith(UNIX + "//"):
+            raise ConfigError(wrong)
+        return dataclasses.replace(backend, name=backend.name or backend.url)
     try:
         parts = urlsplit(backend.url)
         port = parts.port

@@ -6,25 +6,27 @@ another user's process), no process is called foreign.
 """
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import psutil
 
+from proxy.origin import origin_of
 from proxy.settings import is_loopback
 
 
 def engine_pids(url: str) -> frozenset[int] | None:
     """The processes of the engine behind a backend's URL; None where they cannot be told."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    if not is_loopback(parts.hostname or ""):
+    origin = origin_of(url)
+    if not is_loopback(origin.host):
         return None
     try:
-        found = {
-            c.pid
-            for c in psutil.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid is not None
-        }
+        if origin.socket is not None:
+            found = {c.pid for c in psutil.net_connections("unix") if c.laddr == origin.socket and c.pid}
+        else:
+            found = {
+                c.pid
+                for c in psutil.net_connections("tcp")
+                if c.status == psutil.CONN_LISTEN and c.laddr.port == origin.port and c.pid is not None
+            }
         children = {child.pid for pid in found for child in psutil.Process(pid).children(recursive=True)}
     except psutil.Error:
         return None

@@ -18,6 +18,7 @@ from proxy.config import Backend
 from proxy.core.events import Outside
 from proxy.evidence.engine_metrics import Comparison, OurState, Unseen, parse_metrics
 from proxy.evidence.processes import engine_pids, foreign_share
+from proxy.origin import origin_of, tls_of
 
 INTERVAL_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 0.8
@@ -38,6 +39,28 @@ class _Watched:
     own: frozenset[int] | None = None
     last_ns: int | None = None
     warned: str = ""
+    client: httpx.AsyncClient | None = None  # its own
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are."""
+        base = "http://localhost" if origin_of(self.backend.url).socket else self.backend.url
+        return f"{base}/metrics"
+
+    def own_client(self) -> httpx.AsyncClient | None:
+        """For what takes more than a URL to be reached (a socket, a certificate); it keeps nothing open."""
+        origin, tls = origin_of(self.backend.url), tls_of(self.backend)
+        if origin.socket is None and tls is None:
+            return None
+        alone = httpx.Limits(max_keepalive_connections=0)
+        transport = httpx.AsyncHTTPTransport(verify=tls or True, uds=origin.socket, limits=alone)
+        return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_SECONDS)
+
+
+def _watched(backend: Backend, devices: tuple[str, ...]) -> _Watched:
+    watched = _Watched(backend, devices)
+    watched.client = watched.own_client()
+    return watched
 
 
 class Watch:
@@ -62,7 +85,7 @@ class Watch:
         """New backends; what is known of those that stay is kept."""
         known = {(watched.backend, watched.devices): watched for watched in self._watched}
         wanted = [(backend, devices[backend.name or backend.url]) for backend in backends]
-        self._watched = [known.get(key) or _Watched(*key) for key in wanted]
+        self._watched = [known.get(key) or _watched(*key) for key in wanted]
 
     async def run(self) -> None:
         """Look once a second until cancelled."""
@@ -100,7 +123,7 @@ class Watch:
         if watched.metrics is False:
             return None
         try:
-            answer = await client.get(f"{watched.backend.url}/metrics")
+            answer = await (watched.client or client).get(watched.metrics_url)
             state = parse_metrics(answer.text) if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError) as error:
             _LOG.debug("metrics of %s: %s", watched.backend.url, error)

@@ -73,7 +73,7 @@ TOKEN_BUCKETS: Final = (
     16777216,
     67108864,
 )
-Server = tuple[str, int]
+Server = tuple[str, int | None]
 
 
 def operation_of(record: RequestEnergy) -> str:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -29,6 +28,7 @@ from proxy.exporters.store import LedgerStore
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed
 from proxy.meter.meter import Meter
+from proxy.origin import origin_of
 from proxy.settings import is_loopback
 from proxy.units import seconds_from_ns
 
@@ -49,7 +49,7 @@ class Process:
         if config.ledger is not None:
             exporters.append(LedgerStore(Path(config.ledger), config.ledger_max_bytes))
         kinds = {found.device.id: found.device.kind for found in choice.found}
-        self._servers = {b.name: server_of(b.url) for b in backends}
+        self._servers = {b.name: origin_of(b.url).server for b in backends}
         self._otel = otel_exporter(config.otlp, self._servers, kinds)
         if self._otel is not None:
             exporters.append(self._otel)
@@ -113,7 +113,7 @@ class Process:
         except ConfigError as error:
             _log.error("the meter keeps the old backends, joules of new ones are unknown: %s", error)
             return
-        self._servers.update({b.name: server_of(b.url) for b in backends})
+        self._servers.update({b.name: origin_of(b.url).server for b in backends})
         self._watch.follow(backends, self.meter.mapped)
 
     async def _tick(self) -> None:
@@ -182,12 +182,6 @@ class Process:
             transport.close()
         while self.relays:  # noqa: ASYNC110 - closing takes a turn of the loop
             await asyncio.sleep(0)
-
-
-def server_of(url: str) -> tuple[str, int]:
-    """Host and port of a backend's URL."""
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 class _RelayProtocol(asyncio.Protocol):

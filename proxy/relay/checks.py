@@ -152,6 +152,9 @@ class _Asker:
         self._status = 0
         self._body = bytearray()
 
+    def on_interim(self, head: AnswerHead) -> None:
+        """The final one counts."""
+
     def on_head(self, head: AnswerHead) -> None:
         self._status = head.status
 

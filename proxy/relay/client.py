@@ -57,6 +57,13 @@ class Client(asyncio.Protocol):
         if exchange is not None:
             exchange.cancel()
 
+    def eof_received(self) -> None:
+        """The client sends no more: it left, for all we know, and nothing is computed for it any more."""
+        self._since_ns, self._closing = now_ns(), True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
     @property
     def busy(self) -> bool:
         """Whether a request is being served."""
@@ -176,12 +183,15 @@ class Client(asyncio.Protocol):
             lines.append(b"Connection: close\r\n")
         self.write(b"".join((*lines, b"Content-Length: %d\r\n\r\n" % len(body), body)))
         if close:
-            self.close()
+            self._linger()
 
     def finished(self, *, keep: bool) -> None:
         """The exchange wrote its answer: go on with the next request, or close."""
         self._exchange = None
-        if not keep or self._body is not None or self._shared.draining:
+        if self._body is not None:
+            self._linger()
+            return
+        if not keep or self._shared.draining:
             self.close()
             return
         self.pause(paused=False)
@@ -210,9 +220,27 @@ class Client(asyncio.Protocol):
             self._since_ns = now_ns()
             transport.resume_reading()
 
+    def rest(self) -> bytes:
+        """Bytes that came after the request; they are taken."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _linger(self) -> None:
+        """Close our side once all is written, and drop what still comes.
+
+        To close on bytes not yet read is a reset, which may take the answer from the client (RFC 9112, 9.6).
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        self._since_ns, self._closing = now_ns(), True
+        transport.write_eof()
+        self.pause(paused=False)
+
     def close(self) -> None:
         """Close once all is written."""
-        self._closing = True
+        self._since_ns, self._closing = now_ns(), True
         if self._transport is not None:
             self._transport.close()
 
@@ -244,7 +272,9 @@ class Client(asyncio.Protocol):
                 self.abort()
             return
         waited = now - self._since_ns
-        if self._body is not None:
+        if self._closing:
+            self._sweep_closing(waited)
+        elif self._body is not None:
             if self._paused and self._exchange is not None:
                 self._exchange.sweep(now)  # it is the backend that does not read
             elif not self._paused and waited > ns_from_seconds(config.body_timeout_seconds):
@@ -256,3 +286,11 @@ class Client(asyncio.Protocol):
                 self.refuse(408, "the request's head did not come", "head_timeout")
         elif waited > ns_from_seconds(config.client_idle_timeout_seconds):
             self.close()
+
+    def _sweep_closing(self, waited: int) -> None:
+        """Closed on our side: it may read what is written, or send, only so long."""
+        config, transport = self._shared.config, self._transport
+        unread = transport is not None and transport.get_write_buffer_size() > 0
+        limit = config.write_timeout_seconds if unread else config.linger_timeout_seconds
+        if waited > ns_from_seconds(limit):
+            self.abort()

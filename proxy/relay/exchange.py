@@ -7,6 +7,7 @@ client as a broken stream, never as a clean end.
 
 import asyncio
 import logging
+import ssl
 import uuid
 from typing import Final, Protocol
 
@@ -15,8 +16,8 @@ from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
 from proxy.relay.call import Call
-from proxy.relay.head import AnswerHead, RequestHead
-from proxy.relay.headers import for_backend
+from proxy.relay.head import AnswerHead, HeadError, RequestHead
+from proxy.relay.headers import for_backend, interim
 from proxy.relay.routes import Asked, asked, route_of, with_usage
 from proxy.relay.shared import Shared
 from proxy.relay.trace import Trace, continue_trace
@@ -41,6 +42,9 @@ class Sink(Protocol):
 
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""
+
+    def rest(self) -> bytes:
+        """Bytes that came after the request; they are taken."""
 
     def refuse(
         self,
@@ -214,6 +218,9 @@ class Exchange:
             self._unreachable(
                 slot, 504, f"no connection to the backend within {limit:g} s", "backend_timeout"
             )
+        except ssl.SSLCertVerificationError as error:
+            message = f"the backend's certificate is not accepted: {error.verify_message}"
+            self._unreachable(slot, 502, message, "backend_certificate")
         except (OSError, ValueError) as error:
             self._unreachable(slot, 502, f"the backend cannot be reached: {error}", "backend_unreachable")
         else:
@@ -254,7 +261,7 @@ class Exchange:
         self._end()
         if (call := self._metered()) is not None:
             call.close(status, code)
-        keep = self._head.keep_alive and self._ended
+        keep = self._head.keep_alive and self._ended and self._head.method != b"HEAD"  # the error has a body
         self._client.refuse(
             status, message, code, self.request_id, close=not keep, retry_seconds=retry_seconds
         )
@@ -276,6 +283,10 @@ class Exchange:
 
     def cancel(self, error: str = "cancelled") -> None:
         """The client left, or broke its request: so does its backend request, at once."""
+        upstream = self._upstream
+        if self.tunnel and upstream is not None:  # what it sent last arrives: a close frame, say
+            self._upstream = None
+            upstream.close(self._shared.config.linger_timeout_seconds)
         self._end()
         if (call := self._metered()) is not None:
             call.close(None, error, cancelled=True)
@@ -288,9 +299,14 @@ class Exchange:
 
     def sweep(self, now: int) -> None:
         """End a wait for the backend that took too long."""
-        if self._upstream is None or self._asking or self.tunnel:
+        if self._upstream is None or self._asking:
             return
         config = self._shared.config
+        if self.tunnel:
+            if now - self._since_ns > ns_from_seconds(config.tunnel_idle_timeout_seconds):
+                self._end()
+                self._client.finished(keep=False)
+            return
         first = self._answer is None or self._answer.head is None
         limit = config.first_byte_timeout_seconds if first else config.stall_timeout_seconds
         if now - self._since_ns <= ns_from_seconds(limit):
@@ -304,17 +320,25 @@ class Exchange:
         """The backend reads too slowly, or has caught up."""
         self._client.pause(paused=not writable)
 
+    def on_interim(self, head: AnswerHead) -> None:
+        """Passed on, but for 100: a client that asked for it has it already."""
+        if self._head.http11 and head.status != 100:
+            self._client.write(interim(head))
+
     def on_head(self, head: AnswerHead) -> None:
         """The answer begins."""
+        if head.status == 101 and not self._head.upgrade:
+            raise HeadError(502, "the backend switches protocols unasked")
         self._since_ns = now_ns()
         self._sent = None  # it will not be sent again
         if self._slot is not None:
             self._shared.balancer.answered(self._slot, self._since_ns)
         assert self._answer is not None
         self._answer.begin(head)
-        if head.status == 101 and self._head.upgrade and self._upstream is not None:
+        if head.status == 101 and self._upstream is not None:
             self.tunnel = True
             self._upstream.tunnel()
+            self._upstream.write(self._client.rest())
 
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
         """Bytes of the answer."""

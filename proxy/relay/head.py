@@ -29,7 +29,7 @@ class RequestHead:
     method: bytes
     target: bytes  # origin form, as the client wrote it
     headers: Headers
-    values: dict[bytes, bytes]  # by lower-case name, the last of each
+    values: dict[bytes, bytes]  # by lower-case name; what is given several times as one list
     http11: bool
     keep_alive: bool
     body: Body | None
@@ -81,7 +81,7 @@ def parse_request(raw: bytes, max_body_bytes: int) -> RequestHead:
         pass
     except httptools.HttpParserError as error:
         raise HeadError(400, f"not HTTP: {error}") from error
-    values = {name.lower(): value for name, value in found.headers}
+    values = _values(found.headers)
     version = parser.get_http_version()
     if version not in {"1.0", "1.1"}:
         raise HeadError(400, f"HTTP/{version} is not served: send HTTP/1.1")
@@ -90,7 +90,11 @@ def parse_request(raw: bytes, max_body_bytes: int) -> RequestHead:
     if length is not None and length > max_body_bytes:
         raise HeadError(413, f"a body of {length} bytes: at most {max_body_bytes} are taken")
     body = _request_body(values, length, version)
-    upgrade = b"upgrade" in values and _has(values, b"connection", b"upgrade") and body is None
+    upgrade = (  # nothing but a WebSocket: a tunnel of h2c would be a way around this proxy
+        values.get(b"upgrade", b"").lower() == b"websocket"
+        and _has(values, b"connection", b"upgrade")
+        and (method, version, body) == (b"GET", "1.1", None)
+    )
     return RequestHead(
         method,
         _target(method, found.url, found.headers, values, version),
@@ -126,7 +130,7 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
         pass
     except (httptools.HttpParserError, HeadError) as error:
         raise HeadError(502, f"the backend's answer is not HTTP: {error}") from error
-    values = {name.lower(): value for name, value in found.headers}
+    values = _values(found.headers)
     status, version = parser.get_status_code(), parser.get_http_version()
     keep_alive = _keep_alive(values, version)
     coding = values.get(b"transfer-encoding")
@@ -152,6 +156,17 @@ def _check(raw: bytes) -> None:
         raise HeadError(400, "lines end with CRLF, and CR, LF and NUL stand nowhere else in a head")
     if b"\n " in raw or b"\n\t" in raw:
         raise HeadError(400, "a header may not go on in the next line")
+
+
+def _values(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by lower-case name; several of one name are one list (RFC 9110, section 5.3)."""
+    values = {name.lower(): value for name, value in headers}
+    if len(values) < len(headers):
+        values.clear()
+        for name, value in headers:
+            key = name.lower()
+            values[key] = b"%b, %b" % (values[key], value) if key in values else value
+    return values
 
 
 def _length(headers: Headers, values: dict[bytes, bytes]) -> int | None:

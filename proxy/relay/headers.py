@@ -89,6 +89,12 @@ def for_backend(
     )
 
 
+def interim(head: AnswerHead) -> bytes:
+    """A head before the final one (103 and the like), as the client gets it."""
+    lines = _kept(head.headers, head.values.get(b"connection"), _HOP_BY_HOP)
+    return b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *lines, b"\r\n"))
+
+
 def for_client(head: AnswerHead, request_id: str, *, ours: bool, framing: bytes, keep_length: bool) -> bytes:
     """The answer head a client gets. ``ours``: the id is the one energy is found by, so it replaces another.
 

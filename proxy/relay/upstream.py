@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from typing import Final, Protocol, cast
-from urllib.parse import urlsplit
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
+from proxy.origin import origin_of, tls_of
 from proxy.relay.framing import FramingError, UntilClose
 from proxy.relay.head import AnswerHead, HeadError, parse_answer
 from proxy.units import ns_from_seconds
@@ -19,6 +18,9 @@ _log = logging.getLogger(__name__)
 
 class Asker(Protocol):
     """Who uses a connection: told of the answer in order, ``on_lost`` instead of its end."""
+
+    def on_interim(self, head: AnswerHead) -> None:
+        """A head before the final one (1xx, not 101) came."""
 
     def on_head(self, head: AnswerHead) -> None:
         """The final head (or 101) came."""
@@ -88,6 +90,13 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def close(self, seconds: float) -> None:
+        """Hang up once all is written, or when the time is up; its asker hears no more."""
+        self._asker = None
+        if self._transport is not None:
+            self._transport.close()
+            asyncio.get_running_loop().call_later(seconds, self.abort)
+
     def release(self, *, reusable: bool) -> None:
         """The request is over."""
         self._asker = None
@@ -141,12 +150,10 @@ class Upstream(asyncio.Protocol):
             self._buffer = data[used:]
             asker.on_body(data if used == len(data) else data[:used], pieces)
         if body is None or body.done:
-            if self._buffer:
-                raise FramingError("bytes after the end of an answer")
-            asker.on_end()
+            asker.on_end()  # bytes after the end belong to no answer: the connection is not kept
 
     def _read_heads(self, asker: Asker, data: bytes) -> tuple[AnswerHead | None, bytes]:
-        """Read heads up to the final one: it, and the bytes after it. Others (1xx) are passed over."""
+        """Read heads up to the final one: it, and the bytes after it."""
         self._buffer = b""
         while True:
             end = data.find(_END)
@@ -161,6 +168,7 @@ class Upstream(asyncio.Protocol):
                 self._head = head
                 asker.on_head(head)
                 return head, data
+            asker.on_interim(head)
 
     def eof_received(self) -> None:
         """The backend sends no more; the transport closes."""
@@ -199,19 +207,14 @@ class Pool:
     """Connections to one backend."""
 
     def __init__(self, backend: Backend, config: RelayConfig) -> None:
-        parts = urlsplit(backend.url)
+        origin = self._origin = origin_of(backend.url)
         self.url = backend.url
-        self.address = parts.hostname or ""
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.host = parts.netloc.rpartition("@")[2].encode("latin-1")
-        self.prefix = parts.path.rstrip("/").encode("latin-1")
+        self.address, self.port = origin.server
+        self.host = origin.authority.encode("latin-1")
+        self.prefix = origin.prefix.encode("latin-1")
         self._config = config
         self._idle: list[Upstream] = []
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=backend.ca_file)
-            if not backend.verify_tls:
-                self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+        self._tls = tls_of(backend)
 
     def follow(self, config: RelayConfig) -> None:
         """New limits, for connections to come."""
@@ -236,10 +239,12 @@ class Pool:
         make: Callable[[], Upstream] = lambda: Upstream(  # noqa: E731 - a factory
             self, config.max_head_bytes, config.high_water_bytes
         )
+        loop, origin = asyncio.get_running_loop(), self._origin
         async with asyncio.timeout(config.connect_timeout_seconds):
-            _, made = await asyncio.get_running_loop().create_connection(
-                make, self.address, self.port, ssl=self._tls
-            )
+            if origin.socket is not None:
+                _, made = await loop.create_unix_connection(make, origin.socket)
+            else:
+                _, made = await loop.create_connection(make, origin.host, origin.port, ssl=self._tls)
         return made
 
     def sweep(self, now: int) -> None:

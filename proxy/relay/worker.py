@@ -13,6 +13,7 @@ import uvloop
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
 from proxy.core.channel import BackendState
+from proxy.origin import serving_tls
 from proxy.relay.balancer import Balancer
 from proxy.relay.checks import Checks
 from proxy.relay.client import Client
@@ -45,9 +46,7 @@ class Worker:
     async def start(self) -> None:
         """Listen (``SO_REUSEPORT``: several workers share a port); raises ``OSError`` if it cannot."""
         config, shared = self._config, self._shared
-        if config.tls_certificate is not None:
-            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+        self._tls = serving_tls(config.tls_certificate, config.tls_key)
         await self._checks.start()
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Client(shared),
@@ -56,6 +55,7 @@ class Worker:
             reuse_port=True,
             backlog=1024,
             ssl=self._tls,
+            ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()

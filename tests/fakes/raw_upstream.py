@@ -1,6 +1,7 @@
 """A backend scripted byte by byte, on a real socket."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -8,10 +9,23 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class RawUpstream:
-    """Reads one request's head and body, then runs the script; ``gone`` is set when the proxy hangs up."""
+    """Reads one request's head and body, then runs the script; ``gone`` is set when the proxy hangs up.
 
-    def __init__(self, script: Script) -> None:
+    ``socket``: a Unix socket's path, instead of a port of ``host``.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        socket: str | None = None,
+    ) -> None:
         self._script = script
+        self._host = host
+        self._tls = tls
+        self._socket = socket
         self.head = b""
         self.body = b""
         self.gone = asyncio.Event()
@@ -20,8 +34,14 @@ class RawUpstream:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        if self._socket is not None:
+            self._server = await asyncio.start_unix_server(self._serve, self._socket)
+            self.url = f"unix:{self._socket}"
+            return self
+        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

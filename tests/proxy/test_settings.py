@@ -82,6 +82,7 @@ def test_a_wrong_file_is_refused_in_one_line(toml: str, reason: str) -> None:
     [
         ({}, "no backend: give --upstream"),
         ({"upstream": "127.0.0.1:8000"}, "--upstream '127.0.0.1:8000': must be http://HOST[:PORT]"),
+        ({"upstream": "unix:engine.sock"}, "unix:/PATH"),
         ({"upstream": "http://h:99999"}, "must be http://HOST[:PORT]"),
         ({"upstream": "http://u:p@h"}, "without user"),
         ({"upstream": ""}, "must be URL[,URL]"),
@@ -115,6 +116,11 @@ def test_addresses() -> None:
     for wrong in ("::1:80", ":80", "h:", "h:x", "[h]:1"):
         with pytest.raises(ConfigError, match="HOST:PORT"):
             parse_address(wrong)
+
+
+def test_a_unix_socket_is_a_backend() -> None:
+    (backend,) = of(upstream="unix:/run/engine.sock").backends
+    assert (backend.url, backend.name) == ("unix:/run/engine.sock", "unix:/run/engine.sock")
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -45,6 +45,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
+        self.left = asyncio.Event()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
@@ -52,6 +53,7 @@ class Serving:
             try:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             except asyncio.IncompleteReadError:
+                self.left.set()
                 return
             writer.write(OK)
 
@@ -76,6 +78,10 @@ class Serving:
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 70_000, 431),
         (POST + b"Content-Length: 9999999999\r\n\r\n", 413),
         (b"PRI * HTTP/2.0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
     ],
 )
 async def test_what_parsers_may_read_differently_is_refused_and_not_forwarded(
@@ -139,8 +145,45 @@ async def test_interim_answers_and_trailers() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
     async with RawUpstream(answer(early + chunked)) as backend, relay(backend.url) as port:
         got = await say(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-    assert got.startswith(b"HTTP/1.1 200 OK")
+    assert got.startswith(early + b"HTTP/1.1 200 OK")
     assert got.endswith(b"2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
+
+
+async def test_interim_answers_are_not_for_http_1_0_and_100_is_ours() -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    async with RawUpstream(answer(early + OK)) as backend, relay(backend.url) as port:
+        old = await say(port, b"GET / HTTP/1.0\r\n\r\n")
+        new = await say(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert old.startswith(b"HTTP/1.1 200 OK")
+    assert new.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK")
+
+
+async def test_lists_in_several_headers_are_one_list() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Gone\r\nConnection: close\r\nX-Gone: 1\r\n"
+    chain = b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\n\r\n"
+    async with RawUpstream(answer(OK)) as backend, relay(backend.url) as port:
+        got = await say(port, head + chain)
+    assert got.endswith(b"ok")
+    assert b"x-gone" not in backend.head.lower()
+    assert b"X-Forwarded-For: 10.0.0.1, 10.0.0.2, 127.0.0.1\r\n" in backend.head
+
+
+async def test_an_error_to_a_head_request_ends_the_connection() -> None:
+    async with relay("http://127.0.0.1:1") as port:
+        got = await say(port, b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"Connection: close\r\n" in got
+
+
+async def test_a_refused_client_that_goes_on_sending_still_reads_why() -> None:
+    async with RawUpstream(answer(OK)) as backend, relay(backend.url) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Content-Length: 9999999999\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        for _ in range(50):
+            writer.write(bytes(100_000))
+            await writer.drain()
+        assert (await reader.read()).endswith(b"}}")
+        writer.close()
 
 
 async def test_http_1_0_gets_the_bare_body() -> None:
@@ -181,6 +224,42 @@ async def test_a_websocket_is_a_tunnel() -> None:
     assert got.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"Upgrade: websocket\r\n" in got
     assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in backend.head
+
+
+async def test_a_tunnel_brings_what_came_before_and_after_its_switch() -> None:
+    got_by_backend = b""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got_by_backend
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        got_by_backend = await reader.read(5)
+        writer.write(b"go")
+        got_by_backend += await reader.read()
+        ended.set()
+
+    ended = asyncio.Event()
+    head = b"GET /v1/realtime HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with RawUpstream(script) as backend, relay(backend.url) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"early")
+        await reader.readuntil(b"go")
+        writer.write(b"last")
+        writer.close()
+        async with asyncio.timeout(5):
+            await ended.wait()
+    assert got_by_backend == b"earlylast"
+
+
+async def test_a_silent_tunnel_has_an_end() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await reader.read()
+
+    head = b"GET /v1/realtime HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    config = replace(CONFIG, tunnel_idle_timeout_seconds=0.05)
+    async with RawUpstream(script) as backend, relay(backend.url, config=config) as port:
+        got = await say(port, head)
+    assert got.startswith(b"HTTP/1.1 101 ")
 
 
 async def test_a_kept_connection_that_died_is_tried_anew() -> None:

@@ -1,6 +1,7 @@
 """The relay on real sockets: bytes, streams, cancellation, faults, energy in the answer."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from proxy.config import Address, Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed, Opened
 from proxy.relay.worker import Worker
+from tests.fakes.certificates import certificates
+from tests.fakes.ipv6 import has_ipv6
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream, answer
 
@@ -195,3 +198,42 @@ async def test_compressed_answers_pass_untouched_and_say_so(meter: FakeMeter) ->
     assert isinstance(closed, Closed)
     assert not closed.metered
     assert closed.end.completion_tokens is None
+
+
+async def listening(config: RelayConfig, context: ssl.SSLContext | None, backend: RawUpstream) -> bytes:
+    """What a client reads from a worker of this configuration, host and certificate checked."""
+    worker = Worker(config, [Backend(backend.url, "b")], "/nowhere")
+    await worker.start()
+    try:
+        reader, writer = await asyncio.open_connection(config.listen.host, worker.port, ssl=context)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            got = await reader.read()
+        writer.close()
+        return got
+    finally:
+        await worker.close()
+
+
+async def test_clients_may_come_over_tls(tmp_path: Path) -> None:
+    made = certificates(tmp_path, "127.0.0.1")
+    config = RelayConfig(
+        listen=Address("127.0.0.1", 0),
+        drain_timeout_seconds=1.0,
+        tls_certificate=made.chain,
+        tls_key=made.key,
+    )
+    trusting = ssl.create_default_context(cafile=made.authority)
+    async with RawUpstream(answer(whole(b"{}"))) as backend:
+        got = await listening(config, trusting, backend)
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert b"x-forwarded-proto: https\r\n" in backend.head
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+async def test_clients_may_come_over_ipv6() -> None:
+    config = RelayConfig(listen=Address("::1", 0), drain_timeout_seconds=1.0)
+    async with RawUpstream(answer(whole(b"{}"))) as backend:
+        got = await listening(config, None, backend)
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert b"X-Forwarded-For: ::1\r\n" in backend.head

@@ -22,7 +22,7 @@ from typing import Final
 from proxy.children import REFUSED, SIGNALS, Child, reap
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, Config, ConfigError
-from proxy.origin import Origin, origin_of, tls_of
+from proxy.origin import Origin, origin_of, serving_tls, tls_of
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0
@@ -42,6 +42,7 @@ def serve(load: Load) -> int:
         relay = replace(config.relay, listen=stack.enter_context(reserved(config.relay.listen, "--listen")))
         meter = replace(config.meter, admin=free_address(config.meter.admin, "--admin"))
         config = replace(config, relay=relay, meter=meter)
+        check_certificates(config)
         if config.check_upstream:
             for backend in config.backends:
                 check_backend(backend, config.relay.connect_timeout_seconds)
@@ -137,6 +138,7 @@ class Supervisor:
         """Take new settings: whoever runs takes them over, so no request is lost."""
         try:
             new = self._load()
+            check_certificates(new)
         except ConfigError as error:
             say(f"settings not reloaded, the old ones stay: {error}")
             return
@@ -285,6 +287,13 @@ def _bound(address: Address, *, reuse_port: bool = False) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def check_certificates(config: Config) -> None:
+    """Raise :class:`ConfigError` unless all files of certificates and keys can be used."""
+    serving_tls(config.relay.tls_certificate, config.relay.tls_key)
+    for backend in config.backends:
+        tls_of(backend)
 
 
 def check_backend(backend: Backend, timeout_seconds: float) -> None:

@@ -47,20 +47,15 @@ class _Watched:
         base = "http://localhost" if origin_of(self.backend.url).socket else self.backend.url
         return f"{base}/metrics"
 
-    def own_client(self) -> httpx.AsyncClient | None:
-        """For what takes more than a URL to be reached (a socket, a certificate); it keeps nothing open."""
-        origin, tls = origin_of(self.backend.url), tls_of(self.backend)
-        if origin.socket is None and tls is None:
-            return None
-        alone = httpx.Limits(max_keepalive_connections=0)
-        transport = httpx.AsyncHTTPTransport(verify=tls or True, uds=origin.socket, limits=alone)
-        return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_SECONDS)
 
-
-def _watched(backend: Backend, devices: tuple[str, ...]) -> _Watched:
-    watched = _Watched(backend, devices)
-    watched.client = watched.own_client()
-    return watched
+def _own_client(backend: Backend) -> httpx.AsyncClient | None:
+    """For what takes more than a URL to be reached (a socket, a certificate); it keeps nothing open."""
+    origin, tls = origin_of(backend.url), tls_of(backend)
+    if origin.socket is None and tls is None:
+        return None
+    alone = httpx.Limits(max_keepalive_connections=0)
+    transport = httpx.AsyncHTTPTransport(verify=tls or True, uds=origin.socket, limits=alone)
+    return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_SECONDS)
 
 
 class Watch:
@@ -85,7 +80,7 @@ class Watch:
         """New backends; what is known of those that stay is kept."""
         known = {(watched.backend, watched.devices): watched for watched in self._watched}
         wanted = [(backend, devices[backend.name or backend.url]) for backend in backends]
-        self._watched = [known.get(key) or _watched(*key) for key in wanted]
+        self._watched = [known.get(key) or _Watched(*key, client=_own_client(key[0])) for key in wanted]
 
     async def run(self) -> None:
         """Look once a second until cancelled."""

@@ -175,8 +175,8 @@ async def _run(
 def _reload(worker: Worker, load: Callable[[], Config]) -> None:
     try:
         config = load()
+        worker.follow(config.relay, config.backends)
     except ConfigError as error:  # the supervisor read it well a moment ago
         _log.error("settings not reloaded, the old ones stay: %s", error)
     else:
         logging.getLogger().setLevel(config.log_level.upper())
-        worker.follow(config.relay, config.backends)

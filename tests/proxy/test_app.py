@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import check_backend, fixed, free_address, reserved, settled
+from proxy.app import check_backend, check_certificates, fixed, free_address, reserved, settled
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
 
 
@@ -174,6 +174,23 @@ def test_a_port_in_use_is_refused() -> None:
         check_backend(Backend(f"http://127.0.0.1:{port}"), 1.0)
     with pytest.raises(ConfigError, match=r"cannot be reached \(Connection refused\)"):
         check_backend(Backend(f"http://127.0.0.1:{port}"), 1.0)
+
+
+def test_a_unix_socket_is_tried_as_any_backend(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        check_backend(Backend(f"unix:{path}"), 1.0)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        check_backend(Backend(f"unix:{path}"), 1.0)
+
+
+def test_certificates_are_read_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="ca_file '/nowhere'"):
+        check_certificates(Config((Backend("https://h", ca_file="/nowhere"),)))
+    with pytest.raises(ConfigError, match="tls-certificate '/nowhere'"):
+        check_certificates(Config((), RelayConfig(tls_certificate="/nowhere", tls_key="/nowhere")))
 
 
 def test_port_0_is_settled_and_kept_for_several_workers() -> None:

@@ -1,5 +1,6 @@
 import logging
 import os
+from pathlib import Path
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ from proxy.config import Backend
 from proxy.core.events import Outside
 from proxy.evidence.engine_metrics import OurState
 from proxy.evidence.watch import Watch
+from tests.fakes.raw_upstream import RawUpstream, answer
 
 NAME = "engine"
 
@@ -93,3 +95,14 @@ async def test_whose_processes_they_are_must_be_known(caplog: pytest.LogCaptureF
     await world.look(world.watch(), 2)  # the backend is on another host
     assert world.evidence == []
     assert "pid 99" not in caplog.text
+
+
+async def test_metrics_over_a_unix_socket(tmp_path: Path) -> None:
+    world = World()
+    page = b"vllm:num_requests_running 1\nvllm:generation_tokens_total 5\n"
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page)
+    async with RawUpstream(answer(reply), socket=str(tmp_path / "engine.sock")) as engine:
+        watch = world.watch(engine.url)
+        await world.look(watch, 4)
+    assert engine.head.startswith(b"GET /metrics ")
+    assert world.evidence[-1].share == 1.0

@@ -14,6 +14,7 @@ from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, Fixed, chunk
 from proxy.relay.head import AnswerHead
 from proxy.relay.headers import for_client
+from proxy.relay.lane import shape_of
 from proxy.schema import ENERGY_JOULES_HEADER
 
 _JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage
@@ -47,6 +48,7 @@ class Answer:
         self._raw = True  # framing passes, too
         self._rechunk = False
         self._splitter: EventSplitter | None = None
+        self._shape: tuple[bytes, bytes] | None = None
         self._json: bytearray | None = None
         self._hold = False  # a JSON body that energy will be added to
         self._changing = False
@@ -130,8 +132,18 @@ class Answer:
             tokens, usage = call.reading.read_event(event)
             if tokens:
                 call.chunk(t_ns, tokens)
+            if tokens == 1:
+                self._shape = shape_of(event)
             if self._changing and not (usage and self.plan.drop_usage):
                 self._events.append(event)
+
+    @property
+    def shape(self) -> tuple[bytes, bytes] | None:
+        """If the next bytes are chunks of this shape, they pass as they are, for one more token each."""
+        splitter, body = self._splitter, self.head.body if self.head else None
+        if splitter is None or splitter.rest or self._events or not isinstance(body, Chunked):
+            return None
+        return self._shape if body.between and self.plan.http11 else None
 
     def end(self) -> None:
         """The body is whole."""

@@ -22,18 +22,18 @@ class Call:
         "_closed",
         "_first_byte_ns",
         "_images",
-        "_key",
-        "_link",
         "_opened",
         "_server",
+        "key",
+        "link",
         "metered",
         "reading",
         "request",
     )
 
     def __init__(self, link: MeterLink, arrive: Arrive, server: str | None, port: int | None) -> None:
-        self._link = link
-        self._key = next(_KEYS)
+        self.link = link
+        self.key = next(_KEYS)
         self._closed = False
         self._first_byte_ns: int | None = None
         self._images = arrive.route == "images"
@@ -48,7 +48,7 @@ class Call:
         """Tell the meter that the request is about to be sent."""
         server, port = self._server
         opened = self._opened = Opened(
-            self._key,
+            self.key,
             self._arrive,
             path=path,
             server_address=server,
@@ -61,8 +61,8 @@ class Call:
             max_tokens=max_tokens,
             received_ns=received_ns,
         )
-        self._link.running[self._key] = self
-        self._link.send(opened)
+        self.link.running[self.key] = self
+        self.link.send(opened)
 
     def so_far(self, t_ns: int) -> list[ToMeter]:
         """What a meter that knows nothing of it must be told at ``t_ns``: its beginning, its output so far.
@@ -74,23 +74,23 @@ class Call:
             return []
         told: list[ToMeter] = [self._opened]
         if self._first_byte_ns is not None:
-            told.append(Chunk(self._key, self._first_byte_ns, 1))
+            told.append(Chunk(self.key, self._first_byte_ns, 1))
             if self.reading.counted > 1:
-                told.append(Chunk(self._key, t_ns, self.reading.counted - 1))
+                told.append(Chunk(self.key, t_ns, self.reading.counted - 1))
         return told
 
     def chunk(self, t_ns: int, tokens: int) -> None:
         """A chunk with output came at ``t_ns``."""
         if self._first_byte_ns is None:
             self._first_byte_ns = t_ns
-        self._link.send(Chunk(self._key, t_ns, tokens))
+        self.link.send_chunk(Chunk(self.key, t_ns, tokens))
 
     def close(self, status: int | None, error: str | None = None, *, cancelled: bool = False) -> None:
         """The answer ended; later calls say nothing."""
         if self._closed:
             return
         self._closed = True
-        self._link.running.pop(self._key, None)
+        self.link.running.pop(self.key, None)
         reading = self.reading
         total = reading.output_tokens
         if total is None and reading.counted and not cancelled and self.metered:
@@ -105,9 +105,9 @@ class Call:
             total,
             Units(images=reading.items) if self._images and reading.items is not None else None,
         )
-        self._link.send(
+        self.link.send(
             Closed(
-                self._key,
+                self.key,
                 end,
                 self._first_byte_ns,
                 reading.response_id,

@@ -1,6 +1,7 @@
 """A client's connection: requests in, one after the other; strict, bounded, timed."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, cast
 
 from proxy.clock import now_ns
@@ -207,6 +208,10 @@ class Client(asyncio.Protocol):
         """Send bytes."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def writer(self) -> Callable[[bytes], None]:
+        """``write``, for as long as the exchange runs: the shortest way."""
+        return self._transport.write if self._transport is not None else self.write
 
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""

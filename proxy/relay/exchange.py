@@ -9,6 +9,7 @@ import asyncio
 import logging
 import ssl
 import uuid
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from proxy.clock import now_ns
@@ -18,6 +19,7 @@ from proxy.relay.balancer import Slot
 from proxy.relay.call import Call
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
+from proxy.relay.lane import Lane
 from proxy.relay.routes import Asked, asked, route_of, with_usage
 from proxy.relay.shared import Shared
 from proxy.relay.trace import Trace, continue_trace
@@ -39,6 +41,9 @@ class Sink(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
+
+    def writer(self) -> Callable[[bytes], None]:
+        """``write``, for as long as the exchange runs: the shortest way."""
 
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""
@@ -309,7 +314,9 @@ class Exchange:
             return
         first = self._answer is None or self._answer.head is None
         limit = config.first_byte_timeout_seconds if first else config.stall_timeout_seconds
-        if now - self._since_ns <= ns_from_seconds(limit):
+        lane = self._upstream.lane
+        since_ns = max(self._since_ns, lane.last_ns) if lane is not None else self._since_ns
+        if now - since_ns <= ns_from_seconds(limit):
             return
         if first:
             self._failed(504, f"the backend did not answer within {limit:g} s", "backend_timeout")
@@ -372,6 +379,10 @@ class Exchange:
         elif answer.done:
             self._end()
             self._client.finished(keep=answer.keep and self._ended)
+        elif self._upstream is not None:
+            shape = answer.shape
+            if shape is not None and self._call is not None:
+                self._upstream.lane = Lane(shape, self._call, self._client.writer())
 
     async def _ask(self) -> None:
         """Put the energy into the answer, then go on with it."""

@@ -68,6 +68,11 @@ class Chunked:
         self._trailer = False
         self.done = False
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a chunk."""
+        return not (self._left or self._line or self._after_data or self._trailer)
+
     def feed(self, data: bytes) -> tuple[list[bytes], int]:
         """Take bytes; raises :class:`FramingError`."""
         pieces: list[bytes] = []

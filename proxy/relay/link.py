@@ -1,8 +1,9 @@
 """The link to the meter: events out, energy answers in; serving waits for neither.
 
-Messages are buffered up to a bound and written once a loop turn. Over the bound, chunks are dropped first
-and counted; the meter is told how many. When the meter dies the link connects again, by itself, and tells
-the next one of the requests that run.
+Messages are buffered up to a bound and written every few milliseconds, together: a write costs as much as
+a streamed chunk, and the meter puts events in order over a longer time than that. Over the bound, chunks are
+dropped first and counted; the meter is told how many. When the meter dies the link connects again, by
+itself, and tells the next one of the requests that run.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from proxy.core.channel import (
 )
 from proxy.units import ns_from_seconds
 
+_GATHER_SECONDS: Final = 0.01
 _RECONNECT_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _log = logging.getLogger(__name__)
 
@@ -73,16 +75,27 @@ class MeterLink:
             self._transport.close()
 
     def send(self, message: ToMeter) -> None:
-        """Queue one message for the next loop turn."""
+        """Queue one message."""
         if len(self._pending) >= self._limit:
             self._dropped += 1
-            if isinstance(message, Chunk):
-                return
             self._make_room()
         self._pending.append(message)
-        if not self._flushing and self._transport is not None:
+        if not self._flushing:
+            self._flush_soon()
+
+    def send_chunk(self, chunk: Chunk) -> None:
+        """Queue a chunk, if there is room."""
+        if len(self._pending) >= self._limit:
+            self._dropped += 1
+            return
+        self._pending.append(chunk)
+        if not self._flushing:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._transport is not None:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush)
 
     def leave(self) -> None:
         """Say, to this meter or the next, that no more requests are taken here."""
@@ -121,6 +134,7 @@ class MeterLink:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds)))
+        self._flush()
         try:
             async with asyncio.timeout(bound_seconds):
                 return await answer

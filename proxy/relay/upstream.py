@@ -10,6 +10,7 @@ from proxy.config import Backend, RelayConfig
 from proxy.origin import origin_of, tls_of
 from proxy.relay.framing import FramingError, UntilClose
 from proxy.relay.head import AnswerHead, HeadError, parse_answer
+from proxy.relay.lane import Lane
 from proxy.units import ns_from_seconds
 
 _END: Final = b"\r\n\r\n"
@@ -55,6 +56,7 @@ class Upstream(asyncio.Protocol):
         self._tunnel = False
         self._paused = False
         self._transport: asyncio.Transport | None = None
+        self.lane: Lane | None = None  # takes what it can before the asker is told
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
         self.idle_since_ns = 0
@@ -62,6 +64,7 @@ class Upstream(asyncio.Protocol):
     def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
         """Begin a request."""
         self._asker, self._method, self._head, self.answered = asker, method, None, False
+        self.lane = None
         self.write(data)
 
     def write(self, data: bytes) -> None:
@@ -86,20 +89,20 @@ class Upstream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Hang up at once; its asker hears no more."""
-        self._asker = None
+        self._asker = self.lane = None
         if self._transport is not None:
             self._transport.abort()
 
     def close(self, seconds: float) -> None:
         """Hang up once all is written, or when the time is up; its asker hears no more."""
-        self._asker = None
+        self._asker = self.lane = None
         if self._transport is not None:
             self._transport.close()
             asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def release(self, *, reusable: bool) -> None:
         """The request is over."""
-        self._asker = None
+        self._asker = self.lane = None
         usable = self._transport is not None and not self._transport.is_closing()
         if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
             self.pause(paused=False)
@@ -116,6 +119,10 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
+        if self.lane is not None:
+            if self.lane.take(data):
+                return
+            self.lane = None
         asker = self._asker
         if asker is None:
             self.pool.forget(self)  # nothing was asked: what comes now belongs to no request

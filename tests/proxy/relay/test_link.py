@@ -47,7 +47,7 @@ async def test_the_next_meter_is_told_of_what_runs_and_what_was_kept(tmp_path: P
     told = second.messages
     opened = [m.arrive.request for m in told if isinstance(m, Opened)]
     assert opened == ["running", "ending", "later"], "not again what had ended"
-    mine = [m for m in told if not isinstance(m, BackendState) and m.key == running._key]  # type: ignore[union-attr]
+    mine = [m for m in told if not isinstance(m, BackendState) and m.key == running.key]  # type: ignore[union-attr]
     assert [m.tokens for m in mine if isinstance(m, Chunk)] == [1, 2, 1, 1]
     assert [type(m) for m in mine] == [Opened, Chunk, Chunk, Chunk, Chunk, Closed]
     first_chunk = next(m for m in first.messages if isinstance(m, Chunk))

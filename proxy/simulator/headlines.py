@@ -1,20 +1,21 @@
 """``python -m proxy.simulator.headlines FOLDER --docs docs``: what published measurements found, found again.
 
 FOLDER holds ``v3_llm.csv`` and ``v3_diffusion.csv``. For each finding the published number, the same number
-from simulated steady states of the same settings, and their ratio; written into ``simulator.md``.
+from simulated steady states of the same settings, and their ratio; written into ``simulator.md``. ``--tools``
+finds some of them once more by running the installed tools (:mod:`~proxy.simulator.throughtools`).
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from proxy.simulator import diffusion, diffusionfit, fit
+from proxy.simulator import diffusion, diffusionfit, fit, throughtools
 from proxy.simulator.catalog import workload
+from proxy.simulator.findings import Row, table
 from proxy.simulator.profile import ProfileError, load
 from proxy.simulator.published import Point, Setting, TableError, read
 from proxy.simulator.report import put
@@ -22,25 +23,11 @@ from proxy.simulator.steady import Steady, measure
 
 BEGIN: Final = "<!-- headlines: made by python -m proxy.simulator.headlines -->"
 END: Final = "<!-- end of headlines -->"
+TOOLS_BEGIN: Final = "<!-- through the tools: made by python -m proxy.simulator.headlines --tools -->"
+TOOLS_END: Final = "<!-- end of through the tools -->"
 
 Pair = tuple[Point, Steady]  # published, simulated
 Sweeps = dict[Setting, dict[int, Pair]]  # by batch
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A finding: what it is, the published number and ours."""
-
-    finding: str
-    published: float
-    ours: float
-    unit: str = "x"
-
-    def line(self) -> str:
-        """As Markdown."""
-        ratio = self.ours / self.published
-        theirs, ours = (f"{value:.3g} {self.unit}" for value in (self.published, self.ours))
-        return f"| {self.finding} | {theirs} | {ours} | {ratio:.2f} |"
 
 
 def sweeps(groups: dict[Setting, list[Point]]) -> Sweeps:
@@ -202,10 +189,11 @@ def _generation(profile: diffusion.DiffusionProfile, samples: int) -> float:
     return job.joules.total / samples
 
 
-def table(rows: Iterable[Row], more: Sequence[str]) -> str:
-    """The Markdown between the marks."""
-    head = ["| finding | published | simulated | ratio |", "|---|---:|---:|---:|"]
-    return "\n".join([*head, *(row.line() for row in rows), *more])
+def through_tools(groups: dict[Setting, list[Point]]) -> str:
+    """Two tables: what our tools plan beside what was published, and what they measure beside their plan."""
+    planned = table(throughtools.planned(groups))
+    live = table(throughtools.live(), titles="planned, virtual time | measured, real time")
+    return f"{planned}\n\n{live}"
 
 
 def main() -> int:
@@ -213,17 +201,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m proxy.simulator.headlines", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", type=Path, help="folder of simulator.md; else the table goes to stdout")
+    parser.add_argument(
+        "--tools", action="store_true", help="also by running loadgen and jouleproxy: minutes"
+    )
     given = parser.parse_args()
     try:
-        found = sweeps(read(given.folder / "v3_llm.csv"))
+        groups = read(given.folder / "v3_llm.csv")
+        found = sweeps(groups)
         rows = [*batch_rows(found), *reasoning_rows(found), *gpu_rows(found)]
         rows += diffusion_rows(given.folder / "v3_diffusion.csv")
-        text = table(rows, winner_rows(found))
-        if given.docs is None:
-            sys.stdout.write(text + "\n")
-        else:
-            put(given.docs / "simulator.md", text, BEGIN, END)
-    except (TableError, ProfileError, OSError) as error:
+        texts = [(table(rows, winner_rows(found)), BEGIN, END)]
+        if given.tools:
+            texts.append((through_tools(groups), TOOLS_BEGIN, TOOLS_END))
+        for text, begin, end in texts:
+            if given.docs is None:
+                sys.stdout.write(text + "\n")
+            else:
+                put(given.docs / "simulator.md", text, begin, end)
+    except (TableError, ProfileError, throughtools.ToolError, OSError) as error:
         sys.stderr.write(f"headlines: {error}\n")
         return 2
     return 0

@@ -6,8 +6,9 @@ what ends writes its record. Nothing in an open loop waits for an answer.
 
 import asyncio
 import contextlib
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -30,7 +31,7 @@ class Outcome:
     """All of one attack: times in nanoseconds since ``start_ns`` of the monotonic clock.
 
     ``sending_end_ns`` is when sending stopped. ``lags_ns`` are delays of the event loop's heartbeat,
-    ``cpu_share`` the generator's CPU seconds per second.
+    ``cpu_share`` the generator's CPU seconds per second, ``capped`` how often a cap held a request back.
     """
 
     start_ns: int
@@ -40,6 +41,8 @@ class Outcome:
     lags_ns: list[int]
     cpu_share: float
     interrupted: bool
+    capped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -165,7 +168,7 @@ class Attack:
         """
         loop = self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(loop, self._pump)
-        cpu = time.process_time_ns()
+        cpu, began = time.process_time_ns(), time.monotonic_ns()
         self._prepare()
         self.start_ns = start_ns or time.monotonic_ns() + NS_PER_SECOND // 50
         heartbeat = loop.call_later(_HEARTBEAT_S, self._beat, loop)
@@ -176,7 +179,8 @@ class Attack:
         finally:
             self._alarm.close()
             heartbeat.cancel()
-        return self._outcome(time.process_time_ns() - cpu)
+        # By the time it was at work: an attack that is interrupted before it starts has run as well.
+        return self._outcome((time.process_time_ns() - cpu) / max(time.monotonic_ns() - began, 1))
 
     def stop(self) -> None:
         """Send no more, though the pacer would; ``run`` goes on until what is in flight has ended."""
@@ -304,8 +308,8 @@ class Attack:
         if not self._finished.is_set():
             loop.call_later(_HEARTBEAT_S, self._beat, loop, now + round(_HEARTBEAT_S * 1e9))
 
-    def _outcome(self, cpu_ns: int) -> Outcome:
-        end = time.monotonic_ns() - self.start_ns
+    def _outcome(self, cpu_share: float) -> Outcome:
+        end = max(time.monotonic_ns() - self.start_ns, 1)
         sending_end = self._sending_end_ns or end
         inner = self.pacer.inner if isinstance(self.pacer, Capped) else self.pacer
         if (
@@ -321,6 +325,20 @@ class Attack:
             end_ns=end,
             records=sorted(self._records, key=lambda record: record.index),
             lags_ns=self._lags,
-            cpu_share=cpu_ns / max(end, 1),
+            cpu_share=cpu_share,
             interrupted=self._interrupted,
+            capped=self.pacer.bound if isinstance(self.pacer, Capped) else 0,
         )
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """A garbage collection of millions of records would be a pause in every stream."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -54,8 +54,8 @@ def _measure(command: str, argv: list[str]) -> int:
     # Late, so that a usage error costs no imports.
     from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
+    from loadgen.planning import plan  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
-    from loadgen.runner import plan  # noqa: PLC0415
 
     plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
     if config.spec.dataset:

@@ -49,6 +49,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     power_limits: tuple[float, ...] = ()
     cool_down_seconds: float = 0.0
     search: bool = False
+    workers: int = 1
+    ray: str | None = None
     simulate: str | None = None
     budget_seconds: float = 80.0
 
@@ -85,6 +87,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ValueError(f"--max-in-flight {self.max_in_flight}: must be at least 1")
         self._check_kinds()
+        self._check_workers()
         if self.search:
             self._check_search()
         if self.simulate is not None:
@@ -103,6 +106,18 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         for name, given in wrong.items():
             if given:
                 raise ValueError(f"{name} is not known in virtual time: leave it out with --simulate")
+
+    def _check_workers(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers {self.workers}: must be at least 1")
+        if self.workers == 1 and self.ray is None:
+            return
+        option = "--workers" if self.ray is None else "--ray"
+        if self.search or self.simulate is not None:
+            other = "--search" if self.search else "--simulate"
+            raise ValueError(f"{option}: a run or a grid is driven by several workers, not {other}")
+        if self.max_in_flight is not None and self.max_in_flight < self.workers:
+            raise ValueError(f"--max-in-flight {self.max_in_flight}: at least one for each of --workers")
 
     def _check_kinds(self) -> None:
         if self.picture is not None:

@@ -73,6 +73,8 @@ _RARE = (
     _Option("--no-stream", None, "whole answers; e2e only"),
     _Option("--max-in-flight", "N", "cap of an open loop; said when it binds", kind=int),
     _Option("--drain", "T", "wait for the last answers: %(default)s", "30s"),
+    _Option("--workers", "N", "processes that deal out one schedule: %(default)s", 1, int),
+    _Option("--ray", "ADDRESS", "workers on a Ray cluster (auto, HOST:PORT); one a node, or --workers N"),
     _Option("--seed", "S", "%(default)s", 0, int),
     _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
     _Option("--header", "K=V", "more headers"),
@@ -189,6 +191,8 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         turns=args.turns,
         picture=args.picture,
         search=search,
+        workers=args.workers,
+        ray=args.ray,
         simulate=args.simulate if command == "sweep" else None,
         budget_seconds=parse_duration(args.budget) if search else 80.0,
     ).check()

@@ -71,7 +71,10 @@ class OpenLoop:
 
 @dataclass(slots=True)
 class ClosedLoop:
-    """A fixed number of requests in flight; the next is due as soon as one ends."""
+    """A fixed number of requests in flight; the next is due as soon as one ends.
+
+    None at all, for a worker that has no part in a small number, is over at once.
+    """
 
     concurrency: int
     duration_ns: int | None = None
@@ -79,7 +82,7 @@ class ClosedLoop:
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
         """``Send`` at once while fewer than ``concurrency`` are in flight."""
-        if self.requests is not None and sent >= self.requests:
+        if self.concurrency == 0 or (self.requests is not None and sent >= self.requests):
             return STOP
         if self.duration_ns is not None and elapsed_ns >= self.duration_ns:
             return STOP

@@ -1,38 +1,31 @@
 """The composition of a run: preflight, points one after the other, energy joined, verdict."""
 
 import asyncio
-import contextlib
-import gc
 import platform
 import signal
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
 from loadgen.admin import Admin, AdminError
-from loadgen.arrivals import Trace, make_arrivals
-from loadgen.attack import Attack, Outcome, Progress
+from loadgen.attack import Attack, Outcome, Progress, no_collections
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
 from loadgen.datasets import Item, read_dataset
-from loadgen.lengths import Lengths, parse_length
+from loadgen.fleet import Fleet, FleetAttack, fleet
+from loadgen.lengths import Lengths
 from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
-from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
+from loadgen.pacer import Pacer
+from loadgen.planning import make_workload, plan, request_ids, warm_connections
 from loadgen.preflight import find_model, try_one
 from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.summary import Measured, summarize
 from loadgen.sweep import best_index, level_of
-from loadgen.traces import read_trace
-from loadgen.vision import parse_size
 from loadgen.window import Window, steady_window
-from loadgen.workload import Style, Workload
-
-_WARM_CONNECTIONS = 256
-_SESSIONS = 32
 
 
 class View:
@@ -74,7 +67,8 @@ class Session:
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
     save: Callable[[Finished], None] | None = None
-    _attack: Attack | None = None
+    _attack: Attack | FleetAttack | None = None
+    _fleet: Fleet | None = None
     _items: Sequence[Item] = ()
 
     async def run(self) -> Finished:
@@ -93,8 +87,11 @@ class Session:
                 for number in signals:
                     loop.add_signal_handler(number, self.interrupt)
                 idle = await idle_watts(admin, local)
+                self._fleet = await fleet(self.config, model, self.run_id)
                 knee = await self._measure(Server(client, admin, model, idle, local))
         finally:
+            if self._fleet is not None:
+                await self._fleet.close()
             for number in signals:
                 loop.remove_signal_handler(number)
             await client.close()
@@ -159,35 +156,45 @@ class Session:
 
     async def _point(self, server: Server, number: int, level: float, power_limit: float | None) -> None:
         spec = self.config.spec
-        lengths, pacer = plan(spec, level)
-        attack = self.attack(server, number, lengths, pacer)
-        warm = level if spec.mode == "concurrency" else max(4.0, level)
-        await server.client.warm(min(int(warm), _WARM_CONNECTIONS))
+        attack = self._fleet_attack(number, level) or await self._own_attack(server, number, level)
         self.view.point_started(label(spec, level), attack.progress)
         pair, why = await read_clock(server.admin)
         outcome = await attack.run()
+        self.interrupted |= outcome.interrupted
         concurrency = int(level) if spec.mode == "concurrency" else None
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
         records, energy, notes = await read_energy(server, pair, outcome, window)
         cut = [INTERRUPTED] if outcome.interrupted else []
-        part = Part(outcome, records, window, energy, [*cut, *why, *notes], power_limit)
-        self.view.point_ended(self.keep(server, attack, level, part))
+        part = Part(outcome, records, window, energy, [*cut, *outcome.notes, *why, *notes], power_limit)
+        self.view.point_ended(self.keep(server, level, part))
+
+    def _fleet_attack(self, number: int, level: float) -> FleetAttack | None:
+        if self._fleet is None:
+            return None
+        self._attack = attack = self._fleet.attack(number, level)
+        return attack
+
+    async def _own_attack(self, server: Server, number: int, level: float) -> Attack:
+        spec = self.config.spec
+        lengths, pacer = plan(spec, level)
+        await server.client.warm(warm_connections(spec, level))
+        return self.attack(server, number, lengths, pacer)
 
     def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:
         """An attack that a Ctrl-C ends."""
         spec = self.config.spec
-        self._attack = Attack(
+        self._attack = attack = Attack(
             server.client,
             make_workload(spec, server.model, lengths, number, self._items),
             pacer,
             number,
-            f"lg-{self.run_id}-{number}",
+            request_ids(self.run_id, number),
             self.config.header_lines(),
             spec.drain_seconds,
         )
-        return self._attack
+        return attack
 
-    def keep(self, server: Server, attack: Attack, level: float, part: "Part") -> Point:
+    def keep(self, server: Server, level: float, part: "Part") -> Point:
         """Summarise a point and keep it."""
         spec = self.config.spec
         point = summarize(
@@ -198,7 +205,7 @@ class Session:
                 window=part.window,
                 lags_ns=part.outcome.lags_ns,
                 cpu_share=part.outcome.cpu_share,
-                capped=attack.pacer.bound if isinstance(attack.pacer, Capped) else 0,
+                capped=part.outcome.capped,
                 energy=part.energy,
                 idle_watts=server.idle_watts,
                 notes=part.notes,
@@ -237,55 +244,6 @@ class Part:
     energy: EnergyTotals | None
     notes: list[str]
     power_limit: float | None = None
-
-
-@contextlib.contextmanager
-def no_collections() -> Iterator[None]:
-    """A garbage collection of millions of records would be a pause in every stream."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
-
-
-def plan(spec: Spec, level: float) -> tuple[Lengths, Pacer]:
-    """Lengths and pacer of one level."""
-    lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
-    end = duration_ns(spec.duration_seconds)
-    if spec.mode == "concurrency":
-        return lengths, ClosedLoop(int(level), end, spec.requests)
-    if spec.arrivals.startswith("trace:"):
-        trace = read_trace(Path(spec.arrivals.removeprefix("trace:")), level)
-        lengths = replace(lengths, pairs=trace.pairs)
-        pacer: Pacer = OpenLoop(Trace(trace.times_ns), end, spec.requests)
-    else:
-        arrivals = make_arrivals(spec.arrivals, level, spec.seed, spec.duration_seconds)
-        pacer = OpenLoop(arrivals, end, spec.requests)
-    return lengths, Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
-
-
-def make_workload(spec: Spec, model: str, lengths: Lengths, number: int, items: Sequence[Item]) -> Workload:
-    """Bodies of one point: points differ in their prompts, or prefix caches would favour later ones."""
-    return Workload(
-        spec.endpoint, model, lengths,
-        seed=spec.seed * 1_000_003 + number, items=items, style=style(spec),
-    )  # fmt: skip
-
-
-def style(spec: Spec) -> Style:
-    """What the requests are like."""
-    return Style(
-        stream=spec.stream,
-        exact=spec.exact_output,
-        prefix_share=spec.prefix_share,
-        turns=spec.turns,
-        sessions=int(min(spec.levels)) if spec.mode == "concurrency" else _SESSIONS,
-        picture=parse_size(spec.picture, "--picture") if spec.picture else None,
-    )
 
 
 def label(spec: Spec, level: float) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from loadgen.arrivals import make_arrivals
-from loadgen.attack import Attack, Outcome
+from loadgen.attack import Attack, Outcome, no_collections
 from loadgen.energy import ClockPair
 from loadgen.lengths import Lengths, parse_length
 from loadgen.metering import Server, read_clock, read_energy
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer
 from loadgen.records import Knee, Record
-from loadgen.runner import Part, Session, label, no_collections
+from loadgen.runner import Part, Session, label
 from loadgen.search import Limits, Probe, Search
 from loadgen.summary import Measured, generator_bound
 from loadgen.window import Window
@@ -136,7 +136,7 @@ class _Hunt:
     def keep_all(self) -> None:
         """Summaries after the search: making them in between would delay requests."""
         for one in sorted(self.ended, key=lambda one: one.attack.point):
-            self.session.keep(self.server, one.attack, one.level, one.part)
+            self.session.keep(self.server, one.level, one.part)
 
 
 def _window(probe: Probe, outcome: Outcome) -> Window:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from loadgen.arrivals import Renewal
-from loadgen.attack import Attack, Outcome
+from loadgen.attack import Attack, Outcome, no_collections
 from loadgen.cli import event_loop, main
 from loadgen.client import Client, Target
 from loadgen.lengths import Fixed, Lengths
@@ -26,7 +26,6 @@ from loadgen.metrics import gaps
 from loadgen.pacer import OpenLoop
 from loadgen.records import Point, Record
 from loadgen.rundir import load
-from loadgen.runner import no_collections
 from loadgen.summary import Measured, generator_bound
 from loadgen.truthpower import KnownDevice
 from loadgen.truthserver import Told, Truth

@@ -17,9 +17,10 @@ from loadgen.attack import Progress
 from loadgen.config import Spec
 from loadgen.lengths import Lengths
 from loadgen.pacer import Capped, Hold, OpenLoop, Pacer, Send, Stop, duration_ns
+from loadgen.planning import plan
 from loadgen.preflight import PreflightError
 from loadgen.records import EnergyTotals, Point, Record
-from loadgen.runner import Finished, Session, label, plan
+from loadgen.runner import Finished, Session, label
 from loadgen.summary import Measured, summarize
 from loadgen.window import Window, steady_window
 from proxy.schema import Parts

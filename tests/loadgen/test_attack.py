@@ -12,6 +12,8 @@ from loadgen.lengths import Fixed, Lengths
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns, schedule_ns
 from loadgen.truthserver import Truth, TruthServer
 from loadgen.workload import Workload
+from proxy.clock import now_ns
+from proxy.units import NS_PER_SECOND
 
 WORK = Workload("chat", "truth", Lengths(Fixed(8), Fixed(3)))
 
@@ -96,3 +98,15 @@ async def test_http_errors_are_failures_with_their_status(client: Client) -> Non
     work = Workload("embeddings", "truth", Lengths(Fixed(8), Fixed(3)))
     outcome = await Attack(client, work, OpenLoop(Constant(1000.0), None, 2), 0, "a").run()
     assert {(r.status, r.error) for r in outcome.records} == {(404, "HTTP 404")}
+
+
+async def test_an_attack_interrupted_before_it_starts_has_done_nothing(
+    client: Client,
+) -> None:
+    one = attack(client, OpenLoop(Constant(10.0), duration_ns(1.0)))
+    running = asyncio.ensure_future(one.run(now_ns() + 10 * NS_PER_SECOND))
+    await asyncio.sleep(0)
+    one.interrupt()
+    outcome = await running
+    assert (outcome.records, outcome.interrupted, outcome.end_ns) == ([], True, 1)
+    assert 0.0 <= outcome.cpu_share <= 1.5

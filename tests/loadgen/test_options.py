@@ -51,3 +51,17 @@ def test_durations_by_command() -> None:
 def test_what_does_not_go_together(words: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read_config("sweep", words.split())
+
+
+def test_workers_are_for_runs_and_grids() -> None:
+    assert read_config("run", ["--rate", "9", "--workers", "3"]).spec.workers == 3
+    assert read_config("sweep", ["--rate", "1..8", "--ray", "auto"]).spec.ray == "auto"
+    wrong = {
+        "--workers 0: must be at least 1": ["--workers", "0"],
+        "--workers: a run or a grid": ["--workers", "2", "--search", "--slo", "1s"],
+        "--ray: a run or a grid": ["--ray", "auto", "--simulate", "h100-llama-3.1-8b"],
+        "--max-in-flight 1: at least one for each": ["--workers", "2", "--max-in-flight", "1"],
+    }
+    for text, words in wrong.items():
+        with pytest.raises(ValueError, match=text):
+            read_config("sweep", ["--rate", "1..8", *words])

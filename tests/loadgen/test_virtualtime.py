@@ -7,8 +7,8 @@ import pytest
 from loadgen.cli import main
 from loadgen.options import read_config
 from loadgen.pacer import OpenLoop, schedule_ns
+from loadgen.planning import plan
 from loadgen.rundir import load
-from loadgen.runner import plan
 
 PROFILE = "h100-llama-3.1-8b"
 

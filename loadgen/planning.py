@@ -1,0 +1,77 @@
+"""From a spec to what one generator does: its pacer, its lengths, its bodies.
+
+``worker`` of ``workers`` takes every ``workers``-th request of the one schedule, so that N together offer
+exactly what one would (Poisson processes drawn N times from one seed would repeat each gap N times).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from loadgen.arrivals import Arrivals, Trace, make_arrivals
+from loadgen.config import Spec
+from loadgen.datasets import Item
+from loadgen.lengths import Lengths, parse_length
+from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
+from loadgen.traces import read_trace
+from loadgen.vision import parse_size
+from loadgen.workload import Style, Workload
+
+_SESSIONS: Final = 32
+_WARM_CONNECTIONS: Final = 256
+
+
+def part_of(whole: int, worker: int, workers: int) -> int:
+    """How many of ``whole`` things, dealt out in turn, come to one of the workers."""
+    return (whole - worker + workers - 1) // workers
+
+
+def plan(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> tuple[Lengths, Pacer]:
+    """Lengths and pacer of one level, for one of the workers."""
+    lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
+    end = duration_ns(spec.duration_seconds)
+    if spec.mode == "concurrency":
+        own = None if spec.requests is None else part_of(spec.requests, worker, workers)
+        return lengths, ClosedLoop(part_of(int(level), worker, workers), end, own)
+    if spec.arrivals.startswith("trace:"):
+        trace = read_trace(Path(spec.arrivals.removeprefix("trace:")), level)
+        lengths = replace(lengths, pairs=trace.pairs)
+        arrivals: Arrivals = Trace(trace.times_ns)
+    else:
+        arrivals = make_arrivals(spec.arrivals, level, spec.seed, spec.duration_seconds)
+    pacer = OpenLoop(arrivals, end, spec.requests, worker, workers)
+    if spec.max_in_flight is None:
+        return lengths, pacer
+    return lengths, Capped(pacer, part_of(spec.max_in_flight, worker, workers))
+
+
+def make_workload(spec: Spec, model: str, lengths: Lengths, number: int, items: Sequence[Item]) -> Workload:
+    """Bodies of one point: points differ in their prompts, or prefix caches would favour later ones."""
+    return Workload(
+        spec.endpoint, model, lengths,
+        seed=spec.seed * 1_000_003 + number, items=items, style=style(spec),
+    )  # fmt: skip
+
+
+def style(spec: Spec) -> Style:
+    """What the requests are like."""
+    return Style(
+        stream=spec.stream,
+        exact=spec.exact_output,
+        prefix_share=spec.prefix_share,
+        turns=spec.turns,
+        sessions=int(min(spec.levels)) if spec.mode == "concurrency" else _SESSIONS,
+        picture=parse_size(spec.picture, "--picture") if spec.picture else None,
+    )
+
+
+def warm_connections(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> int:
+    """How many connections to open before a point."""
+    expected = level if spec.mode == "concurrency" else max(4.0, level)
+    return part_of(min(int(expected), _WARM_CONNECTIONS), worker, workers)
+
+
+def request_ids(run_id: str, number: int) -> str:
+    """The beginning of the ids of one point's requests."""
+    return f"lg-{run_id}-{number}"

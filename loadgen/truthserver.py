@@ -27,6 +27,8 @@ from proxy.units import ns_from_seconds
 
 _ID = REQUEST_ID_HEADER.lower().encode()
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+MODEL = "truth"
+_NO_MODEL = b'{"error":{"message":"The model does not exist.","type":"NotFoundError","code":404}}'
 _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
 
@@ -173,6 +175,7 @@ class _Answer:
 
 
 class _Asked(msgspec.Struct):
+    model: str | None = None
     max_tokens: int | None = None
     stream_options: dict[str, bool] | None = None
 
@@ -215,17 +218,21 @@ class _Connection(asyncio.Protocol):
             return
         if self._url.endswith(b"/chat/completions"):
             asked = msgspec.json.decode(bytes(self._body), type=_Asked)
+            if asked.model not in {None, MODEL}:
+                self._say(b"404 Not Found", _NO_MODEL)
+                return
             # The truth's own count rules, so that every request of a case is alike.
             usage = bool((asked.stream_options or {}).get("include_usage"))
             tokens = self._engine.truth.tokens
             self._engine.accept(_Answer(self._transport, tokens, self._name, usage=usage))
             return
         found = self._control()
-        code, body = (b"404 No", b"{}") if found is None else (b"200 OK", found)
-        self._transport.write(
-            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (code, len(body), body)
-        )
+        self._say(*((b"404 Not Found", b"{}") if found is None else (b"200 OK", found)))
+
+    def _say(self, status: bytes, body: bytes) -> None:
+        assert self._transport is not None
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self._transport.write(head % (status, len(body)) + body)
 
     def _control(self) -> bytes | None:
         """The answer of every path but the one that serves; None where there is none."""

@@ -7,6 +7,7 @@ from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
 from loadgen.preflight import PreflightError, find_model, try_one
 from loadgen.truthserver import Truth, TruthServer
+from tests.fakes.model_server import ModelServer
 from tests.loadgen.test_client import answering
 
 REFUSAL = b'{"error": {"message": "no\\n such field"}}'
@@ -66,9 +67,9 @@ async def test_the_servers_first_model_is_the_default() -> None:
 async def test_a_model_that_is_not_listed_is_tried_before_it_is_refused() -> None:
     """A proxy before several servers may list the models of one."""
     asked = msgspec.structs.replace(CONFIG, spec=msgspec.structs.replace(CONFIG.spec, model="other"))
-    async with TruthServer(Truth(0.001, 0.001, 2)) as server:
+    async with ModelServer(tokens=2, gap_seconds=0.001) as server:  # which takes any name
         client = Client(Target(server.url))
-        assert await find_model(client, asked) == "other"  # this server takes any name
+        assert await find_model(client, asked) == "other"
         await client.close()
     listed = b'{"data": [{"id": "only"}]}'
     async with answering(

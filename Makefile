@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check bench test-engines truth format lock clean
+.PHONY: help demo test check bench soak test-engines truth format lock clean
 help:
 	@echo "make demo          simulated GPU + engine, proxy and a sweep: table and curve in runs/demo"
 	@echo "make test          all tests but the slow engines"
 	@echo "make check         format, lint, types, import contracts"
 	@echo "make bench         benchmarks, as ratios beside peers"
+	@echo "make soak          MINUTES=2 of mixed load with a fault every second"
 	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.1 GB)"
 	@echo "make truth         the accuracy table against engines of known truth -> docs/accuracy.md"
 
@@ -31,7 +32,7 @@ demo: $(VENV)/.core
 	@$(BIN)/jouleproxy demo --once --out runs/demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m "not engines and not bench"
+	@$(BIN)/python -m pytest -q -m "not engines and not bench and not soak"
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -41,6 +42,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
+
+soak: $(VENV)/.dev
+	@MINUTES=$(or $(MINUTES),2) $(BIN)/python -m pytest -q -s -m soak tests/soak
 
 truth: $(VENV)/.dev
 	@$(BIN)/python -m tests.truth

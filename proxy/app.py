@@ -118,6 +118,8 @@ class Supervisor:
         for child in idle:
             if child.due_ns <= now_ns():
                 child.start()
+        for child in self._children():
+            child.wait_ready(0)  # one that was started again: its pipe is not left to those forked later
         due = [child.due_ns for child in idle if child.pid is None]
         wait = max(min(due) - now_ns(), 0) if due else NS_PER_SECOND
         info = signal.sigtimedwait(SIGNALS, seconds_from_ns(wait))

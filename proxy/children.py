@@ -23,6 +23,7 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 REFUSED: Final = 2  # exit status of a child that cannot use its settings
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
 _BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that lived so long is restarted at once
 
@@ -49,7 +50,7 @@ class Child:
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            _run(self.body, writer, parent)
+            _run(self.body, writer, parent, self.name)
         os.close(writer)
         self.forget_pipe()
         self.pid, self.ready_fd, self.started_ns = pid, reader, now_ns()
@@ -59,7 +60,9 @@ class Child:
         if self.ready_fd is None:
             return True
         readable, _, _ = select.select([self.ready_fd], [], [], seconds)
-        ready = bool(readable) and os.read(self.ready_fd, 1) != b""
+        if not readable:
+            return False
+        ready = os.read(self.ready_fd, 1) != b""
         self.forget_pipe()
         return ready
 
@@ -85,11 +88,13 @@ class Child:
         return wait
 
 
-def _run(body: Body, ready_fd: int, parent: int) -> None:
+def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:
     """The life of a forked child; never returns."""
     status = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        libc.prctl(_PR_SET_NAME, comm(name).encode(), 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above took hold
             os._exit(1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
@@ -111,6 +116,11 @@ def _run(body: Body, ready_fd: int, parent: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def comm(name: str) -> str:
+    """What ``ps -o comm`` and ``top`` call a child, at most 15 bytes: ``jp-meter``, ``jp-relay-1``."""
+    return f"jp-{name.replace(' worker ', '-')}"[:15]
 
 
 def reap() -> dict[int, int]:

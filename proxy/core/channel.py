@@ -99,7 +99,17 @@ class Leaving(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """The relay drains: what runs there may end, and no more is taken."""
 
 
-ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState | Leaving
+class RelayState(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """What a relay holds; told once a second."""
+
+    pid: int
+    clients: int  # connections
+    requests: int  # that run and are metered
+    tasks: int
+    connections: int  # to backends, in use or kept
+
+
+ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState | Leaving | RelayState
 ToRelay = Told
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

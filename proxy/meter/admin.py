@@ -182,7 +182,7 @@ class _Admin:
         return json_answer({"devices": self._meter.accounts(core.window(start, end))})
 
     async def backends(self, _request: web.Request) -> web.Response:
-        return json_answer({"backends": self._meter.backends()})
+        return json_answer({"backends": self._meter.backends(), "relays": self._meter.relays()})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent: first ``history``, then the state twice a second, until the client leaves."""

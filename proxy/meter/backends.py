@@ -1,4 +1,4 @@
-"""What the relays say of the backends, put side by side. No I/O."""
+"""What the relays say of the backends and of themselves, put side by side. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from proxy.config import Backend
-from proxy.core.channel import BackendState
+from proxy.core.channel import BackendState, RelayState
 from proxy.units import seconds_from_ns
 
 _BEST_FIRST: Final = ("up", "ejected", "down")
@@ -37,19 +37,40 @@ class BackendView(msgspec.Struct, frozen=True):
     workers: tuple[Seen, ...]
 
 
+class RelayView(msgspec.Struct, frozen=True):
+    """What one relay worker holds."""
+
+    worker: int
+    pid: int
+    clients: int
+    requests: int
+    tasks: int
+    connections: int
+
+
 class Backends:
     """``told`` by each relay's connection number; ``gone`` when it left."""
 
     def __init__(self) -> None:
         self._told: dict[int, dict[str, BackendState]] = {}
+        self._relays: dict[int, RelayState] = {}
 
     def told(self, worker: int, state: BackendState) -> None:
         """A relay said how a backend is."""
         self._told.setdefault(worker, {})[state.name] = state
 
+    def relay(self, worker: int, state: RelayState) -> None:
+        """A relay said what it holds."""
+        self._relays[worker] = state
+
     def gone(self, worker: int) -> None:
         """A relay left."""
         self._told.pop(worker, None)
+        self._relays.pop(worker, None)
+
+    def relays(self) -> list[RelayView]:
+        """All relays that are there."""
+        return [RelayView(worker, *msgspec.structs.astuple(state)) for worker, state in self._relays.items()]
 
     def view(
         self, backends: Sequence[Backend], devices: Mapping[str, tuple[str, ...]], now_ns: int

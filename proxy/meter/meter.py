@@ -16,14 +16,14 @@ import msgspec
 from proxy.clock import WallAnchor, now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
-from proxy.core.channel import Ask, BackendState, Closed, Opened, ToMeter
+from proxy.core.channel import Ask, BackendState, Closed, Opened, RelayState, ToMeter
 from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
 from proxy.core.ledger import Entry, Ledger, with_share
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
-from proxy.meter.backends import Backends, BackendView
+from proxy.meter.backends import Backends, BackendView, RelayView
 from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy
 from proxy.timeline_file import TimelineWriter
@@ -98,10 +98,13 @@ class Meter:
 
     def take(self, connection: Connection, message: ToMeter) -> None:
         """One event of a relay."""
-        if isinstance(message, BackendState):
-            self._backends.told(connection.number, message)
-        else:
-            self.intake.add(connection, message)
+        match message:
+            case BackendState():
+                self._backends.told(connection.number, message)
+            case RelayState():
+                self._backends.relay(connection.number, message)
+            case _:
+                self.intake.add(connection, message)
 
     def lost(self, connection: Connection, t_ns: int) -> None:
         """A relay is gone."""
@@ -111,6 +114,10 @@ class Meter:
     def backends(self) -> list[BackendView]:
         """How the backends are, as the relays see them."""
         return self._backends.view(self.configured, self.mapped, now_ns())
+
+    def relays(self) -> list[RelayView]:
+        """What each relay holds."""
+        return self._backends.relays()
 
     def tick(self, t_ns: int) -> None:
         """Hand on what is ripe at ``t_ns``: record, attribute, settle, export."""

@@ -22,6 +22,7 @@ from proxy.core.channel import (
     FrameBuffer,
     Leaving,
     Opened,
+    RelayState,
     ToMeter,
     decode_to_relay,
     encode_frame,
@@ -103,8 +104,8 @@ class MeterLink:
         if self._transport is not None:
             self.send(Leaving())
 
-    def tell(self, state: BackendState) -> None:
-        """Queue the state of a backend; without a meter it is no news worth keeping."""
+    def tell(self, state: BackendState | RelayState) -> None:
+        """Queue how something is; without a meter it is no news worth keeping."""
         if self._transport is not None and not self._full:
             self.send(state)
 

@@ -61,6 +61,11 @@ class Upstream(asyncio.Protocol):
         self.answered = False  # a byte of this answer came
         self.idle_since_ns = 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is there (still)."""
+        return self._transport is not None
+
     def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
         """Begin a request."""
         self._asker, self._method, self._head, self.answered = asker, method, None, False
@@ -183,6 +188,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
         self._transport = None
+        self.pool.open.discard(self)
         self.pool.forget(self)
         asker, head = self._asker, self._head
         if asker is None:
@@ -221,6 +227,7 @@ class Pool:
         self.prefix = origin.prefix.encode("latin-1")
         self._config = config
         self._idle: list[Upstream] = []
+        self.open: set[Upstream] = set()  # in use or kept
         self._tls = tls_of(backend)
 
     def follow(self, config: RelayConfig) -> None:
@@ -252,6 +259,8 @@ class Pool:
                 _, made = await loop.create_unix_connection(make, origin.socket)
             else:
                 _, made = await loop.create_connection(make, origin.host, origin.port, ssl=self._tls)
+        if made.connected:  # not in connection_made: uvloop forgets to say of a cancelled one that it is lost
+            self.open.add(made)
         return made
 
     def sweep(self, now: int) -> None:

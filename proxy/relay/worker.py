@@ -12,7 +12,7 @@ import uvloop
 
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
-from proxy.core.channel import BackendState
+from proxy.core.channel import BackendState, RelayState
 from proxy.origin import serving_tls
 from proxy.relay.balancer import Balancer
 from proxy.relay.checks import Checks
@@ -96,13 +96,19 @@ class Worker:
         self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
     def _tell(self) -> None:
-        """Tell the meter how the backends are."""
+        """Tell the meter how the backends are, and what is held here."""
         for slot in self._shared.balancer.slots:
             health, name = slot.health, slot.backend.name or slot.backend.url
             models = tuple(sorted(slot.models))
             self._link.tell(
                 BackendState(name, health.state, slot.outstanding, health.since_ns, health.reason, models)
             )
+        shared = self._shared
+        connections = sum(len(pool.open) for pool in shared.pools.values())
+        tasks = len(asyncio.all_tasks())
+        self._link.tell(
+            RelayState(os.getpid(), len(shared.clients), len(self._link.running), tasks, connections)
+        )
 
     async def close(self) -> None:
         """Drain: take no more, let running answers end within the drain time, tell the meter, close."""

@@ -1,7 +1,7 @@
 """What several relays say of several backends."""
 
 from proxy.config import Backend
-from proxy.core.channel import BackendState
+from proxy.core.channel import BackendState, RelayState
 from proxy.meter.backends import Backends
 from proxy.units import NS_PER_SECOND
 
@@ -22,5 +22,8 @@ def test_the_best_that_a_worker_sees_and_the_sum_of_what_they_have_there() -> No
     assert (a.state, a.outstanding, a.models, a.devices) == ("ejected", 4, ("m", "n"), ("gpu1",))
     assert [(one.worker, one.for_seconds) for one in a.workers] == [(1, 1.0), (2, 1.0)]
     assert (b.state, b.models, b.workers) == (None, ("x",), ())
+    seen.relay(2, RelayState(77, 3, 2, 1, 4))
+    assert [(r.worker, r.pid, r.connections) for r in seen.relays()] == [(2, 77, 4)]
     seen.gone(2)
+    assert not seen.relays()
     assert seen.view([Backend("http://a", "a")], {}, 0)[0].state == "down"

@@ -1,0 +1,77 @@
+"""What every answer must be, byte for byte: made from its seed alone, by the backend and by who checks it."""
+
+import random
+from dataclasses import dataclass
+
+import msgspec
+
+MODEL = "soak"
+ERROR = b'{"error":{"message":"told to fail","type":"server_error","param":null,"code":500}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request's answer: ``seed`` says all. ``usage``: whether its client asked for usage itself."""
+
+    seed: int
+    stream: bool
+    usage: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """The request."""
+        fields: dict[str, object] = {
+            "model": MODEL,
+            "seed": self.seed,
+            "messages": [],
+            "user": f"u{self.seed % 7}",
+        }
+        if self.stream:
+            fields["stream"] = True
+        if self.usage:
+            fields["stream_options"] = {"include_usage": True}
+        return msgspec.json.encode(fields)
+
+
+def blob(seed: int, size: int) -> bytes:
+    """Bytes of no pattern."""
+    return random.Random(seed).randbytes(size)
+
+
+def events(seed: int) -> list[bytes]:
+    """A stream's events, the chunk of usage among them."""
+    rng = random.Random(seed)
+    count = rng.randint(3, 40)
+    made = [
+        _event(choices=[_choice(blob(rng.randrange(1 << 30), rng.randint(1, 400)).hex())])
+        for _ in range(count)
+    ]
+    usage = {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
+    return [*made, _event(choices=[], usage=usage), b"data: [DONE]\n\n"]
+
+
+def streamed(asked: Asked) -> bytes:
+    """What the client must get of a stream: without the chunk of usage that it did not ask for."""
+    made = events(asked.seed)
+    return b"".join(made if asked.usage else made[:-2] + made[-1:])
+
+
+def whole(seed: int) -> bytes:
+    """A JSON answer."""
+    rng = random.Random(seed)
+    text = blob(seed, rng.randint(10, 20_000)).hex()
+    usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    return msgspec.json.encode({"id": "x", "choices": [{"message": {"content": text}}], "usage": usage})
+
+
+def large(seed: int) -> bytes:
+    """An answer that does not fit into the sockets' buffers."""
+    return blob(seed, 600_000 + seed % 1_000_000)
+
+
+def _choice(text: str) -> dict[str, object]:
+    return {"index": 0, "delta": {"content": text}, "finish_reason": None}
+
+
+def _event(**fields: object) -> bytes:
+    return b"data: " + msgspec.json.encode({"id": "x", "model": MODEL, **fields}) + b"\n\n"

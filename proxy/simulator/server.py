@@ -4,17 +4,16 @@ Prompt tokens: the ids of a list, else whitespace-separated words. The answer is
 token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tests.
 """
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.simulator import shapes
 from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
 from proxy.simulator.metrics import CONTENT_TYPE, Metrics
+from proxy.simulator.outlet import Outlet, StreamOutlet
 from proxy.simulator.profile import Profile
 from proxy.simulator.requests import BUSY, Asked, RefusedError, read, read_embeddings
 from proxy.simulator.runner import Draw, Runner
@@ -23,12 +22,20 @@ from proxy.simulator.webapp import Break, FailedError, WebApp, as_json, refused
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A request that is being answered: its jobs' tokens come through ``tokens`` as (choice, more)."""
+    """A request that is being answered; its jobs' tokens go to ``outlet``."""
 
     asked: Asked
     head: shapes.Head
     jobs: list[Job]
-    tokens: "asyncio.Queue[tuple[int, bool | None]]"
+    outlet: Outlet
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamCall(_Call):
+    """One whose tokens are sent as they come."""
+
+    outlet: StreamOutlet
+    events: shapes.Stream
 
 
 class Server(WebApp[Job, Plan]):
@@ -74,8 +81,7 @@ class Server(WebApp[Job, Plan]):
         except RefusedError as error:
             return refused(error)
         try:
-            async for _ in self._tokens(call):
-                pass
+            await _end(call)
             body = shapes.embeddings(call.head, call.jobs, self._embedding_size or 1, base64=asked.base64)
             return as_json(body, {"X-Request-Id": call.head.id})
         except FailedError:
@@ -92,10 +98,9 @@ class Server(WebApp[Job, Plan]):
         except RefusedError as error:
             return refused(error)
         try:
-            if asked.stream:
-                return await self._stream(request, call)
-            async for _ in self._tokens(call):
-                pass
+            if isinstance(call, _StreamCall):
+                return await _stream(request, call)
+            await _end(call)
             body = shapes.whole(call.head, call.jobs, asked.reason)
             return as_json(body, {"X-Request-Id": call.head.id})
         except FailedError:
@@ -116,47 +121,32 @@ class Server(WebApp[Job, Plan]):
             self.metrics.rejected += 1
             raise RefusedError(503, BUSY, "Service Unavailable")
         head = shapes.Head(name, self.now(), self._model, asked.chat, asked.choices)
-        call = _Call(asked, head, jobs, asyncio.Queue())
+        call = _streamed(asked, head, jobs) if asked.stream else _Call(asked, head, jobs, Outlet(len(jobs)))
         self.remember(name, [job.joules for job in jobs])
         for index, job in enumerate(jobs):
-            self.runner.submit(job, _sink(call.tokens, index))
+            self.runner.submit(job, call.outlet.sink(index))
         return call
 
-    async def _tokens(self, call: _Call) -> AsyncIterator[list[tuple[int, bool]]]:
-        """The tokens that came since the last ones were taken, as (choice, more); ends with the last."""
-        left = len(call.jobs)
-        while left:
-            tokens: list[tuple[int, bool]] = []
-            index, more = await call.tokens.get()
-            while True:
-                if more is None:
-                    raise FailedError
-                tokens.append((index, more))
-                left -= not more
-                if call.tokens.empty():
-                    break
-                index, more = call.tokens.get_nowait()
-            yield tokens
 
-    async def _stream(self, request: web.Request, call: _Call) -> web.StreamResponse:
-        asked = call.asked
-        events = shapes.Stream(
-            call.head, call.jobs, asked.reason, continuous=asked.continuous_usage, final=asked.include_usage
-        )
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Request-Id": call.head.id}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        first = True
-        async for tokens in self._tokens(call):
-            said = b"".join(events.token(index, more=more) for index, more in tokens)
-            await response.write(events.first() + said if first else said)
-            first = False
-        await response.write(events.last())
-        return response
+async def _end(call: _Call) -> None:
+    """Until the last token; raises :class:`FailedError`."""
+    if not await call.outlet.ended:
+        raise FailedError
 
 
-def _sink(queue: "asyncio.Queue[tuple[int, bool | None]]", index: int) -> Callable[[bool | None], None]:
-    def sink(more: bool | None) -> None:
-        queue.put_nowait((index, more))
+def _streamed(asked: Asked, head: shapes.Head, jobs: list[Job]) -> _StreamCall:
+    events = shapes.Stream(
+        head, jobs, asked.reason, continuous=asked.continuous_usage, final=asked.include_usage
+    )
+    return _StreamCall(asked, head, jobs, StreamOutlet(events, len(jobs)), events)
 
-    return sink
+
+async def _stream(request: web.Request, call: _StreamCall) -> web.StreamResponse:
+    headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Request-Id": call.head.id}
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    if request.transport is not None:
+        call.outlet.open(request.transport, chunked=request.version >= HttpVersion11)
+        await _end(call)
+        await response.write(call.events.last())
+    return response

@@ -154,7 +154,7 @@ def chunks_per_cpu_second(port: int, *command: str) -> float:
         return chunks / (cpu_seconds(pid) - before)
 
 
-def test_streaming_costs_little_more_than_the_http(tmp_path: Path) -> None:
+def test_streaming_costs_no_more_than_a_task_for_each_answer(tmp_path: Path) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -172,4 +172,5 @@ def test_streaming_costs_little_more_than_the_http(tmp_path: Path) -> None:
         f"\nstreamed chunks per CPU second, {STREAMS} streams: {ours:,.0f}; the same chunks by bare aiohttp: "
         f"{theirs:,.0f}; ratio {ours / theirs:.2f}\n"
     )
-    assert ours > 0.4 * theirs
+    assert ours > 0.9 * theirs
+    assert ours > 20_000

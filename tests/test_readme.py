@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proxy.settings import OPTIONS, load
 from tests.deploy.test_deploy import METRICS
 from tests.e2e.serving import serving
 from tests.fakes.model_server import MODEL, ModelServer
@@ -52,6 +53,19 @@ def test_links_lead_to_files(page: str) -> None:
     path = ROOT / page
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
         assert (path.parent / link).exists(), link
+
+
+def test_the_settings_of_the_operations_page_are_there_and_so_is_every_wait(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
+    assert named - OPTIONS.keys() == {"prompt_cache_key", "jouleproxy_backend_up"}
+    assert {name for name in OPTIONS if name.endswith("_timeout_seconds")} <= named
+    for name, default in re.findall(r"^\| `(\w+_timeout_seconds)` \| (\d+) \|", page, re.MULTILINE):
+        assert OPTIONS[name].default == float(default), name
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "j.toml").write_text(example.replace('ca_file = "/etc/ssl/engine.pem"', ""))
+    config = load({"config": str(tmp_path / "j.toml")}, {})
+    assert [backend.name for backend in config.backends] == ["a", "10.0.0.2:8443"]
 
 
 def test_the_telemetry_page_names_every_metric_and_no_other() -> None:

@@ -113,6 +113,13 @@ function request(r) {
   return `<tr><td title="${escape(r.request_id)}"><code>${escape(name)}</code></td><td>${spent}</td><td class="dim">${between}</td><td>${each}</td><td>${parts}</td><td>${num(r.duration_s)}</td><td>${r.prompt_tokens ?? DASH}</td><td>${r.output_tokens ?? DASH}</td><td>${escape(r.model)}</td></tr>`;
 }
 
+function backend(b) {
+  const worst = b.workers.find(w => w.reason) ?? b.workers[0];
+  const why = worst?.reason ? ` <span class="dim">${escape(worst.reason)}, for ${num(worst.for_seconds)} s</span>` : "";
+  const state = b.state == null ? DASH : b.state === "up" ? "up" : `<span class="gap">${escape(b.state)}</span>`;
+  return `<tr><td title="${escape(b.url)}">${escape(b.name)}</td><td>${state}${why}</td><td>${b.workers.length ? b.outstanding : DASH}</td><td>${escape(b.devices.join(", ") || DASH)}</td><td>${escape(b.models.join(", ") || "any")}</td></tr>`;
+}
+
 function term(t) {
   return `<p>Fitted on ${escape(t.group)}: ${num(t.static_j)} J a step, ${num(1e3 * t.decode_j)} mJ a token, ${num(1e3 * t.prefill_j)} mJ a prompt token, ${num(1e6 * t.context_j)} µJ a context token, idle ${num(t.idle_w)} W; R² ${num(t.r2)}.</p>`;
 }
@@ -134,6 +141,7 @@ function show(s) {
   $("terms").innerHTML = s.terms.map(term).join("");
   $("devices").innerHTML = s.devices.map(device).join("") || '<span class="dim">no device is measured</span>';
   $("models").innerHTML = s.summary.map(m => `<tr><td>${escape(m.group)}</td><td>${m.requests}</td><td>${num(m.prompt_tokens)}</td><td>${num(m.output_tokens)}</td><td>${m.unknown === m.requests ? DASH : joules(m.joules)}${m.pending ? ` <span class="dim">+ ${m.pending} pending</span>` : ""}${m.unknown ? ` <span class="dim">(${m.unknown} unknown)</span>` : ""}</td><td>${num(m.joules_per_output_token)}</td></tr>`).join("") || empty(6, "no request ended in the last minute");
+  $("backends").innerHTML = s.backends.map(backend).join("");
   $("requests").innerHTML = s.requests.map(request).join("") || empty(9, "no request yet: point a client at the data port");
 }
 

@@ -4,8 +4,10 @@ One pass over the backends a request; a hash only where the request has a key (:
 """
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
 
 from proxy.config import Backend, RelayConfig
 from proxy.relay.health import Health
@@ -15,16 +17,27 @@ from proxy.units import NS_PER_SECOND
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One backend's state in this worker. ``models``: those it is known to serve; empty: any."""
+    """One backend's state in this worker. ``models``: those it is known to serve; empty: any.
+
+    Each with its entry in a list of models, a JSON object: the backend's own words, where it was asked.
+    """
 
     backend: Backend
     health: Health
     outstanding: int = 0
     turn: int = 0  # of its last request, to go round among equals
-    models: frozenset[str] = frozenset()
+    models: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.models = frozenset(self.backend.models)
+        self.configure()
+
+    def configure(self) -> None:
+        """The models are those of its configuration; none there: none known."""
+        owner = self.backend.name or "jouleproxy"
+        self.models = {
+            name: msgspec.json.encode({"id": name, "object": "model", "created": 0, "owned_by": owner})
+            for name in self.backend.models
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,10 @@ class Refusal:
 
 
 class Balancer:
-    """``take`` chooses; ``release``, ``answered`` and ``failed`` say how it went."""
+    """``take`` chooses; ``release``, ``answered`` and ``failed`` say how it went.
+
+    ``listing``: the body of ``GET /v1/models`` where no backend's own would tell all; else None.
+    """
 
     def __init__(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> None:
         self._config = config
@@ -48,6 +64,7 @@ class Balancer:
 
     def _settle(self) -> None:
         self._listed = frozenset[str]().union(*(slot.models for slot in self.slots))
+        self.listing = _listing([slot.models for slot in self.slots if slot.models])
         self._ring = Ring([(slot.backend.name or slot.backend.url, slot) for slot in self.slots])
 
     def follow(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
@@ -60,7 +77,8 @@ class Balancer:
             if slot is None:
                 slot = Slot(backend, Health(config, now_ns, slowly=True))
             elif slot.backend.models != backend.models:
-                slot.models = frozenset(backend.models)
+                slot.backend = backend
+                slot.configure()
             slot.backend = backend
             slot.health.follow(config)
             slots.append(slot)
@@ -68,8 +86,8 @@ class Balancer:
         self._settle()
         return list(before.values())
 
-    def learn(self, slot: Slot, models: frozenset[str]) -> None:
-        """What a backend says that it serves; its configuration overrides it."""
+    def learn(self, slot: Slot, models: Mapping[str, bytes]) -> None:
+        """What a backend says that it serves, with its words; its configuration overrides it."""
         if not slot.backend.models and slot.models != models:
             slot.models = models
             self._settle()
@@ -156,6 +174,15 @@ def _serves(slot: Slot, model: str | None, *, listed: bool) -> bool:
     if model is None or not slot.models or model in slot.models:
         return True
     return not listed and not slot.backend.models
+
+
+def _listing(lists: Sequence[Mapping[str, bytes]]) -> bytes | None:
+    together: dict[str, bytes] = {}
+    for models in lists:
+        together |= {name: entry for name, entry in models.items() if name not in together}
+    if all(len(models) == len(together) for models in lists):
+        return None
+    return b'{"object":"list","data":[%b]}' % b",".join(together.values())
 
 
 def _address(backend: Backend) -> tuple[str, str | None, bool]:

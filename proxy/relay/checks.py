@@ -29,9 +29,10 @@ class _Model(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    data: list[_Model]
+    data: list[msgspec.Raw]
 
 
+_MODEL: Final = msgspec.json.Decoder(_Model)
 _MODELS: Final = msgspec.json.Decoder(_Models)
 
 
@@ -116,11 +117,12 @@ class Checks:
         """Read its models; what cannot be read says nothing, and it takes any."""
         try:
             status, body = await get(self._pool_of(slot), _MODELS_PATH, self._config.health_timeout_seconds)
-            found = _MODELS.decode(body).data if status == 200 else []
+            entries = _MODELS.decode(body).data if status == 200 else []
+            found = {_MODEL.decode(entry).id: bytes(entry) for entry in entries}
         except (OSError, ValueError, msgspec.DecodeError) as error:
             _log.info("backend %s: its models are not known: %s", slot.backend.url, error)
-            found = []
-        self._balancer.learn(slot, frozenset(model.id for model in found))
+            found = {}
+        self._balancer.learn(slot, found)
 
 
 async def get(pool: Pool, path: str, timeout_seconds: float) -> tuple[int, bytes]:

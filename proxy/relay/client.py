@@ -14,6 +14,7 @@ from proxy.units import ns_from_seconds
 
 _END: Final = b"\r\n\r\n"
 _REASONS: Final = {
+    200: b"OK",
     400: b"Bad Request",
     404: b"Not Found",
     408: b"Request Timeout",
@@ -174,12 +175,17 @@ class Client(asyncio.Protocol):
         retry_seconds: int | None = None,
     ) -> None:
         """Answer with an error of our own, in OpenAI's shape."""
-        body = error_body(message, code)
-        lines = [b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n" % (status, _REASONS[status])]
+        retry = b"" if retry_seconds is None else b"Retry-After: %d\r\n" % retry_seconds
+        self._own(status, error_body(message, code), request_id, retry, close=close)
+
+    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
+        """Answer with JSON of our own."""
+        self._own(200, body, request_id, close=close)
+
+    def _own(self, status: int, body: bytes, request_id: str, extra: bytes = b"", *, close: bool) -> None:
+        lines = [b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n" % (status, _REASONS[status]), extra]
         if request_id:
             lines.append(b"x-request-id: %b\r\n" % request_id.encode("latin-1"))
-        if retry_seconds is not None:
-            lines.append(b"Retry-After: %d\r\n" % retry_seconds)
         if close:
             lines.append(b"Connection: close\r\n")
         self.write(b"".join((*lines, b"Content-Length: %d\r\n\r\n" % len(body), body)))

@@ -63,6 +63,9 @@ class Sink(Protocol):
     ) -> None:
         """Answer with an error of our own."""
 
+    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
+        """Answer with JSON of our own."""
+
     def finished(self, *, keep: bool) -> None:
         """The answer is written."""
 
@@ -140,6 +143,9 @@ class Exchange:
     def _open(self) -> None:
         """Read what is asked, choose a backend."""
         head, shared = self._head, self._shared
+        if self._path == "/v1/models" and head.method == b"GET" and shared.balancer.listing is not None:
+            self._tell(shared.balancer.listing)
+            return
         body = b"".join(self._held) if self._whole else None
         asks = self._asks = asked(body) if body is not None else Asked()
         if self._route:
@@ -149,6 +155,14 @@ class Exchange:
                 self._held, self._identity = [ours], True
         key = shared.keys.key(head, body) if shared.keys is not None else None
         self._aim(shared.balancer.take(asks.model, now_ns(), key))
+
+    def _tell(self, body: bytes) -> None:
+        """What the proxy itself knows best."""
+        self._end()
+        keep = self._head.keep_alive and self._ended
+        self._client.say(body, self.request_id, close=not keep)
+        if keep:
+            self._client.finished(keep=True)
 
     def _aim(self, slot: Slot | None) -> None:
         """Send the request to a backend, over a connection that is open or will be."""

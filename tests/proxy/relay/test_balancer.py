@@ -61,8 +61,8 @@ def test_configured_models_are_kept_to() -> None:
 def test_learnt_models_guide_and_never_forbid() -> None:
     made = balancer((), ())
     a, b = made.slots
-    made.learn(a, frozenset(["m"]))
-    made.learn(b, frozenset(["n"]))
+    made.learn(a, {"m": b"{}"})
+    made.learn(b, {"n": b"{}"})
     assert [name(made.take("n", 0)) for _ in range(2)] == ["b", "b"]
     assert name(made.take("adapter loaded later", 0)) == "a", "no one lists it: anyone may know it"
     eject(made, b)
@@ -70,10 +70,20 @@ def test_learnt_models_guide_and_never_forbid() -> None:
     assert made.refusal("n", 0).status == 503
 
 
+def test_lists_that_differ_are_told_as_one() -> None:
+    made = balancer((), ("n",))
+    found = [made.listing]  # what one serves is not known, and the other lists all that is
+    made.learn(made.slots[0], {"m": b'{"id":"m","x":1}', "n": b'{"id":"n"}'})
+    found.append(made.listing)
+    made.learn(made.slots[0], {"n": b'{"id":"n"}'})
+    found.append(made.listing)
+    assert found == [None, b'{"object":"list","data":[{"id":"m","x":1},{"id":"n"}]}', None]
+
+
 def test_a_configured_list_overrides_a_learnt_one() -> None:
     made = balancer(("m",), ())
-    made.learn(made.slots[0], frozenset(["n"]))
-    assert made.slots[0].models == {"m"}
+    made.learn(made.slots[0], {"n": b"{}"})
+    assert set(made.slots[0].models) == {"m"}
 
 
 def test_an_ejected_backend_is_left_out_then_probed_once() -> None:
@@ -191,5 +201,5 @@ def test_new_settings_keep_what_is_known_of_backends_that_stay() -> None:
     assert (a.backend.name, a.health.state) == ("renamed", "ejected")
     assert made.slots[1].health.weight(0) == 0.1, "a new one starts slowly"
     assert made.follow([same, changed], CONFIG, 0)[0].backend.name == "c"
-    assert made.slots[1].models == {"n"}
+    assert set(made.slots[1].models) == {"n"}
     assert name(made.take("n", 0)) == "b"

@@ -110,3 +110,22 @@ async def test_a_session_stays_where_it_was() -> None:
                 got = await client.post(CHAT, content=json.dumps({"model": "m"}), headers=headers)
                 assert where.setdefault(session, got.text) == got.text
     assert set(where.values()) == {"a", "b"}
+
+
+async def test_models_of_all_backends_are_one_list_in_their_own_words() -> None:
+    async with (
+        Backend("a", "m", "both") as a,
+        Backend("b", "both", "n") as b,
+        relay(a, b, health_checks=True) as client,
+    ):
+        for _ in range(2):
+            answer = await client.get("/v1/models", headers={"x-request-id": "mine"})
+            assert [model["id"] for model in answer.json()["data"]] == ["m", "both", "n"]
+            assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_a_list_that_all_backends_give_passes_as_it_is() -> None:
+    async with Backend("a", "m") as a, Backend("b", "m") as b, relay(a, b, health_checks=True) as client:
+        before = a.seen["/v1/models"] + b.seen["/v1/models"]
+        assert (await client.get("/v1/models")).content == a.answers["/v1/models"][1]
+        assert a.seen["/v1/models"] + b.seen["/v1/models"] > before

@@ -138,7 +138,7 @@ class _Admin:
     async def requests_by_id(self, request: web.Request) -> web.Response:
         try:
             ids = msgspec.json.decode(await request.read(), type=list[str])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ParameterError("body", f"must be a JSON list of request ids: {error}") from error
         return await self._by_id(request, ids)
 

@@ -153,7 +153,7 @@ class Reading:
 def _decode(data: bytes) -> _Body | None:
     try:
         return _BODY.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -49,7 +49,7 @@ def asked(body: bytes) -> Asked:
     """What the body asks for; defaults where it is not the JSON of a request (the backend judges that)."""
     try:
         return _DECODER.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return Asked()
 
 

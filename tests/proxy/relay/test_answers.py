@@ -50,3 +50,10 @@ def test_energy_is_the_last_field() -> None:
     assert with_energy(b"{}", b"7") == b'{"energy":7}'
     assert with_energy(b"[1]", b"7") == b"[1]"
     assert with_usage_energy(b'data: {"usage":{}}\n\n', b"7") == b'data: {"usage":{"energy":7}}\n\n'
+
+
+def test_an_answer_of_bytes_that_are_no_text_is_passed_over() -> None:
+    reading = Reading()
+    assert reading.read_event(b'data: {"id":"\xc3"}\n\n') == (0, False)
+    reading.read_body(b'{"id":"\xff"}')
+    assert reading == Reading()

@@ -1,0 +1,34 @@
+"""What is metered, and what is read of a request."""
+
+import pytest
+
+from proxy.relay.routes import Asked, asked, route_of, with_usage
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/chat/completions", "chat"),
+        ("POST", "/v1/chat/completions/", "chat"),
+        ("GET", "/v1/chat/completions", None),
+        ("POST", "/v1/audio/speech", "audio"),
+        ("POST", "/v2/chat/completions", None),
+    ],
+)
+def test_known_paths_are_metered(method: str, path: str, route: str | None) -> None:
+    assert route_of(method, path) == route
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model":3}', b'{"model":"\xc3"}', b'{"model":"\xff"}'])
+def test_what_is_no_request_is_left_to_the_backend(body: bytes) -> None:
+    assert asked(body) == Asked()
+
+
+def test_usage_is_asked_for_where_a_stream_does_not_say() -> None:
+    body = b' {"stream":true}'
+    assert (
+        with_usage("chat", body, asked(body)) == b' {"stream_options":{"include_usage":true},"stream":true}'
+    )
+    assert with_usage("embeddings", body, asked(body)) is None
+    body = b'{"stream":true,"stream_options":{}}'
+    assert with_usage("chat", body, asked(body)) is None

@@ -41,6 +41,7 @@ check: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.benchmarks.peers.install
 	@$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
 
 soak: $(VENV)/.dev

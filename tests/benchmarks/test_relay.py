@@ -1,0 +1,263 @@
+"""What the relay costs, beside other proxies: CPU by process, first chunk, memory; all in one run.
+
+The proxies run side by side before one backend and are driven in turn by one client, in several rounds; the
+lowest of the rounds counts, for whatever else runs on the machine can only add. Only the CPU of the proxy's
+own processes is counted. The meter is a process of its own: its CPU is told apart, not hidden.
+"""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from tests.benchmarks.peers.client import PATH, Client, client, request
+from tests.benchmarks.peers.start import PEERS, Running, all_started, backend, tree
+from tests.e2e.serving import Serving, serving
+
+pytestmark = pytest.mark.bench
+
+ROUNDS = 3
+JSON_CONNECTIONS, JSON_REQUESTS, JSON_ALONE = 8, 150, 250
+STREAMS, CHUNKS, CHUNKS_ALONE = 16, 400, 300
+FIRSTS, IDLE_STREAMS = 150, 1000
+SLOW = "LiteLLM"  # one round of a tenth of the work
+OURS, UNMETERED, METER = "jouleproxy", "  unmetered path", "  its meter"
+WATTS = 300.0
+
+
+@dataclass(slots=True)
+class Costs:
+    """The lowest of each so far; us of CPU, ms of p50, MB."""
+
+    json_us: float = math.inf
+    json_alone_us: float = math.inf
+    chunk_us: float = math.inf
+    chunk_alone_us: float = math.inf
+    first_ms: float = math.inf
+    idle_mb: float = math.nan
+
+    def lower(self, name: str, value: float) -> None:
+        setattr(self, name, min(getattr(self, name), value))
+
+
+@dataclass(slots=True)
+class Measured:
+    """All that was measured, by proxy, and who was not and why."""
+
+    rows: dict[str, Costs] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def row(self, name: str) -> Costs:
+        return self.rows.setdefault(name, Costs())
+
+    def ratio(self, name: str, peer: str, column: str) -> float | None:
+        if peer not in self.rows:
+            return None
+        value: float = getattr(self.rows[name], column)
+        return value / float(getattr(self.rows[peer], column))
+
+
+def work(name: str, path: str) -> Iterator[tuple[str, bytes, int, int, int]]:
+    """What is driven: (column, request, connections, requests on each, what the CPU is divided by)."""
+    less = 10 if name == SLOW else 1
+    each, alone, chunks = JSON_REQUESTS // less, JSON_ALONE // less, CHUNKS // less
+    stream = request(path, stream=True, chunks=chunks, ticks=less)
+    single = request(path, stream=True, chunks=CHUNKS_ALONE // less, ticks=less)
+    yield "json_us", request(path), JSON_CONNECTIONS, each, JSON_CONNECTIONS * each
+    yield "json_alone_us", request(path), 1, alone, alone
+    yield "chunk_us", stream, STREAMS, 1, STREAMS * chunks
+    yield "chunk_alone_us", single, 1, 1, CHUNKS_ALONE // less
+
+
+def measure(costs: Costs, proxy: Running, driver: Client, path: str = PATH) -> None:
+    """One round."""
+    driver.drive(proxy.port, request(path), JSON_CONNECTIONS, 5)
+    for column, data, connections, each, count in work(proxy.name, path):
+        before = proxy.cpu_seconds()
+        driver.drive(proxy.port, data, connections, each)
+        costs.lower(column, (proxy.cpu_seconds() - before) / count * 1e6)
+    costs.lower("first_ms", first_ms(driver, proxy.port, path, FIRSTS // (10 if proxy.name == SLOW else 1)))
+
+
+def first_ms(driver: Client, port: int, path: str, count: int) -> float:
+    return statistics.median(driver.drive(port, request(path, stream=True), 1, count)) * 1e3
+
+
+def measure_meter(costs: Costs, proxy: Running, meter: Running, driver: Client) -> None:
+    """The meter's CPU for the same work, less what it uses anyhow; what it does later is waited for."""
+    before = meter.cpu_seconds()
+    time.sleep(1.0)
+    idle = meter.cpu_seconds() - before
+    for column, data, connections, each, count in work(OURS, PATH):
+        start, before = time.monotonic(), meter.cpu_seconds()
+        driver.drive(proxy.port, data, connections, each)
+        time.sleep(0.5)
+        used = meter.cpu_seconds() - before - idle * (time.monotonic() - start)
+        costs.lower(column, max(used, 0.0) / count * 1e6)
+
+
+def measure_idle(proxies: list[tuple[Costs, Running]], driver: Client) -> None:
+    """Memory that streams take that are open and silent; they go to the first, others work for it."""
+    before = [proxy.rss_bytes() for _, proxy in proxies]
+    with driver.holding(proxies[0][1].port, request(stream=True, hold=True), IDLE_STREAMS):
+        for (costs, proxy), rss in zip(proxies, before, strict=True):
+            costs.idle_mb = (proxy.rss_bytes() - rss) / 1e6
+
+
+@contextmanager
+def ours(folder: Path, behind: int, *words: str) -> Iterator[tuple[Serving, list[Running], Running]]:
+    """``jouleproxy serve`` measuring a device: the proxy, its relay workers, its meter."""
+    library, state = build(folder / "library"), folder / "state"
+    device = Standin(state, [SimulatedDevice(idle_watts=WATTS)], time.monotonic_ns())
+    variables = environment(library, state)
+    try:
+        with serving(f"http://127.0.0.1:{behind}", "--source", "nvml", *words, variables=variables) as proxy:
+            port = int(proxy.url.rpartition(":")[2])
+            children = tree(proxy.process.pid)[1:]
+            workers = [pid for pid in children if listens(pid, port)]
+            meters = tuple(pid for pid in children if pid not in workers)
+            yield proxy, [Running(OURS, port, (pid,)) for pid in workers], Running(METER, port, meters)
+    finally:
+        device.close()
+
+
+def listens(pid: int, port: int) -> bool:
+    found = psutil.Process(pid).net_connections("tcp")
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Everything, measured once."""
+    folder = tmp_path_factory.mktemp("relay")
+    found = Measured(skipped={peer.name: why for peer in PEERS if (why := peer.missing()) is not None})
+    with backend(folder) as behind, client() as driver, all_started(PEERS, folder, behind) as peers:
+        direct = min(first_ms(driver, behind, PATH, FIRSTS) for _ in range(ROUNDS))
+        with ours(folder, behind) as (_, (relay,), meter):
+            for turn in range(ROUNDS):
+                for peer in peers:
+                    if peer.name != SLOW or turn == 0:
+                        measure(found.row(peer.name), peer, driver)
+                measure(found.row(OURS), relay, driver)
+                measure(found.row(UNMETERED), relay, driver, "/unmetered")
+            measure_meter(found.row(METER), relay, meter, driver)
+            for peer in peers:
+                if peer.name != SLOW:
+                    measure_idle([(found.row(peer.name), peer)], driver)
+            measure_idle([(found.row(OURS), relay), (found.row(METER), meter)], driver)
+    for costs in found.rows.values():
+        costs.first_ms -= direct
+    say(found)
+    return found
+
+
+def say(found: Measured) -> None:
+    lines = [
+        f"{'':16} CPU us per JSON request   CPU us per chunk    added first    MB per {IDLE_STREAMS}",
+        f"{'':16}   {JSON_CONNECTIONS} clients     1 client   {STREAMS} streams  1 stream  "
+        "chunk p50, ms   idle streams",
+    ]
+    for name, row in found.rows.items():
+        figures = (
+            row.json_us,
+            row.json_alone_us,
+            row.chunk_us,
+            row.chunk_alone_us,
+            row.first_ms,
+            row.idle_mb,
+        )
+        cells = [f"{value:12.1f}" if math.isfinite(value) else f"{'-':>12}" for value in figures]
+        cells[4] = f"{row.first_ms:12.2f}" if math.isfinite(row.first_ms) else cells[4]
+        lines.append(f"{name:16}" + "".join(cells))
+    lines += [f"{name:16} skipped: {why}" for name, why in found.skipped.items()]
+    sys.stdout.write("\n" + "\n".join(lines) + "\n")
+
+
+def missed(text: str, value: float | None, limit: float) -> bool:
+    """Say how a target stands; whether it is missed."""
+    if value is None:
+        sys.stdout.write(f"\n{text}: not known, that peer is skipped\n")
+        return False
+    verdict = "met" if value <= limit else "MISSED"
+    sys.stdout.write(f"\n{text}: {value:.2f}, at most {limit:g}: {verdict}\n")
+    return value > limit
+
+
+@pytest.mark.parametrize(
+    ("column", "peer", "limit", "holds"),
+    [
+        ("json_us", "vllm-router", 0.7, False),
+        ("chunk_us", "nginx", 1.25, False),
+        ("chunk_us", "vllm-router", 1.0, False),
+        ("json_us", UNMETERED, 1.3, False),
+        ("chunk_us", UNMETERED, 1.3, True),
+    ],
+)
+def test_cpu(measured: Measured, column: str, peer: str, limit: float, holds: bool) -> None:
+    text = f"{column.partition('_')[0]} CPU over {peer.strip()}'s"
+    if missed(text, measured.ratio(OURS, peer, column), limit):
+        assert not holds
+        pytest.xfail(f"{text} is missed, as docs/benchmarks.md says")
+
+
+def test_first_chunk_is_as_early_as_through_nginx(measured: Measured) -> None:
+    nginx = measured.rows.get("nginx")
+    later = measured.rows[OURS].first_ms - nginx.first_ms if nginx else None
+    if missed("first chunk p50 after nginx's, ms", later, 0.2):
+        pytest.xfail("missed, as docs/benchmarks.md says")
+
+
+def test_idle_streams_take_little(measured: Measured) -> None:
+    assert not missed(f"MB of {IDLE_STREAMS} idle streams", measured.rows[OURS].idle_mb, 20.0)
+
+
+def burst(folder: Path, workers: int) -> tuple[float, list[float], float]:
+    """CPU us per JSON request, each worker's share of it, how much of the energy is charged to 64 streams."""
+    folder.mkdir()
+    with (
+        backend(folder) as behind,
+        client() as driver,
+        ours(folder, behind, "--workers", str(workers)) as (proxy, relays, _),
+    ):
+        driver.drive(relays[0].port, request(), 64, 2)
+        before = [relay.cpu_seconds() for relay in relays]
+        driver.drive(relays[0].port, request(), 64, 25)
+        used = [relay.cpu_seconds() - start for relay, start in zip(relays, before, strict=True)]
+        start = time.monotonic()
+        driver.drive(relays[0].port, request(stream=True, chunks=100, ticks=10), 64, 1)
+        drawn = WATTS * (time.monotonic() - start)
+        joules = joules_of(proxy, 64)
+    return sum(used) / (64 * 25) * 1e6, [one / sum(used) for one in used], joules / drawn
+
+
+def joules_of(proxy: Serving, count: int) -> float:
+    """The sum of the last ``count`` records, once all are final."""
+    for _ in range(50):
+        time.sleep(0.2)
+        answer = httpx.get(f"{proxy.admin}/energy/requests", params={"limit": count}, timeout=30)
+        records = answer.raise_for_status().json()
+        if len(records) == count and all(one["stream"] and one["final"] for one in records):
+            return sum(float(one["joules"]) for one in records)
+    raise TimeoutError("the records were not final within 10 s")
+
+
+def test_two_workers_cost_what_one_does_and_measure_alike(tmp_path: Path) -> None:
+    """Twice the throughput needs cores for client and backend, too; shares and joules do not."""
+    alone_us, _, alone = burst(tmp_path / "one", 1)
+    both_us, shares, both = burst(tmp_path / "two", 2)
+    sys.stdout.write(
+        f"\n1 worker: {alone_us:.0f} us of CPU a request, {alone:.1%} of the energy charged to streams; "
+        f"2 workers: {both_us:.0f} us, {both:.1%}, load {shares[0]:.0%} and {shares[1]:.0%}\n"
+    )
+    assert both_us <= 1.3 * alone_us
+    assert min(shares) >= 0.2
+    assert both == pytest.approx(alone, abs=0.1)

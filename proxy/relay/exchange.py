@@ -217,8 +217,8 @@ class Exchange:
             length=sum(map(len, held)) if self._whole else head.length,
             identity=self._identity, prefix=pool.prefix,
         )  # fmt: skip
+        self._client.pause(paused=False)  # before it is asked, which may pause it again
         connection.ask(self, head.method, b"".join((lines, *held)))
-        self._client.pause(paused=False)
 
     def _connect(self) -> None:
         task = asyncio.get_running_loop().create_task(self._connecting())

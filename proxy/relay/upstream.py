@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -121,6 +122,8 @@ class Upstream(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport.set_write_buffer_limits(self._high_water)
+        if (sock := transport.get_extra_info("socket")) is not None:
+            hold_little(sock, self._high_water)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
@@ -214,6 +217,12 @@ class Upstream(asyncio.Protocol):
         """The backend has caught up."""
         if self._asker is not None:
             self._asker.on_writable(writable=True)
+
+
+def hold_little(sock: socket.socket, size: int) -> None:
+    """Have the kernel hold little that is not yet sent, megabytes otherwise: who reads slowly is noticed."""
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 class Pool:

@@ -20,7 +20,7 @@ from proxy.relay.client import Client
 from proxy.relay.link import MeterLink
 from proxy.relay.shared import Shared
 from proxy.relay.sticky import Keys
-from proxy.relay.upstream import Pool
+from proxy.relay.upstream import Pool, hold_little
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
@@ -57,6 +57,8 @@ class Worker:
             ssl=self._tls,
             ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
         )
+        for listening in self._server.sockets:  # inherited by what is accepted
+            hold_little(listening, config.high_water_bytes)
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first

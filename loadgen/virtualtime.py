@@ -7,6 +7,7 @@ point begins with a fresh one at time zero. What comes out says that it is simul
 import random
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Self
@@ -161,7 +162,9 @@ class VirtualAttack:
         self._sent += 1
 
     def _record(self, result: _Result, index: int, scheduled_ns: int, sent_ns: int) -> Record:
-        stamps = [us * 1000 for us in accumulate(result.outputs_us or [])]
+        # Tokens of one step come at one time, as in one chunk.
+        steps = Counter(us * 1000 for us in accumulate(result.outputs_us or []))
+        stamps = list(steps)
         return Record(
             point=self.point,
             index=index,
@@ -172,7 +175,7 @@ class VirtualAttack:
             first_ns=stamps[0] if stamps else None,
             end_ns=ns_from_seconds(result.end_seconds),
             outputs_ns=stamps,
-            counts=[1] * len(stamps),
+            counts=list(steps.values()),
             status=result.status,
             error=None if result.status == 200 else result.error or f"HTTP {result.status}",
             prompt_tokens=result.prompt_tokens,

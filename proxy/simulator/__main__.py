@@ -18,7 +18,7 @@ from proxy.clock import now_ns
 from proxy.simulator import diffusion
 from proxy.simulator.diffusion import DiffusionProfile
 from proxy.simulator.imageserver import ImageServer
-from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names
+from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names, speculation
 from proxy.simulator.server import Server
 from proxy.simulator.standin import SimulatedDevice, Standin, StandinError
 from proxy.simulator.webapp import Fault, WebApp
@@ -40,6 +40,12 @@ def main() -> int:
     parser.add_argument("--max-num-seqs", type=int, help="streams at once, instead of the profile's")
     parser.add_argument("--max-waiting", type=int, help="requests in the queue; more are refused with 503")
     parser.add_argument("--cap-watts", type=float, help="power cap of all devices together")
+    parser.add_argument(
+        "--speculate",
+        type=speculation,
+        metavar="TOKENS,ACCEPTANCE[,DRAFT]",
+        help="speculative decoding; DRAFT: what a draft pass costs, over the model's own step",
+    )
     parser.add_argument("--gain", type=float, default=1.0, help="calibration error of the board: 1.05")
     if "--profiles" in sys.argv[1:]:
         sys.stdout.write("\n".join((*names(), *diffusion.names())) + "\n")
@@ -65,9 +71,11 @@ def _profile(given: argparse.Namespace, name: str) -> Profile | DiffusionProfile
             max_num_seqs=given.max_num_seqs,
             max_waiting=given.max_waiting,
             cap_watts=given.cap_watts,
+            speculation=given.speculate,
         )
-    if given.max_num_seqs is not None or given.cap_watts is not None:
-        raise ProfileError(f"profile {name}: --max-num-seqs and --cap-watts are for language models")
+    if any(value is not None for value in (given.max_num_seqs, given.cap_watts, given.speculate)):
+        what = "--max-num-seqs, --cap-watts and --speculate"
+        raise ProfileError(f"profile {name}: {what} are for language models")
     return replace(diffusion.load(name), max_waiting=given.max_waiting)
 
 

@@ -2,16 +2,17 @@
 
 A step of ``n`` decoding streams over ``c`` context tokens and of ``p`` prompt tokens costs
 ``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules, and ``host``
-when n is above the profile's ``graph_streams``. A cap stretches time: what is above idle power takes as long
-as the cap asks.
+when n is above the profile's ``graph_streams``. Speculation adds a draft pass for each drafted token to what
+a step costs once, and the verification of each, as of a prompt token, to every stream. A cap stretches time:
+what is above idle power takes as long as the cap asks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from proxy.simulator.profile import Costs, Profile
+from proxy.simulator.profile import Costs, Profile, Speculation
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,8 +31,9 @@ class StepCosts:
     """Costs of a profile's steps. Pure; times in seconds, energy in joules of all devices together."""
 
     def __init__(self, profile: Profile) -> None:
-        self._joules = profile.joules
-        self._seconds = profile.seconds
+        self._verified = profile.speculation.tokens if profile.speculation is not None else 0
+        self._joules = _speculating(profile.joules, profile.speculation)
+        self._seconds = _speculating(profile.seconds, profile.speculation)
         self._experts = profile.experts
         self._graph_streams = profile.graph_streams
         self._idle_watts = profile.idle_watts
@@ -61,9 +63,14 @@ class StepCosts:
 
     def shares(self, decode: int, prompt: int) -> Shares:
         """How the joules of a step without cap divide."""
-        each, tokens = self._joules, decode + prompt
+        each, tokens = self._joules, decode * (1 + self._verified) + prompt
         experts = each.experts * self._touched(tokens) / tokens
-        return Shares(self._once(each, decode), each.decode + experts, each.context, each.prefill + experts)
+        return Shares(
+            self._once(each, decode),
+            each.decode + experts * (1 + self._verified),
+            each.context,
+            each.prefill + experts,
+        )
 
     def _touched(self, tokens: int) -> float:
         return self._experts.touched(tokens) if self._experts is not None else 0.0
@@ -74,6 +81,13 @@ class StepCosts:
 
     def _linear(self, each: Costs, decode: int, prompt: int) -> float:
         """All but what grows with the context."""
-        touched = self._touched(decode + prompt)
+        touched = self._touched(decode * (1 + self._verified) + prompt)
         each_token = each.decode * decode + each.prefill * prompt
         return self._once(each, decode) + each_token + each.experts * touched
+
+
+def _speculating(each: Costs, how: Speculation | None) -> Costs:
+    if how is None:
+        return each
+    static = each.static * (1.0 + how.tokens * how.draft)
+    return replace(each, static=static, decode=each.decode + how.tokens * each.prefill)

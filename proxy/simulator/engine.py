@@ -10,6 +10,7 @@ sums over all steps are kept, read when a stream joins and when it leaves.
 """
 
 import heapq
+import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 from proxy.simulator.costs import Floats, StepCosts
 from proxy.simulator.job import Job
 from proxy.simulator.kv import KvCache
-from proxy.simulator.profile import Profile
+from proxy.simulator.profile import Profile, Speculation
 
 BLOCK: Final = 16  # tokens in a block of KV cache, as vLLM has it
 
@@ -62,6 +63,9 @@ class Totals:
     prompt_tokens: int = 0  # computed, again after a preemption too
     output_tokens: int = 0
     preemptions: int = 0
+    drafts: int = 0  # of streams, each of several tokens
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Engine:
@@ -82,6 +86,8 @@ class Engine:
         self._sums = (0.0, 0.0, 0.0, 0.0)  # static share, token, context, context * step number
         self._planned = False
         self._leaving: list[Job] = []
+        self._speculation = profile.speculation
+        self._luck = random.Random(0)  # which drafts are accepted
 
     @property
     def running(self) -> int:
@@ -101,7 +107,8 @@ class Engine:
     @property
     def longest(self) -> int:
         """Most tokens of a prompt and its answer together."""
-        return min(self.limits.max_model_len, self.cache.blocks * BLOCK)
+        ahead = (1 + self._ahead(1)) * BLOCK if self._speculation is not None else 0
+        return min(self.limits.max_model_len, self.cache.blocks * BLOCK - ahead)
 
     def decoding(self) -> Iterator[Job]:
         """The jobs that get a token in every step, the longest running first."""
@@ -156,11 +163,15 @@ class Engine:
     def finish(self, plan: Plan, scale: float = 1.0) -> Finished:
         """Charge a plan whose steps took ``scale`` times their energy; what ended with them."""
         count = len(plan.seconds)
+        decoding = () if self._speculation is None else tuple(self.decoding())
         self._charge(plan, scale)
         if plan.decode:
             self._grow(plan.decode, count)
         self.step += count
         self._planned = False
+        if self._speculation is not None:
+            for job in decoding:
+                self._accept(job, self._speculation)
         computed = [job for job, chunk in plan.prefill if self._computed(job, chunk)]
         for job in self._leaving:
             if job.name in self._running:
@@ -191,7 +202,7 @@ class Engine:
         if not self._running:
             self._rebase()
         admit = True
-        while self._needs[self.step % BLOCK] > self.cache.room:
+        while self._reserved() > self.cache.room:
             self._preempt()
             admit = False
         while True:
@@ -233,7 +244,38 @@ class Engine:
         return chunks
 
     def _budget(self) -> int:
-        return self.limits.max_batched_tokens - (len(self._running) - len(self._prefilling))
+        each = 1 if self._speculation is None else 1 + self._speculation.tokens
+        return self.limits.max_batched_tokens - each * (len(self._running) - len(self._prefilling))
+
+    def _reserved(self) -> int:
+        """Blocks that the decoding streams may need in the next step."""
+        return self._needs[self.step % BLOCK] + self._ahead(len(self._running) - len(self._prefilling))
+
+    def _ahead(self, streams: int) -> int:
+        """Blocks for drafted tokens, at most."""
+        return 0 if self._speculation is None else streams * -(-self._speculation.tokens // BLOCK)
+
+    def _accept(self, job: Job, how: Speculation) -> None:
+        """Tokens that a decoding job got beside the one of the step that has ended."""
+        most = min(how.tokens, job.output_tokens - self.emitted(job))
+        extra = 0
+        while extra < most and self._luck.random() < how.acceptance:
+            extra += 1
+        self.totals.drafts += 1
+        self.totals.drafted_tokens += how.tokens
+        self.totals.accepted_tokens += extra
+        self.totals.output_tokens += extra
+        job.gained = 1 + extra
+        if not extra:
+            return
+        self._settle(job)
+        job.emitted += extra
+        job.runs.extend([(self.step - 1, self.step)] * extra)
+        more = -(-(job.prompt_tokens + job.emitted - 1) // BLOCK) - job.shared - job.private
+        if more > 0:
+            self.cache.take(more)  # there is room: see _reserved
+            job.private += more
+        self._join(job)
 
     def _preempt(self) -> None:
         """The last admitted gives up its blocks and waits, first in the queue."""
@@ -256,7 +298,7 @@ class Engine:
         """Hold blocks for the first ``tokens`` tokens; False without room beside the decoding streams."""
         more = -(-tokens // BLOCK) - job.shared - job.private
         if more > 0:
-            if more + self._needs[self.step % BLOCK] > self.cache.room:
+            if more + self._reserved() > self.cache.room:
                 return False
             self.cache.take(more)
             job.private += more
@@ -270,7 +312,9 @@ class Engine:
         job.left = job.prompt_tokens + job.emitted
 
     def _steady(self, most: int) -> int:
-        """For how many steps nothing but decoding happens."""
+        """For how many steps nothing but decoding happens, of a token for each."""
+        if self._speculation is not None:
+            return 1
         count = min(most, self._ends[0][0] - self.step)
         room = self.cache.room
         per_round = sum(self._needs)
@@ -333,6 +377,7 @@ class Engine:
             more = self.cache.publish(job.chain[job.shared :])
             job.shared, job.private = job.shared + more, job.private - more
         job.emitted += 1
+        job.gained = 1
         self.totals.output_tokens += 1
         job.runs.append((self.step - 1, self.step))
         self._join(job)

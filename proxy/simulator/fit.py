@@ -41,7 +41,7 @@ def toml(profile: Profile) -> str:
     """The profile as a file's text; six digits are more than the fit knows."""
     plain = asdict(profile)
     lines = [f"{key} = {toml_value(value)}" for key, value in plain.items() if _plain(value)]
-    for table in ("joules", "seconds", "limits", "experts"):
+    for table in ("joules", "seconds", "limits", "experts", "speculation"):
         if plain[table] is not None:
             items = [(key, value) for key, value in plain[table].items() if _plain(value)]
             lines += ["", f"[{table}]", *(f"{key} = {toml_value(value)}" for key, value in items)]

@@ -25,7 +25,8 @@ class Job:
 
     ``chain``: a hash for each leading full block of the prompt that other prompts may share, each of all text
     up to the block's end. ``runs``: its tokens were made at the ends of the steps with these numbers, as
-    half-open ranges; the range it is in now ends with the engine's step number. Counts of tokens.
+    half-open ranges, several for a step that made several; the range it is in now ends with the engine's step
+    number. Counts of tokens.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Job:
     emitted: int = 0  # up to date in jobs that are not decoding: see Engine.emitted
     cached_tokens: int = 0  # of the prompt, when first scheduled
     preemptions: int = 0
+    gained: int = 1  # tokens that came with its last step
     scheduled: int | None = None  # number of the first step it was in
     runs: list[tuple[int, int]] = field(default_factory=list)
     joules: Joules = field(default_factory=Joules)

@@ -119,6 +119,9 @@ class Metrics:
             "vllm:prompt_tokens": totals.prompt_tokens,
             "vllm:prompt_tokens_cached": self.cached_tokens,
             "vllm:generation_tokens": totals.output_tokens,
+            "vllm:spec_decode_num_drafts": totals.drafts,
+            "vllm:spec_decode_num_draft_tokens": totals.drafted_tokens,
+            "vllm:spec_decode_num_accepted_tokens": totals.accepted_tokens,
         }
         for name, value in gauges.items():
             yield from (f"# TYPE {name} gauge", f"{name}{{{labels}}} {float(value)}")

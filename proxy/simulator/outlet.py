@@ -5,7 +5,9 @@ more than all the rest of it.
 """
 
 import asyncio
+from collections.abc import Sequence
 
+from proxy.simulator.job import Job
 from proxy.simulator.runner import Sink
 from proxy.simulator.shapes import Stream
 
@@ -38,10 +40,11 @@ class Outlet:
 class StreamOutlet(Outlet):
     """Writes the events of a streamed answer; what comes before ``open`` is written then."""
 
-    def __init__(self, events: Stream, count: int) -> None:
-        super().__init__(count)
+    def __init__(self, events: Stream, jobs: Sequence[Job]) -> None:
+        super().__init__(len(jobs))
         self._events = events
-        self._early: list[tuple[int, bool]] = []
+        self._jobs = jobs
+        self._early: list[tuple[int, bool, int]] = []
         self._transport: asyncio.WriteTransport | None = None
         self._chunked = True
         self._begun = False
@@ -49,23 +52,24 @@ class StreamOutlet(Outlet):
     def open(self, transport: asyncio.WriteTransport, *, chunked: bool) -> None:
         """The head of the answer is out; ``chunked``: its body is in chunks (HTTP/1.1)."""
         self._transport, self._chunked = transport, chunked
-        for index, more in self._early:
-            self._write(index, more)
+        for index, more, count in self._early:
+            self._write(index, more, count)
 
     def token(self, index: int, more: bool | None) -> None:
-        """One token of a job."""
+        """What a step made of a job: as many tokens as it says it gained."""
         if more is not None:
+            count = self._jobs[index].gained
             if self._transport is None:
-                self._early.append((index, more))
+                self._early.append((index, more, count))
             else:
-                self._write(index, more)
+                self._write(index, more, count)
         if not more:
             super().token(index, more)
 
-    def _write(self, index: int, more: bool) -> None:
+    def _write(self, index: int, more: bool, count: int) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        data = self._events.token(index, more=more)
+        data = self._events.token(index, more=more, count=count)
         if not self._begun:
             self._begun = True
             data = self._events.first() + data

@@ -45,6 +45,31 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculation:
+    """Speculative decoding: ``tokens`` are drafted for each stream in every step, and verified in it.
+
+    Each is accepted with probability ``acceptance``, up to the first that is not. ``draft``: what a pass of the
+    draft model costs, over the model's ``static``.
+    """
+
+    tokens: int
+    acceptance: float
+    draft: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or not 0 <= self.acceptance <= 1 or self.draft < 0:
+            raise ValueError(
+                f"speculation of {self.tokens} tokens, acceptance {self.acceptance:g}, draft {self.draft:g}: "
+                "at least one token, an acceptance from 0 to 1 and a draft of 0 or more are needed"
+            )
+
+    @property
+    def mean(self) -> float:
+        """Tokens a stream gets in a step, on average: 1 + a + a**2 + ... + a**k."""
+        return sum(self.acceptance**number for number in range(self.tokens + 1))
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The scheduler's limits: streams at once, tokens a step, tokens in the KV cache, in the queue."""
 
@@ -83,6 +108,7 @@ class Profile:
     cap_watts: float | None = None
     experts: Experts | None = None
     graph_streams: int | None = None
+    speculation: Speculation | None = None
     embedding_size: int | None = None
     source: str = ""
 
@@ -109,6 +135,7 @@ def adjusted(
     max_num_seqs: int | None = None,
     max_waiting: int | None = None,
     cap_watts: float | None = None,
+    speculation: Speculation | None = None,
 ) -> Profile:
     """The profile with other limits where given; raises :class:`ProfileError` for ones out of range."""
     limits = profile.limits
@@ -123,7 +150,15 @@ def adjusted(
         if cap_watts <= profile.idle_watts:
             raise ProfileError(f"cap_watts {cap_watts:g} is not above idle_watts {profile.idle_watts:g}")
         profile = replace(profile, cap_watts=cap_watts)
+    if speculation is not None:
+        profile = replace(profile, speculation=speculation)
     return replace(profile, limits=limits)
+
+
+def speculation(text: str) -> Speculation:
+    """``TOKENS,ACCEPTANCE[,DRAFT]``, as of an option; raises ``ValueError``."""
+    tokens, acceptance, *draft = text.split(",")
+    return Speculation(int(tokens), float(acceptance), *map(float, draft[:1]))
 
 
 def names() -> list[str]:

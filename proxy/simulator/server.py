@@ -138,7 +138,7 @@ def _streamed(asked: Asked, head: shapes.Head, jobs: list[Job]) -> _StreamCall:
     events = shapes.Stream(
         head, jobs, asked.reason, continuous=asked.continuous_usage, final=asked.include_usage
     )
-    return _StreamCall(asked, head, jobs, StreamOutlet(events, len(jobs)), events)
+    return _StreamCall(asked, head, jobs, StreamOutlet(events, jobs), events)
 
 
 async def _stream(request: web.Request, call: _StreamCall) -> web.StreamResponse:

@@ -108,13 +108,14 @@ class Stream:
             events.append(_event(self._head | {"choices": [choice]} | self._counts(0) | _NULLS))
         return b"".join(events)
 
-    def token(self, index: int, *, more: bool) -> bytes:
-        """One token of a choice."""
+    def token(self, index: int, *, more: bool, count: int = 1) -> bytes:
+        """One token of a choice, or several that one step made: they come in one event."""
         number = self._emitted[index]
-        self._emitted[index] = number + 1
-        if more and not self._continuous:
+        self._emitted[index] = number + count
+        if more and not self._continuous and count == 1:
             return self._ready[index][number % len(WORDS)]
-        made = self._chunk(index, WORDS[number % len(WORDS)], None if more else self._reason)
+        said = "".join(WORDS[(number + each) % len(WORDS)] for each in range(count))
+        made = self._chunk(index, said, None if more else self._reason)
         if not more and not self._final:
             made |= {"system_fingerprint": FINGERPRINT}
         return _event(made)

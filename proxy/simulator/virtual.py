@@ -30,7 +30,7 @@ import numpy as np
 
 from proxy.simulator.engine import BLOCK, Engine
 from proxy.simulator.job import Job
-from proxy.simulator.profile import Profile, ProfileError, adjusted, load, names
+from proxy.simulator.profile import Profile, ProfileError, adjusted, load, names, speculation
 from proxy.simulator.trace import Trace
 from proxy.units import US_PER_SECOND
 
@@ -270,6 +270,12 @@ def main() -> int:
     parser.add_argument("--profiles", action="store_true", help="print the names and end")
     parser.add_argument("--max-num-seqs", type=int, help="streams at once, instead of the profile's")
     parser.add_argument("--cap-watts", type=float, help="power cap of all devices together")
+    parser.add_argument(
+        "--speculate",
+        type=speculation,
+        metavar="TOKENS,ACCEPTANCE[,DRAFT]",
+        help="speculative decoding; DRAFT: what a draft pass costs, over the model's own step",
+    )
     parser.add_argument("--no-outputs", action="store_true", help="leave outputs_us out")
     given = parser.parse_args()
     if given.profiles:
@@ -278,7 +284,12 @@ def main() -> int:
     if given.profile is None:
         parser.error("the name or file of a profile is needed")
     try:
-        profile = adjusted(load(given.profile), max_num_seqs=given.max_num_seqs, cap_watts=given.cap_watts)
+        profile = adjusted(
+            load(given.profile),
+            max_num_seqs=given.max_num_seqs,
+            cap_watts=given.cap_watts,
+            speculation=given.speculate,
+        )
         virtual = VirtualEngine(profile)
     except ProfileError as error:
         sys.stderr.write(f"simulator: {error}\n")

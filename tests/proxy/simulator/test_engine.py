@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from proxy.simulator.engine import BLOCK, Engine, Finished
 from proxy.simulator.job import Job
-from proxy.simulator.profile import DEFAULT, Experts, Limits, Profile, load
+from proxy.simulator.profile import DEFAULT, Experts, Limits, Profile, Speculation, load
 
 LIMITS = Limits(max_num_seqs=4, max_batched_tokens=64, kv_tokens=1008, max_waiting=8)
 DENSE = replace(load(DEFAULT), limits=LIMITS, cap_watts=None)
+DRAFTED = replace(DENSE, speculation=Speculation(3, 0.7))
 MIXTURE = replace(DENSE, experts=Experts(128, 8), joules=replace(DENSE.joules, experts=2.0))
 
 
@@ -138,12 +139,48 @@ def test_prompts_that_fill_the_cache_together_come_to_an_end() -> None:
     assert all(job.done for job in jobs)
 
 
+def test_drafted_tokens_come_several_a_step_as_often_as_they_are_accepted() -> None:
+    how = Speculation(3, 0.7)
+    assert how.mean == pytest.approx(1 + 0.7 + 0.49 + 0.343)
+    engine = Engine(replace(DENSE, speculation=how))
+    job = Job("a", 10, 4000)
+    engine.limits = replace(LIMITS, kv_tokens=5000)
+    engine.cache.blocks = 400
+    engine.submit(job)
+    gained = []
+    while (step := engine.plan()) is not None:
+        engine.take(step, 1.0)
+        gained.append(job.gained)
+    assert sum(gained) == job.emitted == 4000
+    assert set(gained) == {1, 2, 3, 4}
+    assert 4000 / engine.step == pytest.approx(how.mean, rel=0.05)
+    totals = engine.totals
+    assert totals.accepted_tokens == 4000 - engine.step
+    assert (totals.drafts, totals.drafted_tokens) == (engine.step - 1, 3 * (engine.step - 1))
+
+
+def test_a_fully_accepted_draft_takes_fewer_and_dearer_steps() -> None:
+    spent = {}
+    for how in (None, Speculation(3, 1.0, draft=0.1)):
+        engine = Engine(replace(DENSE, speculation=how))
+        job = Job("a", 10, 81)
+        engine.submit(job)
+        drain(engine)
+        spent[how] = (engine.step, job.joules.static, job.joules.decode)
+    (steps, static, decode), (fewer, cheaper, dearer) = spent.values()
+    assert (steps, fewer) == (81, 21)  # the first token comes with the prompt, then four a step
+    assert cheaper == pytest.approx(static * 1.3 * 21 / 81)
+    each = DENSE.joules
+    assert dearer == pytest.approx(20 * (each.decode + 3 * each.prefill))
+    assert decode == pytest.approx(80 * each.decode)
+
+
 JOBS = st.lists(
     st.tuples(st.integers(1, 300), st.integers(1, 200), st.integers(0, 12)), min_size=1, max_size=12
 )
 
 
-@given(jobs=JOBS, scale=st.floats(0.5, 2.0), profile=st.sampled_from([DENSE, MIXTURE]))
+@given(jobs=JOBS, scale=st.floats(0.5, 2.0), profile=st.sampled_from([DENSE, MIXTURE, DRAFTED]))
 def test_the_truth_of_all_requests_is_the_energy_of_all_steps(
     jobs: list[tuple[int, int, int]], scale: float, profile: Profile
 ) -> None:
@@ -156,6 +193,7 @@ def test_the_truth_of_all_requests_is_the_energy_of_all_steps(
         engine.submit(job)
     drawn = drain(engine, scale=scale)
     assert all(job.done for job in submitted)
+    assert all(sum(end - start for start, end in job.runs) == job.output_tokens for job in submitted)
     assert sum(job.joules.total for job in submitted) == pytest.approx(drawn, rel=1e-9)
     totals = engine.totals
     parts = totals.static + totals.prefill + totals.decode + totals.context
@@ -181,11 +219,16 @@ def test_many_steps_at_once_are_the_same_as_one_by_one(
         assert joules == pytest.approx(seen[0][2], rel=1e-9)
 
 
-@given(jobs=JOBS, cancelled=st.lists(st.integers(0, 11), max_size=6), after=st.integers(0, 80))
+@given(
+    jobs=JOBS,
+    cancelled=st.lists(st.integers(0, 11), max_size=6),
+    after=st.integers(0, 80),
+    profile=st.sampled_from([DENSE, DRAFTED]),
+)
 def test_cancelled_requests_keep_what_they_spent_and_free_their_cache(
-    jobs: list[tuple[int, int, int]], cancelled: list[int], after: int
+    jobs: list[tuple[int, int, int]], cancelled: list[int], after: int, profile: Profile
 ) -> None:
-    engine = Engine(DENSE)
+    engine = Engine(profile)
     submitted = [Job(str(i), prompt, output) for i, (prompt, output, _) in enumerate(jobs)]
     for job in submitted:
         engine.submit(job)

@@ -23,7 +23,7 @@ class Written(asyncio.WriteTransport):
 def streamed(count: int = 1) -> StreamOutlet:
     jobs = [Job(str(number), 1, 3) for number in range(count)]
     head = Head("x", 1, "m", chat=True, choices=count)
-    return StreamOutlet(Stream(head, jobs, "length", continuous=False, final=False), count)
+    return StreamOutlet(Stream(head, jobs, "length", continuous=False, final=False), jobs)
 
 
 async def test_it_ends_with_the_last_token_of_the_last_job() -> None:

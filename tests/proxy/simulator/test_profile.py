@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from proxy.simulator.profile import DEFAULT, Experts, ProfileError, adjusted, load, names
+from proxy.simulator.profile import (
+    DEFAULT,
+    Experts,
+    ProfileError,
+    Speculation,
+    adjusted,
+    load,
+    names,
+    speculation,
+)
 
 
 def test_every_profile_of_the_package_loads_and_names_its_source() -> None:
@@ -49,3 +58,12 @@ def test_experts_are_touched_as_tokens_come() -> None:
     assert experts.touched(0) == 0.0
     assert experts.touched(1) == 0.25
     assert experts.touched(500) == pytest.approx(1.0)
+
+
+def test_speculation_is_read_and_bounded() -> None:
+    assert speculation("4,0.7") == Speculation(4, 0.7)
+    assert speculation("2,0.5,0.1") == Speculation(2, 0.5, 0.1)
+    assert adjusted(load(DEFAULT), speculation=Speculation(1, 0.5)).speculation == Speculation(1, 0.5)
+    for wrong in ("0,0.5", "4,1.5", "4,0.5,-1", "4"):
+        with pytest.raises(ValueError, match=r"at least one|not enough"):
+            speculation(wrong)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.clock import now_ns
-from proxy.simulator.profile import DEFAULT, Costs, load
+from proxy.simulator.profile import DEFAULT, Costs, Speculation, load
 from proxy.simulator.server import Server
 from proxy.units import NS_PER_MS, seconds_from_ns
 
@@ -80,6 +80,20 @@ async def test_openai_python_streams(client: openai.AsyncOpenAI) -> None:
     assert chunks[-1].usage.completion_tokens == 4
     assert chunks[-2].choices[0].finish_reason == "length"
     assert len(chunks) == 6
+
+
+async def test_tokens_of_one_step_come_in_one_chunk(drawn: Drawn) -> None:
+    server = Server(replace(FAST, speculation=Speculation(3, 1.0)), drawn)
+    await server.start()
+    async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none") as client:
+        stream = await client.completions.create(
+            model=MODEL, prompt="x", max_tokens=10, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    assert [len(chunk.choices[0].text.split()) for chunk in chunks[:-1]] == [1, 4, 4, 1]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 10
+    await server.close()
 
 
 async def test_completions_take_token_ids(client: openai.AsyncOpenAI) -> None:

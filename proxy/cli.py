@@ -34,6 +34,7 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --record FILE  --ledger FILE  keep the timeline, the records
   --otlp URL                    where spans go
   --workers N                   relay processes, default 1
+  --sticky off|session|prefix   several backends: what stays with one
   --log-level debug|info|warning|error
   --config FILE   --no-check-upstream   --help-all lists the limits and waits
 """

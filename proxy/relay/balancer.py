@@ -116,9 +116,13 @@ class Balancer:
     def _fewest(self, model: str | None, now_ns: int, tried: Collection[Slot]) -> Slot | None:
         best, least = None, 0.0
         listed = model in self._listed
-        for slot in self.slots:
+        for slot in self.slots:  # of every request: no calls for one that is up and has the model
             health = slot.health
-            if not health.takes(now_ns) or not _serves(slot, model, listed=listed) or slot in tried:
+            if health.state != "up" and not health.takes(now_ns):
+                continue
+            if slot.models and model not in slot.models and not _serves(slot, model, listed=listed):
+                continue
+            if tried and slot in tried:
                 continue
             load = slot.outstanding + 1.0
             if health.warm_ns:

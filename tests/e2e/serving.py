@@ -50,9 +50,9 @@ def serving(
 
 
 @asynccontextmanager
-async def serving_beside(*words: str) -> AsyncIterator[Serving]:
+async def serving_beside(*words: str, variables: Mapping[str, str] | None = None) -> AsyncIterator[Serving]:
     """The same, while the event loop goes on (backends that are checked live in it)."""
-    running = serving(None, *words)
+    running = serving(None, *words, variables=variables)
     proxy = await asyncio.to_thread(running.__enter__)
     try:
         yield proxy

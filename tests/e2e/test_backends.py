@@ -60,7 +60,7 @@ async def test_each_backend_is_charged_with_its_own_device(tmp_path: Path) -> No
                 "--ledger",
                 str(ledger),
             )
-            with serving(None, *words, variables=environment(library, state)) as proxy:
+            async with serving_beside(*words, variables=environment(library, state)) as proxy:
                 await asyncio.sleep(0.5)
                 assert await asyncio.gather(*(stream(proxy, f"r{n}") for n in range(2))) == [51, 51]
     found = records(ledger)

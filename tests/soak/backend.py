@@ -47,12 +47,18 @@ class SoakBackend:
         """Take no new connections."""
         if self._server is not None:
             self._server.close()
+            self._server = None
         await asyncio.sleep(0)
 
     def reset(self) -> None:
         """Reset every connection."""
         for writer in self._writers:
             writer.transport.abort()
+
+    @property
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        return self._server is not None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -112,7 +118,7 @@ class SoakBackend:
 
     async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A tunnel: what comes goes back."""
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         while data := await reader.read(65_536):
             await self.go.wait()
             writer.write(data)

@@ -89,6 +89,8 @@ class Faults:
         task.add_done_callback(self._later.discard)
 
     async def _refused(self, backend: SoakBackend) -> None:
+        if not backend.listens:
+            return  # it is away as it is
         await backend.refuse()
         backend.reset()
         await asyncio.sleep(_AWAY_SECONDS)

@@ -124,7 +124,9 @@ class Load:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             async with asyncio.timeout(20):
-                writer.write(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+                writer.write(
+                    b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                )
                 head = await reader.readuntil(b"\r\n\r\n")
                 if b" 101 " not in head:
                     return f"error {head.split()[1].decode()}"

@@ -7,6 +7,7 @@ within ``health_timeout_seconds`` or no connection is a failure.
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -76,14 +77,14 @@ class Checks:
         self._tasks.clear()
 
     async def _watch(self, slot: Slot, *, at_once: bool) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
+        loop, every = asyncio.get_running_loop(), self._config.health_interval_seconds
         if at_once:
             await self._look(slot)
+        due = loop.time() + random.random() * every  # workers and backends not all at the same time
         while True:
-            due = max(due + self._config.health_interval_seconds, loop.time())
             await asyncio.sleep(due - loop.time())
             await self._look(slot)
+            due = max(due + every, loop.time())
 
     async def _look(self, slot: Slot) -> None:
         """One check; where the backend passes and its models are not known lately, read them."""

@@ -63,8 +63,9 @@ async def admin(proxy: Serving, path: str) -> Any:
         return (await client.get(proxy.admin + path)).json()
 
 
-async def until_whole(proxy: Serving) -> list[dict[str, int]]:
-    """What both workers hold, once both are there."""
+async def until_whole(proxy: Serving, wait_seconds: float = 0.0) -> list[dict[str, int]]:
+    """What both workers hold, once both are there, after a while."""
+    await asyncio.sleep(wait_seconds)
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -111,7 +112,8 @@ async def soak(
     watching.cancel()
     reload_to(BACKENDS)
     await asyncio.sleep(QUIET_SECONDS)
-    relays = await until_whole(proxy)
+    looks = [await until_whole(proxy, 1.0 + look / 7) for look in range(5)]  # a health check may be under way
+    relays = min(looks, key=lambda found: sum(relay["connections"] for relay in found))
     report(load, faults, memory, relays, before, seconds)
     judge(load, memory, relays, before)
     async with httpx.AsyncClient() as client:
@@ -128,7 +130,7 @@ def judge(load: Load, memory: Memory, relays: list[dict[str, int]], before: dict
     for relay in relays:
         assert relay["clients"] == 0, relay
         assert relay["requests"] == 0, relay
-        assert relay["connections"] <= 1, f"but for a health check none is there: {relay}"
+        assert relay["connections"] == 0, relay
         assert relay["tasks"] <= before["tasks"] + 1, (relay, before)
         assert descriptors(relay["pid"]) <= before["descriptors"] + 2, (descriptors(relay["pid"]), before)
     sizes = [size for _, size in memory.settled]

@@ -1,11 +1,10 @@
-"""An HTTP/1.1 client for measuring: asyncio protocols and llhttp, stamps at the socket.
+"""An HTTP/1.1 client for measuring: llhttp over wires that stamp what they read.
 
-A connection carries one request at a time. The stamp of a read is taken before anything is parsed, and
-all that one read carried shares it. Nothing here retries: a failure is a result.
+A connection carries one request at a time, and all that one read carried shares its stamp. Nothing here
+retries: a failure is a result.
 """
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
+
+from loadgen.wire import Wire, dial
 
 
 class Exchange(Protocol):
@@ -66,15 +67,13 @@ def split_url(url: str, option: str = "--url") -> SplitResult:
     return parts
 
 
-class Connection(asyncio.Protocol):
-    """One keep-alive connection."""
+class Connection:
+    """One keep-alive connection: the owner of its wire."""
 
-    __slots__ = (
-        "_answering", "_done", "_exchange", "_fd", "_framed", "_now", "_parser", "_released", "transport",
-    )  # fmt: skip
+    __slots__ = ("_answering", "_done", "_exchange", "_framed", "_now", "_parser", "_released", "_wire")
 
     def __init__(self, released: Callable[["Connection"], None]) -> None:
-        """``released(self)`` is called when the connection may carry the next request."""
+        """``released(self)`` is called when the connection may carry the next request, or none any more."""
         self._released = released
         self._exchange: Exchange | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -82,72 +81,53 @@ class Connection(asyncio.Protocol):
         self._answering = False
         self._done = False
         self._now = 0
-        self._fd = -1
-        self.transport: asyncio.Transport | None = None
+        self._wire: Wire | None = None
+
+    async def open(self, target: Target) -> None:
+        """Connect; raises ``OSError``."""
+        self._wire = await dial(target.host, target.port, target.tls, self)
 
     def send(self, exchange: Exchange, request: bytes) -> None:
         """Write a whole request, and report its answer to ``exchange``."""
         self._exchange = exchange
         self._framed = self._answering = self._done = False
-        if self.transport is None or self.transport.is_closing():
+        if self._wire is None or not self._wire.open:
             self._fail("the connection is closed")
             return
         exchange.started(time.monotonic_ns())
-        self._write(self.transport, request)
-
-    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
-        """To the socket now: uvloop would keep it until this turn of the loop ends, behind the stamp."""
-        sent = 0
-        if self._fd >= 0 and not transport.get_write_buffer_size():
-            try:
-                sent = os.write(self._fd, data)
-            except OSError:  # full, or broken: the transport waits, or tells how it ended
-                sent = 0
-        if sent < len(data):
-            transport.write(data[sent:])
+        self._wire.write(request)
 
     @property
     def usable(self) -> bool:
         """Open, and not about to close."""
-        return self.transport is not None and not self.transport.is_closing()
+        return self._wire is not None and self._wire.open
 
     def close(self) -> None:
-        """Drop the connection, whatever it carries."""
-        if self.transport is not None:
-            self.transport.abort()
+        """Drop the connection; what it carries is told of its failure."""
+        if self._wire is not None:
+            self._wire.close()
+        self._fail("the connection is closed")
 
-    # asyncio.Protocol
+    # wire.Owner
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self.transport = transport  # type: ignore[assignment]  # asyncio types it by its base
-        sock = transport.get_extra_info("socket")
-        if sock is not None and transport.get_extra_info("ssl_object") is None:
-            self._fd = sock.fileno()
-
-    def data_received(self, data: bytes) -> None:
-        """Stamp, then parse."""
-        self._now = time.monotonic_ns()
+    def received(self, data: bytes, t_ns: int) -> None:
+        """Parse."""
+        self._now = t_ns
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self.close()
-            self._fail(f"the answer is not HTTP: {type(error).__name__}")
+            self._drop(f"the answer is not HTTP: {type(error).__name__}")
             return
         if self._done:
             self._complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lost(self, error: OSError | None) -> None:
         """An answer without length ends so; any other one is broken."""
-        self.transport = None
-        self._fd = -1
         self._now = time.monotonic_ns()
-        if self._exchange is None:
-            return
-        if exc is None and self._answering and not self._framed:
+        if self._exchange is not None and error is None and self._answering and not self._framed:
             self._complete()
             return
-        self._fail("the connection broke" if exc else "the server closed before the answer's end")
+        self._drop("the connection broke" if error else "the server closed before the answer's end")
 
     # httptools
 
@@ -175,14 +155,18 @@ class Connection(asyncio.Protocol):
     def _complete(self) -> None:
         exchange, self._exchange = self._exchange, None
         self._done = False
-        if self.transport is not None and not self._parser.should_keep_alive():
-            self.transport.close()
-            self.transport = None
-            self._fd = -1
+        if self._wire is not None and not self._parser.should_keep_alive():
+            self._wire.close()
         # Release first: what ends here may send the next request on this very connection.
         self._released(self)
         if exchange is not None:
             exchange.ended(self._now)
+
+    def _drop(self, reason: str) -> None:
+        if self._wire is not None:
+            self._wire.close()
+        self._released(self)
+        self._fail(reason)
 
     def _fail(self, reason: str) -> None:
         exchange, self._exchange = self._exchange, None
@@ -238,7 +222,7 @@ class Client:
         """Drop all connections."""
         for task in self._opening:
             task.cancel()
-        for connection in self._all:
+        for connection in list(self._all):
             connection.close()
         self._all.clear()
         self._idle.clear()
@@ -252,7 +236,7 @@ class Client:
         connection = Connection(self._released)
         self._all.add(connection)
         try:
-            await self._loop.create_connection(lambda: connection, target.host, target.port, ssl=target.tls)
+            await connection.open(target)
         except OSError:
             self._all.discard(connection)
             raise

@@ -112,7 +112,7 @@ async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, Told]:
 def _row(rate: int, outcome: Outcome, told: Told) -> ErrorRow:
     good = [r for r in outcome.records if r.ok and r.first_ns and r.sent_ns]
     chunks = sum(sum(r.counts) for r in good)
-    own = [outcome.start_ns + (r.first_ns or 0) - told.first_ns[r.id] for r in good]
+    own = [outcome.start_ns + (r.first_ns or 0) - told.served[r.id].written_ns[0] for r in good]
     seen = [(r.first_ns or 0) - (r.sent_ns or 0) - _STREAM.ttft_s * NS_PER_SECOND for r in good]
     between = [(gap - _STREAM.itl_s) * NS_PER_SECOND for r in good for gap in gaps(r)]
     whole = Window(0, outcome.sending_end_ns)

@@ -1,18 +1,21 @@
 """A server of known latency: what a client measures beyond it is the client's own error.
 
-Tokens leave at absolute times (accepted + TTFT + k * ITL), written to the socket when due, past the
-loop's buffers. ``GET /truth`` says when each first token truly left and how late the server itself was,
-so that the two sides can be told apart. ``slots`` bounds the requests in service, the rest queue (first
-come, first served); a device of known power stands behind ``/energy``, on this host's clock.
+Tokens leave at absolute times (arrival + TTFT + k * ITL), written to the socket when due, past the
+loop's buffers. ``GET /truth`` says when each request came and each token truly left, and how late the
+server itself was, so that the two sides can be told apart. ``slots`` bounds the requests in service, the
+rest queue (first come, first served); a device of known power stands behind ``/energy``, on this
+host's clock.
 """
 
 import argparse
 import asyncio
+import contextlib
 import heapq
-import os
+import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
@@ -22,12 +25,14 @@ import msgspec
 
 from loadgen.alarm import Alarm
 from loadgen.truthpower import KnownDevice
+from loadgen.wire import PlainWire, Wire
 from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import ns_from_seconds
 
 _ID = REQUEST_ID_HEADER.lower().encode()
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 MODEL = "truth"
+_BACKLOG = 4096
 _NO_MODEL = b'{"error":{"message":"The model does not exist.","type":"NotFoundError","code":404}}'
 _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
@@ -42,10 +47,17 @@ class Truth:
     slots: int | None = None
 
 
-class Told(msgspec.Struct, frozen=True):
-    """``GET /truth``: monotonic stamp of each first token's write by request id, tokens' lateness, CPU."""
+class Served(msgspec.Struct, array_like=True):
+    """When a request came to the server's socket and when its tokens were written; monotonic."""
 
-    first_ns: dict[str, int]
+    arrived_ns: int
+    written_ns: list[int] = []
+
+
+class Told(msgspec.Struct, frozen=True):
+    """``GET /truth``: what was served by request id, tokens' lateness, CPU."""
+
+    served: dict[str, Served]
     late_ns: list[int]
     cpu_seconds: float
 
@@ -70,7 +82,7 @@ class Engine:
 
     truth: Truth
     device: KnownDevice = field(default_factory=KnownDevice)
-    first_ns: dict[str, int] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
     late_ns: list[int] = field(default_factory=list)
     _due: list[tuple[int, int, "_Answer"]] = field(default_factory=list)
     _queue: deque["_Answer"] = field(default_factory=deque)
@@ -88,16 +100,17 @@ class Engine:
         """Stop ringing."""
         self._alarm.close()
 
-    def accept(self, answer: "_Answer") -> None:
-        """Serve now, or queue for a slot."""
+    def accept(self, answer: "_Answer", name: str) -> None:
+        """Serve now, or queue for a slot; ``name`` is the request's id."""
+        self.served[name] = answer.served
         if self.truth.slots is not None and self._busy >= self.truth.slots:
             self._queue.append(answer)
             return
-        self._begin(answer, time.monotonic_ns())
+        self._begin(answer, answer.served.arrived_ns)
 
     def told(self) -> Told:
         """What happened so far."""
-        return Told(self.first_ns, self.late_ns, time.process_time())
+        return Told(self.served, self.late_ns, time.process_time())
 
     def _begin(self, answer: "_Answer", now: int) -> None:
         self._busy += 1
@@ -115,9 +128,7 @@ class Engine:
         while due and due[0][0] <= (now := time.monotonic_ns()):
             at, _, answer = due[0]
             late.append(now - at)
-            if answer.fresh:
-                answer.fresh = False
-                self.first_ns[answer.id] = now
+            answer.served.written_ns.append(now)
             if answer.step():
                 self._serial += 1
                 heapq.heapreplace(due, (at + self._itl_ns, self._serial, answer))
@@ -130,48 +141,36 @@ class Engine:
     def _ended(self, at: int, now: int) -> None:
         self._busy -= 1
         if self._queue:
-            self._begin(self._queue.popleft(), at)
+            answer = self._queue.popleft()
+            self._begin(answer, max(at, answer.served.arrived_ns))
         self.device.changed(now, busy=self._busy > 0)
 
 
 class _Answer:
     """One answer on its way."""
 
-    __slots__ = ("_fd", "_left", "_tokens", "_transport", "fresh", "id", "usage")
+    __slots__ = ("_left", "_tokens", "_wire", "served", "usage")
 
-    def __init__(self, transport: asyncio.Transport, tokens: int, name: str, *, usage: bool) -> None:
-        self._transport = transport
-        self._fd = transport.get_extra_info("socket").fileno()
+    def __init__(self, wire: Wire, tokens: int, arrived_ns: int, *, usage: bool) -> None:
+        self._wire = wire
         self._tokens = self._left = tokens
-        self.id = name
+        self.served = Served(arrived_ns)
         self.usage = usage
-        self.fresh = True
-        transport.write(_HEAD + _ROLE)
+        wire.write(_HEAD + _ROLE)
 
     def step(self) -> bool:
         """Write the token that is due; False after the last one, or when the client has gone."""
-        if self._transport.is_closing():
+        if not self._wire.open:
             return False
         self._left -= 1
         if self._left:
-            self._write(_TOKEN)
+            self._wire.write(_TOKEN)
             return True
         count = f'{{"prompt_tokens":8,"completion_tokens":{self._tokens}}}'
         usage = _chunk(f'data: {{"choices":[],"usage":{count}}}\n\n'.encode())
         end = (usage if self.usage else b"") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-        self._write(_TOKEN + _LAST + end)
+        self._wire.write(_TOKEN + _LAST + end)
         return False
-
-    def _write(self, data: bytes) -> None:
-        """To the socket at once: the loop would keep it until all that is due has been written."""
-        sent = 0
-        if not self._transport.get_write_buffer_size():
-            try:
-                sent = os.write(self._fd, data)
-            except OSError:  # full, or the client has gone: the transport knows what to do
-                sent = 0
-        if sent < len(data):
-            self._transport.write(data[sent:])
 
 
 class _Asked(msgspec.Struct):
@@ -180,26 +179,33 @@ class _Asked(msgspec.Struct):
     stream_options: dict[str, bool] | None = None
 
 
-class _Connection(asyncio.Protocol):
-    """The server's side of one connection."""
+class _Connection:
+    """The server's side of one connection: the owner of its wire."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, sock: socket.socket, ended: Callable[["_Connection"], None]) -> None:
         self._engine = engine
+        self._ended = ended
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
+        self._now = 0
         self._url = b""
         self._name = ""
         self._body = bytearray()
+        self._wire = PlainWire(asyncio.get_running_loop(), sock, self)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # asyncio types it by its base
-
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes, t_ns: int) -> None:
+        self._now = t_ns
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            if self._transport is not None:
-                self._transport.close()
+            self.close()
+            self._ended(self)
+
+    def lost(self, error: OSError | None) -> None:
+        del error  # what is due for it finds the wire closed
+        self._ended(self)
+
+    def close(self) -> None:
+        self._wire.close()
 
     def on_url(self, url: bytes) -> None:
         self._url = url
@@ -214,8 +220,6 @@ class _Connection(asyncio.Protocol):
         self._body += data
 
     def on_message_complete(self) -> None:
-        if self._transport is None:
-            return
         if self._url.endswith(b"/chat/completions"):
             asked = msgspec.json.decode(bytes(self._body), type=_Asked)
             if asked.model not in {None, MODEL}:
@@ -224,15 +228,14 @@ class _Connection(asyncio.Protocol):
             # The truth's own count rules, so that every request of a case is alike.
             usage = bool((asked.stream_options or {}).get("include_usage"))
             tokens = self._engine.truth.tokens
-            self._engine.accept(_Answer(self._transport, tokens, self._name, usage=usage))
+            self._engine.accept(_Answer(self._wire, tokens, self._now, usage=usage), self._name)
             return
         found = self._control()
         self._say(*((b"404 Not Found", b"{}") if found is None else (b"200 OK", found)))
 
     def _say(self, status: bytes, body: bytes) -> None:
-        assert self._transport is not None
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        self._transport.write(head % (status, len(body)) + body)
+        self._wire.write(head % (status, len(body)) + body)
 
     def _control(self) -> bytes | None:
         """The answer of every path but the one that serves; None where there is none."""
@@ -260,24 +263,32 @@ class TruthServer:
     port: int = 0
     url: str = ""
     _engine: Engine = field(init=False)
-    _server: asyncio.Server = field(init=False)
+    _socket: socket.socket = field(init=False)
+    _all: set[_Connection] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
         """Listen."""
         self._engine = Engine(self.truth)
         self._engine.start()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self._engine), "127.0.0.1", self.port, backlog=4096
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._socket = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
+        self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stop listening."""
-        self._server.close()
+        """Stop listening, and hang up."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        for connection in self._all:
+            connection.close()
         self._engine.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._all.add(_Connection(self._engine, self._socket.accept()[0], self._all.discard))
 
 
 def main(argv: list[str] | None = None) -> int:

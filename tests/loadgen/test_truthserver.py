@@ -25,11 +25,14 @@ async def test_tokens_never_leave_early_and_it_tells_when_they_left() -> None:
     assert len(told.late_ns) == 5 * 6
     assert min(told.late_ns) >= 0
     for record in outcome.records:
-        left = told.first_ns[record.id]
+        served = told.served[record.id]
         assert record.sent_ns is not None
         assert record.first_ns is not None
-        assert left - outcome.start_ns - record.sent_ns >= 20_000_000
-        assert outcome.start_ns + record.first_ns >= left
+        # On one machine's clock: sent, arrived, written, read.
+        assert outcome.start_ns + record.sent_ns <= served.arrived_ns
+        assert served.written_ns[0] - served.arrived_ns >= 20_000_000
+        assert outcome.start_ns + record.first_ns >= served.written_ns[0]
+        assert len(served.written_ns) == 6
         assert sum(record.counts) == record.output_tokens == 6
 
 
@@ -41,7 +44,8 @@ async def test_slots_queue_first_come_first_served() -> None:
         await client.close()
     first = [record.first_ns or 0 for record in outcome.records]
     assert first == sorted(first)
-    assert first[3] - first[0] >= 3 * 0.03e9 * 0.9
+    # Each begins when the one before was due to end, so that a busy machine shifts none of them.
+    assert first[3] - (outcome.records[0].sent_ns or 0) >= 4 * 30_000_000
 
 
 async def test_known_power_models_and_unknown_paths() -> None:
@@ -64,4 +68,4 @@ async def test_each_request_of_a_burst_has_its_own_id() -> None:
         outcome = await Attack(client, work, OpenLoop(Constant(1e6), None, 20), 0, "t").run()
         told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=Told)
         await client.close()
-    assert set(told.first_ns) == {record.id for record in outcome.records}
+    assert set(told.served) == {record.id for record in outcome.records}

@@ -1,0 +1,129 @@
+"""Stamps that do not depend on when the reader comes to read, over real sockets."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from loadgen import wire
+from loadgen.wire import PlainWire, StampClock, Wire, dial
+
+MS = 1_000_000
+
+
+@dataclass
+class Heard:
+    """An owner that notes what it is told."""
+
+    reads: list[tuple[bytes, int]] = field(default_factory=list)
+    ends: list[OSError | None] = field(default_factory=list)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def received(self, data: bytes, t_ns: int) -> None:
+        self.reads.append((data, t_ns))
+        self.told.set()
+
+    def lost(self, error: OSError | None) -> None:
+        self.ends.append(error)
+        self.told.set()
+
+
+@dataclass
+class Pair:
+    """A wire and the plain socket at its other end."""
+
+    wire: Wire
+    heard: Heard
+    peer: socket.socket
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    heard = Heard()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made = await dial("127.0.0.1", server.getsockname()[1], None, heard)
+        peer, _ = server.accept()
+    with peer:
+        yield Pair(made, heard, peer)
+        made.close()
+
+
+@pytest.mark.skipif(not wire._STAMPED, reason="the kernel stamps reads on Linux only")
+async def test_a_late_reader_still_knows_when_the_bytes_came(pair: Pair) -> None:
+    pair.peer.send(b"first")
+    sent = time.monotonic_ns()
+    while time.monotonic_ns() < sent + 30 * MS:
+        pass  # the loop is held up, as by the work of other streams
+    await pair.heard.told.wait()
+    ((data, stamp),) = pair.heard.reads
+    assert data == b"first"
+    assert sent - 20 * MS < stamp < sent + 15 * MS
+
+
+async def test_without_the_kernels_stamps_the_read_itself_is_stamped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "_STAMPED", False)
+    heard = Heard()
+    ours, peer = _connected()
+    made = PlainWire(asyncio.get_running_loop(), ours, heard)
+    before = time.monotonic_ns()
+    peer.send(b"x")
+    await heard.told.wait()
+    made.close()
+    peer.close()
+    assert before <= heard.reads[0][1] <= time.monotonic_ns()
+
+
+def _connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        return ours, server.accept()[0]
+
+
+async def test_more_than_a_socket_holds_arrives_whole_and_in_order(pair: Pair) -> None:
+    loop = asyncio.get_running_loop()
+    pair.peer.setblocking(False)
+    first, second = b"a" * 20_000_000, b"b" * 1000
+    pair.wire.write(first)
+    pair.wire.write(second)
+    got = bytearray()
+    while len(got) < len(first) + len(second):
+        got += await asyncio.wait_for(loop.sock_recv(pair.peer, 1 << 20), 10)
+    assert got == first + second
+
+
+async def test_the_peers_end_is_told_once_and_ones_own_is_not(pair: Pair) -> None:
+    pair.peer.close()
+    await pair.heard.told.wait()
+    pair.wire.close()
+    assert pair.heard.ends == [None]
+    assert not pair.wire.open
+    pair.wire.write(b"to nobody")
+
+
+async def test_a_reset_is_told_as_an_error(pair: Pair) -> None:
+    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    pair.peer.close()
+    await pair.heard.told.wait()
+    assert isinstance(pair.heard.ends[0], ConnectionResetError)
+
+
+async def test_names_are_resolved_and_a_refusal_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (await dial("localhost", port, None, Heard())).close()
+    with pytest.raises(ConnectionRefusedError):
+        await dial("127.0.0.1", port, None, Heard())
+
+
+def test_a_wall_clock_set_back_or_forth_does_not_move_a_stamp() -> None:
+    clock = StampClock()
+    now = time.monotonic_ns()
+    wall = time.time_ns()
+    assert clock.monotonic(wall - 3 * MS, now) == pytest.approx(now - 3 * MS, abs=MS)
+    assert clock.monotonic(wall + 10**13, now) == now
+    assert clock.monotonic(wall - 10**13, now) == now

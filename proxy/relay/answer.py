@@ -5,8 +5,9 @@ something is added to them or taken out.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxy.core.sse import EventSplitter, data_of
 from proxy.relay.answers import DONE, with_energy, with_usage_energy
@@ -21,8 +22,7 @@ _JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage
 _LAST: Final = b"0\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What is to be done with an answer, and who gets it."""
 
     request_id: str
@@ -36,6 +36,11 @@ class Plan:
 
 class Answer:
     """Takes an answer's parts; ``take`` gives what is to be written now."""
+
+    __slots__ = (
+        "_changing", "_ended", "_events", "_hold", "_json", "_out", "_raw", "_rechunk", "_said", "_shape",
+        "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
+    )  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

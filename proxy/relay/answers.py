@@ -114,14 +114,17 @@ class Reading:
         self.response_id = self.response_id or body.id
         self.model = self.model or body.model
         self.items = len(body.data) if body.data is not None else self.items
-        choices = body.choices or []
-        self.finish_reasons += [c.finish_reason for c in choices if c.finish_reason]
-        tokens = sum(choice.has_token for choice in choices)
-        if not choices and body.type in _OUTPUT_TYPES:
-            tokens = 1
-        for inner in (body.message, body.response):
-            if isinstance(inner, _Inner):
-                self._read_inner(inner, started=body.type == "message_start")
+        tokens = 0
+        for choice in body.choices or ():
+            tokens += choice.has_token
+            if choice.finish_reason:
+                self.finish_reasons.append(choice.finish_reason)
+        if body.type is not None:  # messages, responses
+            if not body.choices and body.type in _OUTPUT_TYPES:
+                tokens = 1
+            for inner in (body.message, body.response):
+                if isinstance(inner, _Inner):
+                    self._read_inner(inner, started=body.type == "message_start")
         usage = body.usage
         if usage is not None:
             tokens = self._read_usage(usage, tokens)

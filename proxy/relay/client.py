@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from proxy.clock import now_ns
+from proxy.relay.again import Requests
 from proxy.relay.answers import error_body
 from proxy.relay.exchange import Exchange
 from proxy.relay.framing import Body, Chunked, FramingError
-from proxy.relay.head import HeadError, RequestHead, parse_request
+from proxy.relay.head import HeadError, RequestHead
 from proxy.relay.shared import Shared
 from proxy.units import ns_from_seconds
 
@@ -33,6 +34,7 @@ class Client(asyncio.Protocol):
         self._shared = shared
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
+        self._requests = Requests()
         self._body: Body | None = None
         self._body_bytes = 0
         self._exchange: Exchange | None = None
@@ -107,7 +109,7 @@ class Client(asyncio.Protocol):
                 self.refuse(400, "lines end with CRLF", "bad_request")
             return
         try:
-            head = parse_request(buffer[: end + 4], self._shared.config.max_body_bytes)
+            head = self._requests.parse(buffer[: end + 4], self._shared.config.max_body_bytes)
         except HeadError as error:
             code = "body_too_large" if error.status == 413 else "bad_request"
             self.refuse(error.status, str(error), code)

@@ -7,8 +7,8 @@ client as a broken stream, never as a clean end.
 
 import asyncio
 import logging
+import os
 import ssl
-import uuid
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -82,7 +82,7 @@ class Exchange:
         self._head = head
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
-        self.request_id = head.text(_ID) or f"req-{uuid.uuid4().hex}"
+        self.request_id = head.text(_ID) or f"req-{os.urandom(16).hex()}"
         self._path = head.target.partition(b"?")[0].decode("latin-1")
         self._route = route_of(head.method.decode("latin-1"), self._path)
         length = head.length

@@ -1,6 +1,5 @@
 """Headers: what travels on, and what a proxy adds."""
 
-from collections.abc import Container
 from typing import Final
 
 from proxy.relay.head import AnswerHead, Headers, RequestHead
@@ -29,16 +28,15 @@ _REPLACED: Final = _HOP_BY_HOP | {
     _REQUEST_ID,
 }
 _TRACEPARENT: Final = TRACEPARENT.encode()
+_TRACED: Final = _REPLACED | {_TRACEPARENT}
+_ANSWERED: Final = _HOP_BY_HOP | {_REQUEST_ID}
 
 
-def _kept(headers: Headers, connection: bytes | None, gone: Container[bytes]) -> list[bytes]:
+def _kept(headers: Headers, connection: bytes | None, gone: frozenset[bytes]) -> list[bytes]:
     """Lines of the headers that travel on, order and case kept; without what ``Connection`` nominates."""
-    nominated = {name.strip() for name in connection.lower().split(b",")} if connection else ()
-    return [
-        b"%b: %b\r\n" % (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in gone and lower not in nominated
-    ]
+    if connection:
+        gone = gone | {name.strip() for name in connection.lower().split(b",")}
+    return [b"%b: %b\r\n" % (name, value) for name, value in headers if name.lower() not in gone]
 
 
 def for_backend(
@@ -57,21 +55,22 @@ def for_backend(
 
     ``identity``: the answer must be readable (a chunk will be taken out of it), so no compression is asked.
     """
-    gone = set(_REPLACED)
+    gone = _REPLACED if trace is None else _TRACED
     added = [b"Host: %b\r\n" % host, b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1"))]
     if trace is not None:
-        gone.add(_TRACEPARENT)
         added.append(b"%b: %b\r\n" % (_TRACEPARENT, trace.traceparent.encode()))
     if identity:
-        gone.add(b"accept-encoding")
+        gone |= {b"accept-encoding"}
         added.append(b"Accept-Encoding: identity\r\n")
     if client:
         before = head.values.get(b"x-forwarded-for")
         chain = (before + b", " if before else b"") + client.encode()
         added.append(b"X-Forwarded-For: %b\r\n" % chain)
-    for name, value in ((b"x-forwarded-host", head.values.get(b"host")), (b"x-forwarded-proto", scheme)):
-        if name not in head.values and value:
-            added.append(b"%b: %b\r\n" % (name, value))
+    before = head.values.get(b"host")
+    if before and b"x-forwarded-host" not in head.values:
+        added.append(b"x-forwarded-host: %b\r\n" % before)
+    if b"x-forwarded-proto" not in head.values:
+        added.append(b"x-forwarded-proto: %b\r\n" % scheme)
     if length is not None:
         added.append(b"Content-Length: %d\r\n" % length)
     elif head.body is not None:
@@ -100,11 +99,9 @@ def for_client(head: AnswerHead, request_id: str, *, ours: bool, framing: bytes,
 
     ``framing`` holds whole header lines: of the transfer coding, the length, the connection.
     """
-    gone = set(_HOP_BY_HOP)
+    gone = _ANSWERED if ours else _HOP_BY_HOP
     if not keep_length:
-        gone.add(b"content-length")
-    if ours:
-        gone.add(_REQUEST_ID)
+        gone |= {b"content-length"}
     lines = _kept(head.headers, head.values.get(b"connection"), gone)
     if ours or _REQUEST_ID not in head.values:
         lines.append(b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1")))

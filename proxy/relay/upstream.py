@@ -9,8 +9,9 @@ from typing import Final, Protocol, cast
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.origin import origin_of, tls_of
+from proxy.relay.again import Answers
 from proxy.relay.framing import FramingError, UntilClose
-from proxy.relay.head import AnswerHead, HeadError, parse_answer
+from proxy.relay.head import AnswerHead, HeadError
 from proxy.relay.lane import Lane
 from proxy.units import ns_from_seconds
 
@@ -53,6 +54,7 @@ class Upstream(asyncio.Protocol):
         self._asker: Asker | None = None
         self._method = b""
         self._buffer = b""
+        self._answers = Answers()
         self._head: AnswerHead | None = None
         self._tunnel = False
         self._paused = False
@@ -177,7 +179,7 @@ class Upstream(asyncio.Protocol):
             if end < 0:
                 self._buffer = data
                 return None, b""
-            head = parse_answer(data[: end + 4], self._method)
+            head = self._answers.parse(data[: end + 4], self._method)
             data = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 self._head = head

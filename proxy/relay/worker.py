@@ -1,6 +1,7 @@
 """A relay worker: its server, its connections to the backends, its link to the meter; drain at the end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from proxy.relay.upstream import Pool, hold_little
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
+_COLLECT_AFTER: Final = 20_000  # objects more than before
 _log = logging.getLogger(__name__)
 
 
@@ -173,6 +175,8 @@ async def _run(
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, _reload, worker, load)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+    gc.freeze()  # what is there stays; requests make hardly a cycle: reference counts free them
+    gc.set_threshold(_COLLECT_AFTER)
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     await stop.wait()

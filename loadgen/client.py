@@ -70,16 +70,24 @@ def split_url(url: str, option: str = "--url") -> SplitResult:
 class Connection:
     """One keep-alive connection: the owner of its wire."""
 
-    __slots__ = ("_answering", "_done", "_exchange", "_framed", "_now", "_parser", "_released", "_wire")
+    __slots__ = (
+        "_answering",
+        "_done",
+        "_exchange",
+        "_framed",
+        "_kept",
+        "_now",
+        "_parser",
+        "_released",
+        "_wire",
+    )
 
     def __init__(self, released: Callable[["Connection"], None]) -> None:
         """``released(self)`` is called when the connection may carry the next request, or none any more."""
         self._released = released
         self._exchange: Exchange | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._framed = False
-        self._answering = False
-        self._done = False
+        self._framed = self._answering = self._done = self._kept = False
         self._now = 0
         self._wire: Wire | None = None
 
@@ -90,7 +98,7 @@ class Connection:
     def send(self, exchange: Exchange, request: bytes) -> None:
         """Write a whole request, and report its answer to ``exchange``."""
         self._exchange = exchange
-        self._framed = self._answering = self._done = False
+        self._framed = self._answering = self._done = self._kept = False
         if self._wire is None or not self._wire.open:
             self._fail("the connection is closed")
             return
@@ -151,11 +159,12 @@ class Connection:
     def on_message_complete(self) -> None:
         """The rest of the read may hold nothing more: one request at a time."""
         self._done = True
+        self._kept = bool(self._parser.should_keep_alive())  # afterwards llhttp says no to all
 
     def _complete(self) -> None:
         exchange, self._exchange = self._exchange, None
         self._done = False
-        if self._wire is not None and not self._parser.should_keep_alive():
+        if self._wire is not None and not self._kept:
             self._wire.close()
         # Release first: what ends here may send the next request on this very connection.
         self._released(self)

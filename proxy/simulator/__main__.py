@@ -5,26 +5,24 @@
 
 import argparse
 import asyncio
+import math
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import uvloop
 
 from proxy.clock import now_ns
 from proxy.simulator import diffusion
 from proxy.simulator.diffusion import DiffusionProfile
-from proxy.simulator.imageserver import ImageServer
+from proxy.simulator.hardware import Hardware, HardwareError, deep_idle
 from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names, speculation
-from proxy.simulator.server import Server
-from proxy.simulator.standin import SimulatedDevice, Standin, StandinError
-from proxy.simulator.webapp import Fault, WebApp
-from proxy.units import NS_PER_MS, ns_from_seconds
-
-H100_WATTS: Final = 700.0
+from proxy.simulator.standin import Standin, StandinError
+from proxy.simulator.webapp import WebApp
+from proxy.units import MS_PER_SECOND, NS_PER_MS
 
 
 def main() -> int:
@@ -47,18 +45,21 @@ def main() -> int:
         help="speculative decoding; DRAFT: what a draft pass costs, over the model's own step",
     )
     parser.add_argument("--gain", type=float, default=1.0, help="calibration error of the board: 1.05")
+    parser.add_argument("--ramp-ms", type=float, default=0.0, help="time constant of power, default 0")
+    parser.add_argument("--deep-idle", metavar="WATTS,SECONDS", help="of a device without work for so long")
+    parser.add_argument("--hot", type=float, metavar="CELSIUS", help="temperature at which it throttles")
     if "--profiles" in sys.argv[1:]:
         sys.stdout.write("\n".join((*names(), *diffusion.names())) + "\n")
         return 0
     given = parser.parse_args()
     try:
         profiles = [_profile(given, name) for name in given.profile or [DEFAULT]]
-        devices = [device for profile in profiles for device in _devices(given, profile)]
+        how = _hardware(given)
+        devices = [device for profile in profiles for device in how.devices(profile)]
         with Standin(given.state, devices, now_ns()) as standin:
-            return uvloop.run(
-                _serve(_servers(profiles, standin), _ports(given.port or [8000], len(profiles)))
-            )
-    except (ProfileError, StandinError, OSError) as error:
+            servers = how.servers(profiles, standin)
+            return uvloop.run(_serve(servers, _ports(given.port or [8000], len(profiles))))
+    except (ProfileError, StandinError, HardwareError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
 
@@ -79,27 +80,21 @@ def _profile(given: argparse.Namespace, name: str) -> Profile | DiffusionProfile
     return replace(diffusion.load(name), max_waiting=given.max_waiting)
 
 
-def _devices(given: argparse.Namespace, profile: Profile | DiffusionProfile) -> list[SimulatedDevice]:
-    """The devices that an engine computes on."""
-    one = SimulatedDevice(
-        name=profile.device,
-        idle_watts=profile.idle_watts / profile.devices,
+def _hardware(given: argparse.Namespace) -> Hardware:
+    watts, seconds = deep_idle(given.deep_idle) if given.deep_idle is not None else (None, math.inf)
+    return Hardware(
         update_ns=given.update_ms * NS_PER_MS,
         gain=given.gain,
-        limit_watts=_limit_watts(profile),
+        ramp_seconds=given.ramp_ms / MS_PER_SECOND,
+        deep_watts=watts,
+        deep_seconds=seconds,
+        hot=given.hot,
     )
-    return [one] * profile.devices
 
 
 def _ports(given: list[int], count: int) -> list[int]:
     """A port for each of ``count`` servers: those given, then the ones after the last."""
     return [*given, *range(given[-1] + 1, given[-1] + 1 + count)][:count]
-
-
-def _limit_watts(profile: Profile | DiffusionProfile) -> float:
-    """Of one device: its share of the cap, else an H100's."""
-    cap = profile.cap_watts if isinstance(profile, Profile) else None
-    return H100_WATTS if cap is None else cap / profile.devices
 
 
 def _diffuses(name: str) -> bool:
@@ -108,40 +103,6 @@ def _diffuses(name: str) -> bool:
         return name in diffusion.names()
     path = Path(name)
     return path.exists() and any(line.startswith("kind") for line in path.read_text("utf-8").splitlines())
-
-
-def _servers(profiles: Sequence[Profile | DiffusionProfile], standin: Standin) -> list[WebApp[Any, Any]]:
-    """A server for each profile, on the devices after those of the one before."""
-    servers, first = [], 0
-    for profile in profiles:
-        servers.append(_server(profile, standin, first))
-        first += profile.devices
-    return servers
-
-
-def _server(profile: Profile | DiffusionProfile, standin: Standin, first: int) -> WebApp[Any, Any]:
-    count = profile.devices
-
-    def draw(t_ns: int, watts: float) -> None:
-        for device in range(first, first + count):
-            standin.append(device, t_ns, watts / count)
-
-    def fault(asked: Fault) -> None:
-        if not 0 <= asked.device < count:
-            raise IndexError(f"no device {asked.device}; there are {count}, from 0")
-        device = first + asked.device
-        if asked.kind == "reset":
-            standin.reset(device, now_ns())
-        elif asked.kind == "lost":
-            standin.lose(device)
-        elif asked.kind == "restored":
-            standin.restore(device)
-        else:
-            standin.configure(device, call_ns=ns_from_seconds(asked.call_seconds))
-
-    if isinstance(profile, DiffusionProfile):
-        return ImageServer(profile, draw, fault)
-    return Server(profile, draw, fault)
 
 
 async def _serve(servers: Sequence[WebApp[Any, Any]], ports: Sequence[int]) -> int:

@@ -3,8 +3,10 @@
 A step of ``n`` decoding streams over ``c`` context tokens and of ``p`` prompt tokens costs
 ``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules, and ``host``
 when n is above the profile's ``graph_streams``. Speculation adds a draft pass for each drafted token to what
-a step costs once, and the verification of each, as of a prompt token, to every stream. A cap stretches time:
-what is above idle power takes as long as the cap asks.
+a step costs once, and the verification of each, as of a prompt token, to every stream.
+
+The profile's cap stretches time: what is above idle power takes as long as it asks. A limit set below it
+lowers the clock: power above idle falls with its third power, the step takes longer in proportion.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from proxy.simulator.profile import Costs, Profile, Speculation
+from proxy.simulator.profile import CLOCK_EXPONENT, Costs, Profile, Speculation
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,28 +40,44 @@ class StepCosts:
         self._graph_streams = profile.graph_streams
         self._idle_watts = profile.idle_watts
         self._cap_watts = profile.cap_watts
-        if self._cap_watts is not None and self._cap_watts <= self._idle_watts:
-            raise ValueError(f"cap_watts {self._cap_watts:g} is not above idle_watts {self._idle_watts:g}")
+        self.limit_watts = profile.limit_watts
+        self.clock = 1.0  # of the last single step, over the unlimited one
+        for name, watts in (("cap_watts", self._cap_watts), ("limit_watts", self.limit_watts)):
+            if watts is not None and watts <= self._idle_watts:
+                raise ValueError(f"{name} {watts:g} is not above idle_watts {self._idle_watts:g}")
 
     def step(self, decode: int, context: int, prompt: int) -> tuple[float, float]:
         """Seconds and joules of one step."""
         seconds = self._linear(self._seconds, decode, prompt) + self._seconds.context * context
         joules = self._linear(self._joules, decode, prompt) + self._joules.context * context
-        if self._cap_watts is None:
-            return seconds, joules
-        longer = max((joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts), seconds)
-        return longer, joules + self._idle_watts * (longer - seconds)
+        free = seconds
+        if self._cap_watts is not None:
+            ratio = self._above(seconds, joules, self._cap_watts)
+            if ratio > 1.0:
+                seconds, joules = seconds * ratio, self._cap_watts * seconds * ratio
+        if self.limit_watts is not None:
+            ratio = self._above(seconds, joules, self.limit_watts) ** (1.0 / CLOCK_EXPONENT)
+            if ratio > 1.0:
+                seconds, joules = seconds * ratio, self.limit_watts * seconds * ratio
+        self.clock = free / seconds
+        return seconds, joules
 
     def steps(self, decode: int, context: int, count: int) -> tuple[Floats, Floats]:
         """Seconds and joules of ``count`` steps of decoding, in each of which every stream grows by one."""
         contexts = context + decode * np.arange(count, dtype=np.float64)
         seconds = self._linear(self._seconds, decode, 0) + self._seconds.context * contexts
         joules = self._linear(self._joules, decode, 0) + self._joules.context * contexts
-        if self._cap_watts is None:
-            return seconds, joules
-        needed = (joules - self._idle_watts * seconds) / (self._cap_watts - self._idle_watts)
-        longer = np.maximum(seconds, needed)
-        return longer, joules + self._idle_watts * (longer - seconds)
+        for watts, exponent in ((self._cap_watts, 1.0), (self.limit_watts, CLOCK_EXPONENT)):
+            if watts is not None:
+                idle = self._idle_watts
+                ratio = np.maximum((joules / seconds - idle) / (watts - idle), 1.0) ** (1.0 / exponent)
+                seconds = seconds * ratio
+                joules = np.where(ratio > 1.0, watts * seconds, joules)
+        return seconds, joules
+
+    def _above(self, seconds: float, joules: float, watts: float) -> float:
+        """Power above idle over what ``watts`` leave for it; at least 1."""
+        return max((joules / seconds - self._idle_watts) / (watts - self._idle_watts), 1.0)
 
     def shares(self, decode: int, prompt: int) -> Shares:
         """How the joules of a step without cap divide."""

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from proxy.clock import now_ns
 from proxy.simulator import mp4, png, shapes
+from proxy.simulator.board import Board
 from proxy.simulator.diffusion import DenoisingStep, DiffusionEngine, DiffusionJob, DiffusionProfile
 from proxy.simulator.metrics import CONTENT_TYPE, Histogram
 from proxy.simulator.pictures import Wanted, read
@@ -99,11 +100,13 @@ class _Film:
 class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
     """The application and its engine; ``port`` after ``start``."""
 
-    def __init__(self, profile: DiffusionProfile, draw: Draw, fault: Break | None = None) -> None:
+    def __init__(
+        self, profile: DiffusionProfile, draw: Draw, fault: Break | None = None, board: Board | None = None
+    ) -> None:
         self._profile = profile
         self.engine = DiffusionEngine(profile)
         self.metrics = ImageMetrics(profile.model)
-        super().__init__(Runner(self.engine, self.metrics, profile.idle_watts, draw), fault)
+        super().__init__(Runner(self.engine, self.metrics, board or Board(profile.idle_watts), draw), fault)
         self._films: dict[str, _Film] = {}
 
     def routes(self) -> list[web.RouteDef]:

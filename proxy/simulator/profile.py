@@ -9,6 +9,8 @@ from typing import Final
 import msgspec
 
 DEFAULT: Final = "h100-llama-3.1-8b"
+# Power above idle over the clock: voltage falls with it, and CMOS draws C * V**2 * f.
+CLOCK_EXPONENT: Final = 3.0
 
 
 class ProfileError(ValueError):
@@ -48,8 +50,8 @@ class Experts:
 class Speculation:
     """Speculative decoding: ``tokens`` are drafted for each stream in every step, and verified in it.
 
-    Each is accepted with probability ``acceptance``, up to the first that is not. ``draft``: what a pass of the
-    draft model costs, over the model's ``static``.
+    Each is accepted with probability ``acceptance``, up to the first that is not. ``draft``: what a pass of
+    the draft model costs, over the model's ``static``.
     """
 
     tokens: int
@@ -91,11 +93,11 @@ class Limits:
 class Profile:
     """One model on one or several GPUs: joules (of all of them together) and seconds of a step.
 
-    ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead. ``graph_streams``:
-    published runs of small models on fast GPUs jump in time above some batch, as when the host launches the
-    kernels that a graph launched before; see ``Costs.host``. ``embedding_size``: it
-    answers with vectors of so many numbers, not with text. ``source``: where the constants are from, and
-    which of them were assumed.
+    ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead, as fitted.
+    ``limit_watts``: a limit set below it lowers the clock (:data:`CLOCK_EXPONENT`). ``graph_streams``: published
+    runs of small models on fast GPUs jump in time above some batch, as when the host launches the kernels that
+    a graph launched before; see ``Costs.host``. ``embedding_size``: it answers with vectors of so many numbers,
+    not with text. ``source``: where the constants are from, and which of them were assumed.
     """
 
     model: str
@@ -106,6 +108,7 @@ class Profile:
     limits: Limits
     devices: int = 1
     cap_watts: float | None = None
+    limit_watts: float | None = None
     experts: Experts | None = None
     graph_streams: int | None = None
     speculation: Speculation | None = None
@@ -149,7 +152,7 @@ def adjusted(
     if cap_watts is not None:
         if cap_watts <= profile.idle_watts:
             raise ProfileError(f"cap_watts {cap_watts:g} is not above idle_watts {profile.idle_watts:g}")
-        profile = replace(profile, cap_watts=cap_watts)
+        profile = replace(profile, limit_watts=cap_watts)
     if speculation is not None:
         profile = replace(profile, speculation=speculation)
     return replace(profile, limits=limits)

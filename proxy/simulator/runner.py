@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.clock import now_ns
+from proxy.simulator.board import Board
 from proxy.simulator.costs import Floats
 from proxy.units import NS_PER_MS, ns_from_seconds, seconds_from_ns
 
@@ -113,9 +115,7 @@ class Runner(Generic[J, P]):
     from the last idle time, however late this program ran.
     """
 
-    def __init__(
-        self, engine: AnyEngine[J, P], observer: Observer[J, P], idle_watts: float, draw: Draw
-    ) -> None:
+    def __init__(self, engine: AnyEngine[J, P], observer: Observer[J, P], board: Board, draw: Draw) -> None:
         self._engine = engine
         self._observer = observer
         self.busy_joules = 0.0
@@ -123,7 +123,8 @@ class Runner(Generic[J, P]):
         self.failed = False
         self._idle_joules = 0.0
         self._idle_since: int | None = None
-        self._idle_watts = idle_watts
+        self._idle_watts = board.idle_watts  # of the piece of idle time that began at idle_since
+        self._board = board
         self._draw = draw
         self._arrived = asyncio.Event()
         self._outputs: dict[str, _Waiting[J]] = {}
@@ -164,7 +165,7 @@ class Runner(Generic[J, P]):
             deadline = start
             while (step := self._engine.plan()) is not None:
                 seconds, joules = step.seconds[0], step.joules[0]
-                watts = joules / seconds
+                watts = self._board.step(joules / seconds, seconds)
                 self._draw(start, watts)
                 deadline += ns_from_seconds(seconds)
                 await asyncio.sleep(max(seconds_from_ns(deadline - LEAD_NS - now_ns()), 0.0))
@@ -180,17 +181,35 @@ class Runner(Generic[J, P]):
             self._idle_since = start
 
     async def _rest(self) -> int:
-        """Idle until there is a request; when its first step begins."""
-        if self._idle_since is None:
-            self._idle_since = now_ns() + LEAD_NS
-        self._draw(self._idle_since, self._idle_watts)
-        while self._engine.idle:
-            self._arrived.clear()
-            await self._arrived.wait()
-        start = max(now_ns() + LEAD_NS, self._idle_since)
-        self._idle_joules += self._idle_watts * seconds_from_ns(start - self._idle_since)
-        self._idle_since = None
-        return start
+        """Idle until there is a request, a piece of power after the other; when its first step begins."""
+        since = now_ns() + LEAD_NS if self._idle_since is None else self._idle_since
+        rested = 0.0
+        while True:
+            lasts, self._idle_watts = self._board.idle(rested)
+            self._idle_since = since
+            self._draw(since, self._idle_watts)
+            over = None if lasts == math.inf else since + ns_from_seconds(lasts)
+            arrived = await self._waited(over)
+            end = max(now_ns() + LEAD_NS, since if arrived or over is None else over)
+            seconds = seconds_from_ns(end - since)
+            self._idle_joules += self._idle_watts * seconds
+            self._board.rest(rested, self._idle_watts, seconds)
+            rested, since = rested + seconds, end
+            if arrived:
+                self._idle_since = None
+                return end
+
+    async def _waited(self, until_ns: int | None) -> bool:
+        """Until there is a request (True), or until shortly before that time."""
+        try:
+            left = None if until_ns is None else seconds_from_ns(until_ns - LEAD_NS - now_ns())
+            async with asyncio.timeout(left):
+                while self._engine.idle:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            return not self._engine.idle
+        return True
 
     def _finish(self, step: P, start_ns: int, end_ns: int, scale: float) -> None:
         """Charge a step, tell the sinks, count."""

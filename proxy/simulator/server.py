@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion11, web
 
 from proxy.simulator import shapes
+from proxy.simulator.board import Board
 from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
 from proxy.simulator.metrics import CONTENT_TYPE, Metrics
@@ -41,12 +42,14 @@ class _StreamCall(_Call):
 class Server(WebApp[Job, Plan]):
     """The application and its engine; ``port`` after ``start``."""
 
-    def __init__(self, profile: Profile, draw: Draw, fault: Break | None = None) -> None:
+    def __init__(
+        self, profile: Profile, draw: Draw, fault: Break | None = None, board: Board | None = None
+    ) -> None:
         self._model = profile.model
         self._embedding_size = profile.embedding_size
         self.engine = Engine(profile)
         self.metrics = Metrics(profile.model)
-        super().__init__(Runner(self.engine, self.metrics, profile.idle_watts, draw), fault)
+        super().__init__(Runner(self.engine, self.metrics, board or Board(profile.idle_watts), draw), fault)
         self._longest = self.engine.longest
 
     def routes(self) -> list[web.RouteDef]:

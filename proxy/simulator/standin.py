@@ -24,6 +24,7 @@ SOURCE: Final = Path(__file__).with_name("nvml_standin.c")
 DRIVER: Final = "580.00-simulated"
 GPU_IS_LOST: Final = 15
 GIB: Final = 1 << 30
+SM_MHZ: Final = 1980
 
 
 class StandinError(Exception):
@@ -184,7 +185,7 @@ class Standin:
             memory_total=device.memory_total,
             memory_used=GIB,
             temperature=40,
-            sm_mhz=1980,
+            sm_mhz=SM_MHZ,
             memory_mhz=2619,
         )
 

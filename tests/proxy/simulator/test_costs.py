@@ -18,6 +18,23 @@ def test_many_steps_cost_what_they_cost_one_by_one() -> None:
         np.testing.assert_allclose(np.column_stack([seconds, joules]), one_by_one, rtol=1e-12)
 
 
+def test_a_limit_lowers_the_clock_and_saves_joules() -> None:
+    free, limited = StepCosts(PROFILE), StepCosts(replace(PROFILE, limit_watts=300.0))
+    seconds, joules = free.step(100, 50_000, 0)
+    longer, fewer = limited.step(100, 50_000, 0)
+    assert fewer / longer == pytest.approx(300.0)
+    assert limited.clock == pytest.approx(seconds / longer)
+    idle = PROFILE.idle_watts
+    asked = joules / seconds - idle
+    assert asked * limited.clock**3 == pytest.approx(300.0 - idle)
+    assert fewer < joules
+    np.testing.assert_allclose(limited.steps(100, 50_000, 1), [[longer], [fewer]])
+    high = StepCosts(replace(PROFILE, limit_watts=1e6))
+    assert (high.step(100, 50_000, 0), high.clock) == ((seconds, joules), 1.0)
+    with pytest.raises(ValueError, match="limit_watts 5 is not above idle_watts"):
+        StepCosts(replace(PROFILE, limit_watts=5.0))
+
+
 def test_a_cap_makes_steps_longer_and_keeps_what_is_above_idle() -> None:
     free, capped = StepCosts(PROFILE), StepCosts(replace(PROFILE, cap_watts=300.0))
     seconds, joules = free.step(100, 50_000, 0)

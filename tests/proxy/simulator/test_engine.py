@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.simulator.engine import BLOCK, Engine, Finished
@@ -180,6 +180,7 @@ JOBS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(jobs=JOBS, scale=st.floats(0.5, 2.0), profile=st.sampled_from([DENSE, MIXTURE, DRAFTED]))
 def test_the_truth_of_all_requests_is_the_energy_of_all_steps(
     jobs: list[tuple[int, int, int]], scale: float, profile: Profile
@@ -201,6 +202,7 @@ def test_the_truth_of_all_requests_is_the_energy_of_all_steps(
     assert (engine.cache.used, engine.running) == (0, 0)
 
 
+@settings(deadline=None)
 @given(jobs=JOBS, cap=st.sampled_from([None, 400.0]))
 def test_many_steps_at_once_are_the_same_as_one_by_one(
     jobs: list[tuple[int, int, int]], cap: float | None
@@ -219,6 +221,7 @@ def test_many_steps_at_once_are_the_same_as_one_by_one(
         assert joules == pytest.approx(seen[0][2], rel=1e-9)
 
 
+@settings(deadline=None)
 @given(
     jobs=JOBS,
     cancelled=st.lists(st.integers(0, 11), max_size=6),

@@ -45,7 +45,7 @@ def test_a_budget_below_the_streams_is_refused(tmp_path: Path) -> None:
 def test_limits_can_be_given_instead() -> None:
     other = adjusted(load(DEFAULT), max_num_seqs=9000, max_waiting=3, cap_watts=400.0)
     assert (other.limits.max_num_seqs, other.limits.max_batched_tokens) == (9000, 9000)
-    assert (other.limits.max_waiting, other.cap_watts) == (3, 400.0)
+    assert (other.limits.max_waiting, other.limit_watts) == (3, 400.0)
     assert adjusted(load(DEFAULT)) == load(DEFAULT)
     with pytest.raises(ProfileError, match="not above idle_watts"):
         adjusted(load(DEFAULT), cap_watts=5.0)

@@ -3,10 +3,12 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from proxy.clock import now_ns
+from proxy.simulator.board import Board
 from proxy.simulator.engine import Engine, Plan
 from proxy.simulator.job import Job
 from proxy.simulator.metrics import Metrics
@@ -19,7 +21,7 @@ FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
 
 
 def made(draw: Draw) -> Runner[Job, Plan]:
-    return Runner(Engine(FAST), Metrics("m"), FAST.idle_watts, draw)
+    return Runner(Engine(FAST), Metrics("m"), Board(FAST.idle_watts), draw)
 
 
 @asynccontextmanager
@@ -73,3 +75,28 @@ async def test_a_failure_is_logged_and_ends_every_answer(caplog: pytest.LogCaptu
             assert await queue.get() is None
     assert "the simulated engine failed" in caplog.text
     assert runner.failed
+
+
+async def test_ramps_and_deep_idle_are_drawn_and_add_up() -> None:
+    segments: list[tuple[int, float]] = []
+    board = Board(FAST.idle_watts, ramp_seconds=0.01, deep_watts=20.0, deep_seconds=0.1)
+    runner = Runner(Engine(FAST), Metrics("m"), board, lambda t_ns, watts: segments.append((t_ns, watts)))
+    async with running(runner):
+        for _ in range(2):
+            queue: asyncio.Queue[bool | None] = asyncio.Queue()
+            job = Job("a", 1, 30)
+            runner.submit(job, queue.put_nowait)
+            while await queue.get():
+                pass
+            runner.leave(job)
+            await asyncio.sleep(0.25)
+        end = now_ns() + 1_000_000_000
+        parts = runner.busy_joules + runner.idle_joules(end)
+    whole = [*segments, (end, 0.0)]
+    drawn = sum(watts * seconds_from_ns(after - at) for (at, watts), (after, _) in pairwise(whole))
+    assert parts == pytest.approx(drawn, rel=1e-9)
+    watts = [each for _, each in segments]
+    assert watts[-1] == pytest.approx(20.0, abs=0.5)
+    steps = [each for each in watts if each > 1.01 * FAST.idle_watts]
+    assert len({round(each) for each in steps}) > 10, "it rises and falls by degrees"
+    assert job.joules.total < runner.busy_joules

@@ -1,0 +1,142 @@
+"""The simulated devices of a fleet: what sensors show of them, what their boards do, faults on command."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxy.clock import now_ns
+from proxy.simulator.board import Board
+from proxy.simulator.diffusion import DiffusionProfile
+from proxy.simulator.imageserver import ImageServer
+from proxy.simulator.profile import Profile
+from proxy.simulator.server import Server
+from proxy.simulator.standin import SM_MHZ, SimulatedDevice, Standin
+from proxy.simulator.webapp import Fault, WebApp
+from proxy.units import NS_PER_MS, ns_from_seconds
+
+H100_WATTS: Final = 700.0
+
+
+class HardwareError(ValueError):
+    """An option that cannot be used; ``str`` says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Of every device: its sensors' update period and gain, and the constants of its board; watts of one."""
+
+    update_ns: int = 20 * NS_PER_MS
+    gain: float = 1.0
+    ramp_seconds: float = 0.0
+    deep_watts: float | None = None
+    deep_seconds: float = math.inf
+    hot: float | None = None
+
+    def devices(self, profile: Profile | DiffusionProfile) -> list[SimulatedDevice]:
+        """The devices that an engine computes on."""
+        one = SimulatedDevice(
+            name=profile.device,
+            idle_watts=profile.idle_watts / profile.devices,
+            update_ns=self.update_ns,
+            gain=self.gain,
+            limit_watts=_limit_watts(profile),
+        )
+        return [one] * profile.devices
+
+    def servers(
+        self, profiles: Sequence[Profile | DiffusionProfile], standin: Standin
+    ) -> list[WebApp[Any, Any]]:
+        """A server for each profile, on the devices after those of the one before."""
+        servers, first = [], 0
+        for profile in profiles:
+            servers.append(_Engine(profile, self.board(profile), standin, first).server())
+            first += profile.devices
+        return servers
+
+    def board(self, profile: Profile | DiffusionProfile) -> Board:
+        """The boards of an engine as one."""
+        each = profile.devices
+        if self.deep_watts is not None and self.deep_watts * each > profile.idle_watts:
+            raise HardwareError(f"--deep-idle {self.deep_watts:g}: idle is {profile.idle_watts / each:g} W")
+        return Board(
+            profile.idle_watts,
+            devices=each,
+            ramp_seconds=self.ramp_seconds,
+            deep_watts=None if self.deep_watts is None else self.deep_watts * each,
+            deep_seconds=self.deep_seconds,
+            hot=self.hot,
+        )
+
+
+def deep_idle(text: str) -> tuple[float, float]:
+    """``WATTS,SECONDS``; raises :class:`HardwareError`."""
+    try:
+        watts, seconds = (float(part) for part in text.split(","))
+    except ValueError:
+        watts = seconds = -1.0
+    if watts < 0 or seconds < 0:
+        raise HardwareError(f"--deep-idle {text}: must be WATTS,SECONDS, as 45,10")
+    return watts, seconds
+
+
+def _limit_watts(profile: Profile | DiffusionProfile) -> float:
+    """Of one device: its share of the limit, else an H100's."""
+    if isinstance(profile, DiffusionProfile):
+        return H100_WATTS
+    watts = profile.limit_watts or profile.cap_watts
+    return H100_WATTS if watts is None else watts / profile.devices
+
+
+@dataclass(slots=True)
+class _Engine:
+    """What an engine does to its devices, from number ``first`` on."""
+
+    profile: Profile | DiffusionProfile
+    board: Board
+    standin: Standin
+    first: int
+    shown: tuple[int, int, int] = (-1, -1, -1)  # temperature, clock, utilization
+    language: Server | None = None
+
+    def server(self) -> WebApp[Any, Any]:
+        """The server, which draws and breaks through this."""
+        if isinstance(self.profile, DiffusionProfile):
+            return ImageServer(self.profile, self.draw, self.fault, self.board)
+        self.language = Server(self.profile, self.draw, self.fault, self.board)
+        return self.language
+
+    def draw(self, t_ns: int, watts: float) -> None:
+        """Power of all devices from a time on; temperature and clock as a reader sees them then."""
+        count = self.profile.devices
+        for device in range(self.first, self.first + count):
+            self.standin.append(device, t_ns, watts / count)
+        busy, clock = 0, 1.0
+        if self.language is not None:
+            costs, limits = self.language.engine.costs, (self._set_limit(), self.board.limit())
+            costs.limit_watts = min((watts for watts in limits if watts is not None), default=None)
+            busy = 0 if self.language.engine.idle else 100
+            clock = costs.clock if busy else 1.0
+        shown = (round(self.board.celsius), round(SM_MHZ * clock), busy)
+        if shown != self.shown:
+            self.shown = shown
+            for device in range(self.first, self.first + count):
+                self.standin.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=busy)
+
+    def _set_limit(self) -> float | None:
+        """The limit that was set."""
+        return self.profile.limit_watts if isinstance(self.profile, Profile) else None
+
+    def fault(self, asked: Fault) -> None:
+        """Break a device; raises ``IndexError`` for one that is not there."""
+        if not 0 <= asked.device < self.profile.devices:
+            raise IndexError(f"no device {asked.device}; there are {self.profile.devices}, from 0")
+        device = self.first + asked.device
+        if asked.kind == "reset":
+            self.standin.reset(device, now_ns())
+        elif asked.kind == "lost":
+            self.standin.lose(device)
+        elif asked.kind == "restored":
+            self.standin.restore(device)
+        else:
+            self.standin.configure(device, call_ns=ns_from_seconds(asked.call_seconds))

@@ -96,8 +96,8 @@ class Profile:
     ``cap_watts``: the GPUs together draw no more; a step that would takes longer instead, as fitted.
     ``limit_watts``: a limit set below it lowers the clock (:data:`CLOCK_EXPONENT`). ``graph_streams``:
     published runs of small models on fast GPUs jump in time above some batch, as when the host launches the
-    kernels that a graph launched before; see ``Costs.host``. ``embedding_size``: it answers with vectors of so
-    many numbers, not with text. ``source``: where the constants are from, and which of them were assumed.
+    kernels that a graph launched before; see ``Costs.host``. ``embedding_size``: it answers with vectors of
+    so many numbers, not with text. ``source``: where the constants are from, and which of them were assumed.
     """
 
     model: str

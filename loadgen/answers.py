@@ -5,7 +5,7 @@ at the end. Nothing of the text is kept.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -34,13 +34,13 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: Any = None
 
 
 class _Whole(msgspec.Struct):
     usage: Usage | None = None
     data: list[msgspec.Raw] | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: Any = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
@@ -84,20 +84,21 @@ class StreamAnswer:
                 self._event(line[5:], t_ns)
 
     def _event(self, payload: bytes, t_ns: int) -> None:
+        if payload.strip() == b"[DONE]":
+            self._ended = True
+            return
         try:
             chunk = _CHUNK.decode(payload)
         except msgspec.MsgspecError as error:
-            if payload.strip() == b"[DONE]":
-                self._ended = True
-            else:
-                self._error = self._error or f"not a chunk of the API: {error}"
+            self._error = self._error or f"not a chunk of the API: {error}"
             return
         if chunk.usage is not None:
             self.usage = chunk.usage
-        if bytes(chunk.error) not in {b"", b"null"}:
+        if chunk.error is not None:
             self._error = self._error or "the server reported an error within the stream"
         for choice in chunk.choices:
-            self._ended = self._ended or choice.finish_reason is not None
+            if choice.finish_reason is not None:
+                self._ended = True
             if _carries_token(choice):
                 self._token(t_ns)
 
@@ -156,6 +157,6 @@ class WholeAnswer:
             self._body.clear()
         self.usage = whole.usage
         self.items = None if whole.data is None else len(whole.data)
-        if bytes(whole.error) not in {b"", b"null"}:
+        if whole.error is not None:
             return "the server reported an error with status 200"
         return None

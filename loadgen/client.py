@@ -78,6 +78,7 @@ class Connection:
         "_kept",
         "_now",
         "_parser",
+        "_pieces",
         "_released",
         "_wire",
     )
@@ -89,6 +90,7 @@ class Connection:
         self._parser = httptools.HttpResponseParser(self)
         self._framed = self._answering = self._done = self._kept = False
         self._now = 0
+        self._pieces: list[bytes] = []
         self._wire: Wire | None = None
 
     async def open(self, target: Target) -> None:
@@ -126,6 +128,11 @@ class Connection:
         except httptools.HttpParserError as error:
             self._drop(f"the answer is not HTTP: {type(error).__name__}")
             return
+        pieces, exchange = self._pieces, self._exchange
+        if pieces:  # of one read and so of one stamp: told at once
+            if exchange is not None:
+                exchange.body(pieces[0] if len(pieces) == 1 else b"".join(pieces), t_ns)
+            pieces.clear()
         if self._done:
             self._complete()
 
@@ -152,9 +159,8 @@ class Connection:
             self._exchange.status(self._parser.get_status_code())
 
     def on_body(self, data: bytes) -> None:
-        """Hand bytes on with the stamp of their read."""
-        if self._exchange is not None:
-            self._exchange.body(data, self._now)
+        """Gather what one read brought."""
+        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         """The rest of the read may hold nothing more: one request at a time."""

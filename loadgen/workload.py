@@ -76,6 +76,7 @@ class Workload:
         self._seed = seed
         self._items = items
         self._style = style
+        self._rng = random.Random()
         words = random.Random(f"{seed} text").choices(_WORDS, k=_TEXT_WORDS)
         self._text = " ".join(words)
         self._starts = [0]
@@ -84,7 +85,8 @@ class Workload:
 
     def body(self, index: int) -> bytes:
         """The body of request ``index``: JSON, or a form for videos."""
-        rng = random.Random(f"{self._seed} {index}")
+        rng = self._rng
+        rng.seed(self._seed << 64 | index)  # reseeded: making one, from text, would cost most of a body
         asked, answer = self._lengths.of(index, rng)
         if self._items:
             item = self._items[rng.randrange(len(self._items))]

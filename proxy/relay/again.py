@@ -34,22 +34,15 @@ class Requests:
             if len(raw) <= _MAX_BYTES and not head.upgrade:
                 self._key, self._head = key, head
             return head
-        length = int(digits) if digits else None
+        headers, values = _with_length(last.headers, last.values, digits)
+        length = _length(values)
         if length is not None and length > max_body_bytes:
             raise HeadError(413, f"a body of {length} bytes: at most {max_body_bytes} are taken")
-        headers, values = _with_length(last.headers, last.values, digits)
         body = _body(length, chunked=isinstance(last.body, Chunked))
         return RequestHead(
-            last.method,
-            last.target,
-            headers,
-            values,
-            last.http11,
-            last.keep_alive,
-            body,
-            length,
-            upgrade=False,
-        )
+            last.method, last.target, headers, values, last.http11, last.keep_alive, body, length,
+            upgrade=False, sent=last.sent,
+        )  # fmt: skip
 
 
 class Answers:
@@ -71,12 +64,12 @@ class Answers:
                 self._key, self._head = (key, method), head
             return head
         headers, values = _with_length(last.headers, last.values, digits)
-        body = _body(int(digits) if digits else None, chunked=isinstance(last.body, Chunked))
+        body = _body(_length(values), chunked=isinstance(last.body, Chunked))
         return AnswerHead(last.status, last.reason, headers, values, last.keep_alive, body)
 
 
 def _without_length(raw: bytes) -> tuple[tuple[bytes, bool], bytes]:
-    """What must be equal, and the digits of the length; empty where there is none."""
+    """What must be equal, and the digits of the length; empty where they are a part of what must be equal."""
     found = _LENGTH.search(raw)
     if found is None:
         return (raw, False), b""
@@ -93,6 +86,11 @@ def _with_length(
         [(name, digits if name.lower() == _NAME else value) for name, value in headers],
         {**values, _NAME: digits},
     )
+
+
+def _length(values: dict[bytes, bytes]) -> int | None:
+    value = values.get(_NAME)  # digits: it was judged, however it is written
+    return None if value is None else int(value)
 
 
 def _body(length: int | None, *, chunked: bool) -> Body | None:

@@ -1,7 +1,7 @@
 """Heads of requests and answers: parsed by llhttp, judged strictly. No I/O."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httptools
@@ -35,6 +35,7 @@ class RequestHead:
     body: Body | None
     length: int | None
     upgrade: bool
+    sent: dict[frozenset[bytes], bytes] = field(default_factory=dict)  # lines that travel on, by those not
 
     def text(self, name: bytes) -> str | None:
         """A header by its lower-case name."""

@@ -55,9 +55,13 @@ def for_backend(
 
     ``identity``: the answer must be readable (a chunk will be taken out of it), so no compression is asked.
     """
-    gone = _REPLACED if trace is None else _TRACED
-    added = [b"Host: %b\r\n" % host, b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1"))]
+    gone = _REPLACED
+    added = [
+        b"%b %b%b HTTP/1.1\r\nHost: %b\r\n" % (head.method, prefix, head.target, host),
+        b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1")),
+    ]
     if trace is not None:
+        gone = _TRACED
         added.append(b"%b: %b\r\n" % (_TRACEPARENT, trace.traceparent.encode()))
     if identity:
         gone |= {b"accept-encoding"}
@@ -77,15 +81,12 @@ def for_backend(
         added.append(b"Transfer-Encoding: chunked\r\n")
     if head.upgrade:
         added.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.values[b"upgrade"])
-    kept = _kept(head.headers, head.values.get(b"connection"), gone)
-    return b"".join(
-        (
-            b"%b %b%b HTTP/1.1\r\n" % (head.method, prefix, head.target),
-            *kept,
-            *added,
-            b"Via: 1.1 jouleproxy\r\n\r\n",
-        )
-    )
+    kept = head.sent.get(gone)
+    if kept is None:
+        kept = b"".join(_kept(head.headers, head.values.get(b"connection"), gone))
+        head.sent[gone] = kept
+    added.append(b"%bVia: 1.1 jouleproxy\r\n\r\n" % kept)
+    return b"".join(added)
 
 
 def interim(head: AnswerHead) -> bytes:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from loadgen.lane import Lane, lane_of
+
 
 class Usage(msgspec.Struct):
     """Token counts as the server reports them."""
@@ -58,6 +60,9 @@ class Answer(Protocol):
 
     def feed(self, data: bytes, t_ns: int) -> None:
         """Take the next bytes of the body, read at ``t_ns``."""
+
+    def lane(self, data: bytes) -> Lane | None:
+        """A short way for reads like ``data``, a whole chunk that was fed last; None: there is none."""
 
     def outcome(self) -> str | None:
         """None for a whole answer, else what was wrong with it."""
@@ -111,6 +116,12 @@ class StreamAnswer:
         self.outputs_ns.append(t_ns)
         self.counts.append(1)
 
+    def lane(self, data: bytes) -> Lane | None:
+        """For a read that brought one token, and left nothing to wait for."""
+        if self._rest or not self.counts or self.counts[-1] != 1:
+            return None
+        return lane_of(data, self.outputs_ns, self.counts)
+
     def outcome(self) -> str | None:
         """A stream without a finish reason or ``[DONE]`` was cut, however cleanly it closed."""
         if self._error:
@@ -146,6 +157,9 @@ class WholeAnswer:
         """Gather the body."""
         del t_ns
         self._body += data
+
+    def lane(self, data: bytes) -> None:
+        """There is nothing to count."""
 
     def outcome(self) -> str | None:
         """Read the body for usage and the number of items; it is forgotten afterwards."""

@@ -16,6 +16,7 @@ from loadgen.alarm import Alarm
 from loadgen.answers import Answer, StreamAnswer, WholeAnswer
 from loadgen.client import Client, request_bytes
 from loadgen.jobs import Follower, JobAnswer
+from loadgen.lane import Lane
 from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
 from loadgen.records import Record
 from loadgen.workload import PATHS, Workload
@@ -81,6 +82,9 @@ class _Call:
     def body(self, data: bytes, t_ns: int) -> None:
         if self._code in _STATUS_OK:
             self._answer.feed(data, t_ns)
+
+    def lane(self, data: bytes) -> Lane | None:
+        return self._answer.lane(data) if self._code in _STATUS_OK else None
 
     def ended(self, t_ns: int) -> None:
         if self._code not in _STATUS_OK:

@@ -13,7 +13,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from loadgen.lane import Lane
 from loadgen.wire import Wire, dial
+from proxy.chunks import LINES
+
+_TRIES = 8  # of finding a lane in one answer: events that differ in more than their text are parsed
 
 
 class Exchange(Protocol):
@@ -27,6 +31,9 @@ class Exchange(Protocol):
 
     def body(self, data: bytes, t_ns: int) -> None:
         """Bytes of the body, read at ``t_ns``."""
+
+    def lane(self, data: bytes) -> Lane | None:
+        """A short way for reads like ``data``, which was one whole chunk; None: there is none."""
 
     def ended(self, t_ns: int) -> None:
         """The answer is complete."""
@@ -76,10 +83,12 @@ class Connection:
         "_exchange",
         "_framed",
         "_kept",
+        "_lane",
         "_now",
         "_parser",
         "_pieces",
         "_released",
+        "_tries",
         "_wire",
     )
 
@@ -91,6 +100,8 @@ class Connection:
         self._framed = self._answering = self._done = self._kept = False
         self._now = 0
         self._pieces: list[bytes] = []
+        self._lane: Lane | None = None
+        self._tries = 0
         self._wire: Wire | None = None
 
     async def open(self, target: Target) -> None:
@@ -101,6 +112,7 @@ class Connection:
         """Write a whole request, and report its answer to ``exchange``."""
         self._exchange = exchange
         self._framed = self._answering = self._done = self._kept = False
+        self._tries = _TRIES
         if self._wire is None or not self._wire.open:
             self._fail("the connection is closed")
             return
@@ -121,8 +133,13 @@ class Connection:
     # wire.Owner
 
     def received(self, data: bytes, t_ns: int) -> None:
-        """Parse."""
+        """Parse; or not even that, for whole chunks like the one before."""
         self._now = t_ns
+        lane = self._lane
+        if lane is not None:
+            if lane.take(data, t_ns):
+                return
+            self._lane = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -132,9 +149,20 @@ class Connection:
         if pieces:  # of one read and so of one stamp: told at once
             if exchange is not None:
                 exchange.body(pieces[0] if len(pieces) == 1 else b"".join(pieces), t_ns)
+                if self._tries and len(pieces) == 1:
+                    self._find_lane(exchange, data, len(pieces[0]))
             pieces.clear()
         if self._done:
             self._complete()
+
+    def _find_lane(self, exchange: Exchange, data: bytes, content: int) -> None:
+        """After a read that was one whole chunk the parser is between chunks, also if some are left out.
+
+        Its content was one piece, shorter than the read by the size line and the last CRLF.
+        """
+        if len(data) - content == len(LINES.get(len(data), b"")) + 2:
+            self._tries -= 1
+            self._lane = exchange.lane(data)
 
     def lost(self, error: OSError | None) -> None:
         """An answer without length ends so; any other one is broken."""
@@ -170,6 +198,7 @@ class Connection:
     def _complete(self) -> None:
         exchange, self._exchange = self._exchange, None
         self._done = False
+        self._lane = None
         if self._wire is not None and not self._kept:
             self._wire.close()
         # Release first: what ends here may send the next request on this very connection.
@@ -185,6 +214,7 @@ class Connection:
 
     def _fail(self, reason: str) -> None:
         exchange, self._exchange = self._exchange, None
+        self._lane = None
         if exchange is not None:
             exchange.failed(reason, time.monotonic_ns())
 
@@ -294,6 +324,9 @@ class _Fetch:
         """Gather."""
         del t_ns
         self._body += data
+
+    def lane(self, data: bytes) -> None:
+        """All of the body is wanted."""
 
     def ended(self, t_ns: int) -> None:
         """Hand over the answer."""

@@ -47,6 +47,9 @@ class JobAnswer:
         del t_ns
         self._body += data
 
+    def lane(self, data: bytes) -> None:
+        """There is nothing to count."""
+
     def outcome(self) -> str | None:
         """None for a job that goes on (``job`` is set) or is done at once."""
         try:
@@ -92,6 +95,9 @@ class Follower:
         """Gather."""
         del t_ns
         self._body += data
+
+    def lane(self, data: bytes) -> None:
+        """Not streamed."""
 
     def ended(self, t_ns: int) -> None:
         """Done, or to be asked again."""

@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
+from proxy.chunks import shape_of
 from proxy.core.sse import EventSplitter, data_of
 from proxy.relay.answers import DONE, with_energy, with_usage_energy
 from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, Fixed, chunk
 from proxy.relay.head import AnswerHead
 from proxy.relay.headers import for_client
-from proxy.relay.lane import shape_of
 from proxy.schema import ENERGY_JOULES_HEADER
 
 _JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.chunks import shape_of
 from proxy.core.channel import Chunk
 from proxy.core.events import Arrive
 from proxy.core.sse import EventSplitter
 from proxy.relay.answers import Reading
 from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, FramingError, chunk
-from proxy.relay.lane import Lane, shape_of
+from proxy.relay.lane import Lane
 from proxy.relay.link import MeterLink
 
 

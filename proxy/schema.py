@@ -57,7 +57,8 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
 
     ``joules_low``/``joules_high`` bound a 90 % interval. ``source`` names the energy reading
     (``nvml``, ``simulated``, ...), ``policy`` the rule of sharing, ``evidence`` what was known of the
-    engine. ``unknown`` holds the reason why joules are missing or incomplete: with ``joules`` null
+    engine: ``steps``, ``chunks``, ``usage``, ``arrivals`` (``compressed``: the answer's tokens could not
+    be read). ``unknown`` holds the reason why joules are missing or incomplete: with ``joules`` null
     nothing was measured; with ``joules`` a number and ``joules_high`` null only a part of the
     request's life was, and ``joules`` is that part. ``final`` is false while windows that cover the
     request are still open.

@@ -18,6 +18,7 @@ from proxy.schema import RequestEnergy
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
 BEGINNING_LOST: Final = "beginning_not_seen"  # told to a meter that died, or dropped
+UNREAD: Final = "compressed"  # evidence of an answer whose tokens could not be read: its times alone
 _LATEST_NS: Final = 60 * NS_PER_SECOND  # an entry's beginning is at most so much older than its place
 GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
     "model": lambda record: record.model,
@@ -138,6 +139,8 @@ class Ledger:
         if entry is None:
             return None
         entry.record = with_share(entry.record, share)
+        if entry.closed is not None and not entry.closed.metered:
+            entry.record = msgspec.structs.replace(entry.record, evidence=UNREAD)
         if share.final:
             self._settled(share.request)
         return entry

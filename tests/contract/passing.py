@@ -185,7 +185,8 @@ async def forwarded(stand: Stand) -> None:
     )
     head = (await stand.call()).head
     chain = head.value(b"x-forwarded-for")
-    check(chain.endswith(b"192.0.2.1, 192.0.2.2, 127.0.0.1"), f"X-Forwarded-For: {chain.decode() or 'none'}")
+    check(chain, "no X-Forwarded-For")
+    check(chain.endswith(b"192.0.2.1, 192.0.2.2, 127.0.0.1"), "X-Forwarded-For as it was")
     check(head.value(b"x-forwarded-proto") == b"http", "no X-Forwarded-Proto")
     check(head.value(b"via").startswith(b"1.1 before, 1.1 "), "no Via")
 

@@ -1,7 +1,7 @@
 from proxy.core.attribution import Share
 from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
-from proxy.core.ledger import BEGINNING_LOST, Ledger
+from proxy.core.ledger import BEGINNING_LOST, UNREAD, Ledger
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -47,6 +47,16 @@ def test_a_record_joins_the_call_and_its_share() -> None:
     assert (record.duration_s, record.ttft_s) == (2.0, 0.5)
     assert (record.prompt_tokens, record.cached_tokens, record.output_tokens) == (10, 4, 20)
     assert (record.joules, record.final, record.unknown) == (5.0, True, None)
+
+
+def test_an_answer_that_could_not_be_read_says_so() -> None:
+    book = ledger()
+    book.open(Opened(1, Arrive(0, "a", backend="b")), "nvml")
+    book.close(Closed(1, End(S, "a", 200), metered=False))
+    book.settle(share("a"))
+    entry = book.get("a")
+    assert entry is not None
+    assert (entry.record.evidence, entry.record.joules, entry.record.output_tokens) == (UNREAD, 5.0, None)
 
 
 def test_before_it_is_measured_a_record_says_so() -> None:

@@ -68,6 +68,7 @@ class Process:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self.relays: set[asyncio.WriteTransport] = set()
+        self.leaving = False  # relays that are there now live on
         self.ended: asyncio.Future[int] = (
             self._loop.create_future()
         )  # done when it must end: told to, or by an error
@@ -174,10 +175,11 @@ class Process:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _relays_gone(self) -> None:
-        """Read what relays said last; from one that stays (new settings), no more than that is taken."""
+        """Read what relays said last. One that stays (new settings) will tell the next meter what runs."""
         deadline = self._loop.time() + _GONE_SECONDS
         while self.relays and self._loop.time() < deadline:  # noqa: ASYNC110 - they come and go as they like
             await asyncio.sleep(0.01)
+        self.leaving = True
         for transport in list(self.relays):
             transport.close()
         while self.relays:  # noqa: ASYNC110 - closing takes a turn of the loop
@@ -218,7 +220,8 @@ class _RelayProtocol(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if self._transport is not None:
             self._process.relays.discard(self._transport)
-        self._process.meter.lost(self._connection, now_ns())
+        if not self._process.leaving:
+            self._process.meter.lost(self._connection, now_ns())
 
 
 def run(

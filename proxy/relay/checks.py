@@ -66,6 +66,8 @@ class Checks:
 
     def _run(self, *, at_once: bool = False) -> None:
         if len(self._balancer.slots) == 1 or not self._config.health_checks:
+            for slot in self._balancer.slots:
+                slot.health.unchecked(now_ns())
             return
         for slot in self._balancer.slots:
             self._tasks[slot] = asyncio.get_running_loop().create_task(self._watch(slot, at_once=at_once))

@@ -90,6 +90,12 @@ class Health:
             self._turn("down", now_ns, failure)
         return True
 
+    def unchecked(self, now_ns: int) -> None:
+        """Checks have ended: what they said holds no more."""
+        self.checked = False
+        if self.state == "down":
+            self._come_back(now_ns)
+
     def weight(self, now_ns: int) -> float:
         """The part of a full share that it should get, above 0 and at most 1."""
         left = self.warm_ns - now_ns

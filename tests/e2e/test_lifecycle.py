@@ -46,6 +46,12 @@ async def until_ready(proxy: Serving, wanted: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_running(server: ModelServer, count: int) -> None:
+    async with asyncio.timeout(20):
+        while server.running < count:  # noqa: ASYNC110 - what is awaited is in another process
+            await asyncio.sleep(0.01)
+
+
 def meter_of(proxy: Serving) -> int:
     """The supervisor's first child: the meter."""
     children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
@@ -61,7 +67,8 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
                 await asyncio.sleep(0.5)
                 during = asyncio.ensure_future(stream(proxy, "during"))
-                await asyncio.sleep(0.5)
+                await until_running(server, 1)
+                await asyncio.sleep(0.2)
                 os.kill(meter_of(proxy), signal.SIGKILL)
                 await until_ready(proxy, 0)
                 meanwhile = asyncio.ensure_future(stream(proxy, "meanwhile"))
@@ -76,7 +83,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
     assert found["during"].joules_high is None
     assert (found["during"].model, found["during"].backend) == (MODEL, server.url.removeprefix("http://"))
     assert found["during"].ttft_s == pytest.approx(0.0, abs=0.5)
-    assert found["during"].duration_s == pytest.approx(4.0, abs=2.0)
+    assert (found["during"].duration_s or 0.0) >= 4.0
     assert found["meanwhile"].unknown == "before_first_sample"
     assert found["meanwhile"].joules_high is None
     assert found["afterwards"].unknown is None
@@ -88,16 +95,16 @@ async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spa
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     ledger = tmp_path / "ledger.jsonl"
     with Standin(state, [SimulatedDevice(idle_watts=100.0)], now_ns()), receiver() as spans:
-        async with ModelServer(tokens=40, gap_seconds=0.03) as server:
+        async with ModelServer(tokens=120, gap_seconds=0.03) as server:
             words = ("--source", "nvml", "--ledger", str(ledger), "--otlp", spans.url)
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
                 await asyncio.sleep(0.5)
                 running = [asyncio.ensure_future(stream(proxy, f"r{n}")) for n in range(3)]
-                await asyncio.sleep(0.4)
+                await until_running(server, 3)
                 proxy.process.send_signal(signal.SIGTERM)
                 await until_ready(proxy, 503)
                 assert not any(task.done() for task in running), "it is not ready, and they go on"
-                assert await asyncio.gather(*running) == [41] * 3
+                assert await asyncio.gather(*running) == [121] * 3
                 assert await asyncio.to_thread(proxy.process.wait, 20) == 0
         calls = [span for span in spans.spans if "gen_ai.request.model" in attributes(span)]
     found = records(ledger)

@@ -96,6 +96,24 @@ async def test_the_only_backend_and_checks_that_are_off_ask_nothing() -> None:
             assert not b.seen
 
 
+async def test_new_settings_may_end_checks_and_begin_them() -> None:
+    async with Backend("a") as a, Backend("b") as b:
+        named = [config.Backend(backend.url, backend.name) for backend in (a, b)]
+        balancer = Balancer(named, QUICK, now_ns())
+        pools = {slot: Pool(slot.backend, QUICK) for slot in balancer.slots}
+        checks = Checks(QUICK, balancer, pools.__getitem__)
+        await b.down()
+        await checks.start()
+        states = [balancer.slots[1].health.state]
+        checks.follow(replace(QUICK, health_checks=False))
+        states.append(balancer.slots[1].health.state)
+        assert states == ["down", "up"]
+        checks.follow(QUICK)
+        await until(lambda: balancer.slots[1].health.state == "down")
+        checks.close()
+        await asyncio.sleep(0)
+
+
 async def test_a_get_gives_status_and_body_or_says_what_is_wrong() -> None:
     async with Backend("a") as a:
         a.answers["/long"] = (200, b"x" * (1 << 21))

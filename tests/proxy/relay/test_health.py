@@ -110,6 +110,16 @@ def test_checks_that_fail_take_an_ejected_one_down_and_requests_do_not_bring_it_
     assert [*states, health.state] == ["ejected", "down", "down"]
 
 
+def test_what_checks_said_holds_no_more_when_they_end() -> None:
+    health = Health(CONFIG, 0)
+    health.check(0, "refused")
+    health.unchecked(S)
+    assert (health.state, health.reason, health.checked) == ("up", None, False)
+    health = ejected()
+    health.unchecked(0)
+    assert health.state == "ejected", "that was not said by checks"
+
+
 def test_new_settings_keep_the_state() -> None:
     health = ejected()
     health.follow(replace(CONFIG, eject_seconds=3.0))

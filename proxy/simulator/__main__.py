@@ -20,6 +20,7 @@ from proxy.simulator import diffusion
 from proxy.simulator.diffusion import DiffusionProfile
 from proxy.simulator.hardware import Hardware, HardwareError, deep_idle
 from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names, speculation
+from proxy.simulator.server import Server
 from proxy.simulator.standin import Standin, StandinError
 from proxy.simulator.webapp import WebApp
 from proxy.units import MS_PER_SECOND, NS_PER_MS
@@ -45,6 +46,7 @@ def main() -> int:
         help="speculative decoding; DRAFT: what a draft pass costs, over the model's own step",
     )
     parser.add_argument("--gain", type=float, default=1.0, help="calibration error of the board: 1.05")
+    parser.add_argument("--otlp", metavar="URL", help="where language models send spans, as vLLM does")
     parser.add_argument("--ramp-ms", type=float, default=0.0, help="time constant of power, default 0")
     parser.add_argument("--deep-idle", metavar="WATTS,SECONDS", help="of a device without work for so long")
     parser.add_argument("--hot", type=float, metavar="CELSIUS", help="temperature at which it throttles")
@@ -58,6 +60,9 @@ def main() -> int:
         devices = [device for profile in profiles for device in how.devices(profile)]
         with Standin(given.state, devices, now_ns()) as standin:
             servers = how.servers(profiles, standin)
+            for server in servers:
+                if given.otlp is not None and isinstance(server, Server):
+                    server.trace(given.otlp)
             return uvloop.run(_serve(servers, _ports(given.port or [8000], len(profiles))))
     except (ProfileError, StandinError, HardwareError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")

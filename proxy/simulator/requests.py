@@ -66,6 +66,8 @@ class Asked:
     stream: bool
     include_usage: bool
     continuous_usage: bool
+    temperature: float = 1.0
+    top_p: float = 1.0
     base64: bool = False  # embeddings: packed floats instead of numbers
 
 
@@ -87,6 +89,7 @@ class _Body(msgspec.Struct):
     max_completion_tokens: int | None = None
     n: int = 1
     temperature: float | None = None
+    top_p: float | None = None
     stream: bool = False
     stream_options: _StreamOptions | None = None
 
@@ -112,6 +115,8 @@ def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int)
         body.stream,
         options.include_usage,
         options.continuous_usage_stats,
+        1.0 if body.temperature is None else body.temperature,
+        1.0 if body.top_p is None else body.top_p,
     )
 
 

@@ -135,6 +135,10 @@ class Runner(Generic[J, P]):
             return self._idle_joules
         return self._idle_joules + self._idle_watts * seconds_from_ns(t_ns - self._idle_since)
 
+    def watch(self, observer: Observer[J, P]) -> None:
+        """Tell another one from now on."""
+        self._observer = observer
+
     def submit(self, job: J, sink: Sink) -> None:
         """Queue a job that the engine does not refuse."""
         if self.failed:

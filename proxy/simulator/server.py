@@ -4,8 +4,10 @@ Prompt tokens: the ids of a list, else whitespace-separated words. The answer is
 token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tests.
 """
 
+import asyncio
 import uuid
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, web
 
@@ -19,6 +21,9 @@ from proxy.simulator.profile import Profile
 from proxy.simulator.requests import BUSY, Asked, RefusedError, read, read_embeddings
 from proxy.simulator.runner import Draw, Runner
 from proxy.simulator.webapp import Break, FailedError, WebApp, as_json, refused
+
+if TYPE_CHECKING:
+    from proxy.simulator.spans import EngineSpans
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,20 @@ class Server(WebApp[Job, Plan]):
         self.metrics = Metrics(profile.model)
         super().__init__(Runner(self.engine, self.metrics, board or Board(profile.idle_watts), draw), fault)
         self._longest = self.engine.longest
+        self._spans: "EngineSpans | None" = None
+
+    def trace(self, endpoint: str) -> None:
+        """Send a span of every request from now on; raises nothing when the collector is away."""
+        from proxy.simulator.spans import EngineSpans, Traced  # noqa: PLC0415 - OpenTelemetry only where used
+
+        self._spans = EngineSpans(endpoint)
+        self.runner.watch(Traced(self.metrics, self._spans))
+
+    async def close(self) -> None:
+        """Stop serving and the engine; send the last spans."""
+        await super().close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
     def routes(self) -> list[web.RouteDef]:
         """Chat, completions, models, metrics."""
@@ -98,6 +117,9 @@ class Server(WebApp[Job, Plan]):
         try:
             asked = read(raw, kind, chat=chat, model=self._model, longest=self._longest)
             call = self._call(asked, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
+            if self._spans is not None:
+                for job in call.jobs:
+                    self._spans.begin(job, call.head.public, asked, request.headers.get("traceparent"))
         except RefusedError as error:
             return refused(error)
         try:
@@ -111,6 +133,8 @@ class Server(WebApp[Job, Plan]):
         finally:
             for job in call.jobs:
                 self.runner.leave(job)
+                if self._spans is not None:
+                    self._spans.forget(job)
 
     def _call(self, asked: Asked, name: str) -> _Call:
         """Submit the jobs of a request; raises :class:`RefusedError` when the queue is full."""

@@ -30,11 +30,15 @@ class Head:
     chat: bool
     choices: int = 1
 
+    @property
+    def public(self) -> str:
+        """The id with its prefix."""
+        return f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}"
+
     def fields(self, *, chunk: bool = False) -> dict[str, Any]:
         """The leading fields."""
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
-        prefix = "chatcmpl" if self.chat else "cmpl"
-        return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.model}
+        return {"id": self.public, "object": kind, "created": self.created, "model": self.model}
 
 
 def text(tokens: int) -> str:

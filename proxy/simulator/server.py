@@ -56,7 +56,7 @@ class Server(WebApp[Job, Plan]):
         self.metrics = Metrics(profile.model)
         super().__init__(Runner(self.engine, self.metrics, board or Board(profile.idle_watts), draw), fault)
         self._longest = self.engine.longest
-        self._spans: "EngineSpans | None" = None
+        self._spans: EngineSpans | None = None
 
     def trace(self, endpoint: str) -> None:
         """Send a span of every request from now on; raises nothing when the collector is away."""

@@ -1,8 +1,8 @@
 """``loadgen selfcheck``: what this client can be believed for on this machine, against known truth.
 
-The server runs in a process of its own and tells when each first token truly left it. So two errors are
-shown: against the nominal truth (client, server, kernel and the machine's other work together, as peers
-are compared), and the client's own, from the write at the server to its stamp.
+The server runs in a process of its own and tells when each request came and each token truly left it. So
+two errors are shown: the client's own, against what the server did, and the one against what it should
+have done (client, server and the machine's other work together, as peers are compared).
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,13 +23,12 @@ from loadgen.attack import Attack, Outcome, no_collections
 from loadgen.cli import event_loop, main
 from loadgen.client import Client, Target
 from loadgen.lengths import Fixed, Lengths
-from loadgen.metrics import gaps
-from loadgen.pacer import OpenLoop
+from loadgen.pacer import ClosedLoop, OpenLoop
 from loadgen.records import Point, Record
 from loadgen.rundir import load
 from loadgen.summary import Measured, generator_bound
 from loadgen.truthpower import KnownDevice
-from loadgen.truthserver import Told, Truth
+from loadgen.truthserver import MODEL, Served, Told, Truth
 from loadgen.window import Window
 from loadgen.workload import Workload
 from proxy.units import NS_PER_SECOND, ns_from_seconds
@@ -37,6 +37,8 @@ _STREAM = Truth(ttft_s=0.05, itl_s=0.01, tokens=64)
 _QUEUE = Truth(ttft_s=0.05, itl_s=0.09, tokens=8, slots=32)  # 0.68 s of service: 47 req/s
 _NO_PROXY = "http://127.0.0.1:1"
 _SERVER_LATE_MS = 2.0
+_SHARED = 0.01
+_AT_ONCE = 64
 RATES = (50, 150, 400)
 
 
@@ -44,16 +46,20 @@ RATES = (50, 150, 400)
 class ErrorRow:
     """Errors at one load in milliseconds, at the 50th and 99th percentile.
 
-    ``ttft`` and ``itl``: measured minus nominal. ``own``: from the first token's write at the server to
-    this client's stamp of it. ``server``: how late the server's own writes were.
+    ``nominal``: TTFT as measured minus the server's nominal one, the server's own lateness included.
+    ``ttft``, ``itl`` and ``e2e``: as measured minus what the server says it truly did, so this client's own.
+    ``server``: how late the server's writes were. ``shared``: of all chunks, those that were read together
+    with others and share a stamp.
     """
 
     chunks_per_second: float
     asked_per_second: float
+    nominal_ms: tuple[float, float]
     ttft_ms: tuple[float, float]
     itl_ms: tuple[float, float]
-    own_ms: tuple[float, float]
+    e2e_ms: tuple[float, float]
     server_ms: tuple[float, float]
+    shared: float
     client_us_per_chunk: float
     server_us_per_chunk: float
     bound: str | None
@@ -109,30 +115,77 @@ async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, Told]:
     return outcome, told
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one core of this client can take, from its CPU time, and what was reached; per second."""
+
+    requests: float
+    chunks: float
+    reached_requests: float
+    reached_chunks: float
+
+
+def capacity(tokens: int, seconds: float = 3.0) -> Capacity:
+    """Sixty-four at once against a server that answers ``tokens`` at once."""
+    with truth_server(Truth(0.0, 0.0, tokens)) as url, no_collections():
+        outcome: Outcome = event_loop(_flood(url, tokens, seconds))
+    requests = len([r for r in outcome.records if r.ok])
+    chunks = sum(sum(r.counts) for r in outcome.records)
+    whole = outcome.end_ns / NS_PER_SECOND
+    core = outcome.cpu_share * whole
+    return Capacity(requests / core, chunks / core, requests / whole, chunks / whole)
+
+
+async def _flood(url: str, tokens: int, seconds: float) -> Outcome:
+    client = Client(Target(url))
+    workload = Workload("chat", MODEL, Lengths(Fixed(8), Fixed(tokens)))
+    try:
+        await client.warm(_AT_ONCE)
+        pacer = ClosedLoop(_AT_ONCE, ns_from_seconds(seconds))
+        return await Attack(client, workload, pacer, 0, "flood").run()
+    finally:
+        await client.close()
+
+
 def _row(rate: int, outcome: Outcome, told: Told) -> ErrorRow:
-    good = [r for r in outcome.records if r.ok and r.first_ns and r.sent_ns]
+    good = [r for r in outcome.records if r.ok and r.id in told.served]
     chunks = sum(sum(r.counts) for r in good)
-    own = [outcome.start_ns + (r.first_ns or 0) - told.served[r.id].written_ns[0] for r in good]
-    seen = [(r.first_ns or 0) - (r.sent_ns or 0) - _STREAM.ttft_s * NS_PER_SECOND for r in good]
-    between = [(gap - _STREAM.itl_s) * NS_PER_SECOND for r in good for gap in gaps(r)]
     whole = Window(0, outcome.sending_end_ns)
     measured = Measured(
         None, rate, outcome.records, whole, lags_ns=outcome.lags_ns, cpu_share=outcome.cpu_share
     )
+    errors = [errors_ns(r, told.served[r.id]) for r in good]
+    ttft_ns = ns_from_seconds(_STREAM.ttft_s)
     return ErrorRow(
         chunks_per_second=sum(
             count for r in good for t, count in zip(r.outputs_ns, r.counts, strict=True) if whole.holds(t)
         )
         / whole.seconds,
         asked_per_second=float(rate * _STREAM.tokens),
-        ttft_ms=_ends(seen),
-        itl_ms=_ends(between),
-        own_ms=_ends(own),
+        nominal_ms=_ends([(r.first_ns or 0) - (r.sent_ns or 0) - ttft_ns for r in good]),
+        ttft_ms=_ends([ttft for ttft, _, _ in errors]),
+        itl_ms=_ends([gap for _, gaps, _ in errors for gap in gaps]),
+        e2e_ms=_ends([e2e for _, _, e2e in errors]),
         server_ms=_ends(told.late_ns),
+        shared=sum(n for r in good for n in r.counts if n > 1) / chunks,
         client_us_per_chunk=outcome.cpu_share * outcome.end_ns / 1e3 / chunks,
         server_us_per_chunk=told.cpu_seconds * 1e6 / chunks,
         bound=generator_bound(measured, outcome.records, ()),
     )
+
+
+def errors_ns(record: Record, served: Served) -> tuple[int, list[int], int]:
+    """Measured minus true: TTFT, each gap between reads, E2E. Both sides' stamps are of one clock.
+
+    A read of several tokens came with the last of them, so that is the one it is compared to.
+    """
+    came, left = served.arrived_ns, served.written_ns
+    sent = record.sent_ns or 0
+    true = [left[at - 1] for at in accumulate(record.counts)]
+    seen = record.outputs_ns
+    gaps = [b - a - (d - c) for (a, b), (c, d) in zip(pairwise(seen), pairwise(true), strict=True)]
+    ttft = (seen[0] - sent) - (true[0] - came)
+    return ttft, gaps, (record.end_ns or 0) - sent - (left[-1] - came)
 
 
 def _ends(values_ns: list[Any]) -> tuple[float, float]:
@@ -163,14 +216,16 @@ def energy_error(point: Point) -> float | None:
 def show(rows: list[ErrorRow]) -> str:
     """The table as text."""
     lines = [
-        " chunks/s    TTFT error     ITL error    client's own    server late  CPU us/chunk  (ms: p50 / p99)"
+        "this client's errors in ms, p50/p99: against what the server did, and (nominal) what it should have",
+        " chunks/s        TTFT         ITL         E2E     nominal  server late  CPU us/chunk",
     ]
     for row in rows:
-        cells = "".join(
-            f"{low:+8.2f}/{high:+6.2f}" for low, high in (row.ttft_ms, row.itl_ms, row.own_ms, row.server_ms)
-        )
-        cpu = f"{row.client_us_per_chunk:8.0f} +{row.server_us_per_chunk:3.0f}"
-        lines.append(f"{row.chunks_per_second:9,.0f}{cells}{cpu}" + (f"  {row.limit}" if row.limit else ""))
+        pairs = (row.ttft_ms, row.itl_ms, row.e2e_ms, row.nominal_ms, row.server_ms)
+        cells = "".join(f"{low:+6.2f}/{high:+5.2f}" for low, high in pairs)
+        cpu = f"{row.client_us_per_chunk:9.0f} +{row.server_us_per_chunk:3.0f}"
+        shared = f"  {row.shared:.0%} of chunks share a read" if row.shared >= _SHARED else ""
+        said = f"  {row.limit}" if row.limit else ""
+        lines.append(f"{row.chunks_per_second:9,.0f}{cells}{cpu}{shared}{said}")
     return "\n".join([*lines, ""])
 
 

@@ -39,7 +39,7 @@ _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the server does to every request."""
+    """What the server does to every request; with no time to the first token it answers all at once."""
 
     ttft_s: float = 0.05
     itl_s: float = 0.01
@@ -102,6 +102,9 @@ class Engine:
 
     def accept(self, answer: "_Answer", name: str) -> None:
         """Serve now, or queue for a slot; ``name`` is the request's id."""
+        if not self.truth.ttft_s:
+            answer.whole()
+            return
         self.served[name] = answer.served
         if self.truth.slots is not None and self._busy >= self.truth.slots:
             self._queue.append(answer)
@@ -158,6 +161,10 @@ class _Answer:
         self.usage = usage
         wire.write(_HEAD + _ROLE)
 
+    def whole(self) -> None:
+        """All tokens in one write."""
+        self._wire.write(_TOKEN * (self._tokens - 1) + self._end())
+
     def step(self) -> bool:
         """Write the token that is due; False after the last one, or when the client has gone."""
         if not self._wire.open:
@@ -166,11 +173,13 @@ class _Answer:
         if self._left:
             self._wire.write(_TOKEN)
             return True
+        self._wire.write(self._end())
+        return False
+
+    def _end(self) -> bytes:
         count = f'{{"prompt_tokens":8,"completion_tokens":{self._tokens}}}'
         usage = _chunk(f'data: {{"choices":[],"usage":{count}}}\n\n'.encode())
-        end = (usage if self.usage else b"") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-        self._wire.write(_TOKEN + _LAST + end)
-        return False
+        return _TOKEN + _LAST + (usage if self.usage else b"") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 class _Asked(msgspec.Struct):

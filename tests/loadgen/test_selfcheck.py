@@ -4,10 +4,50 @@ import msgspec
 import pytest
 
 from loadgen.records import Distribution
-from loadgen.selfcheck import ErrorRow, believed, energy_error, known_power, show, show_cases
-from tests.loadgen.made import point
+from loadgen.selfcheck import (
+    ErrorRow,
+    believed,
+    capacity,
+    energy_error,
+    errors_ns,
+    known_power,
+    show,
+    show_cases,
+)
+from loadgen.truthserver import Served
+from tests.loadgen.made import point, record
 
-ROW = ErrorRow(3200.0, 3200.0, (0.1, 0.3), (0.0, 0.2), (0.05, 0.1), (0.02, 0.1), 12.0, 15.0, None)
+ROW = ErrorRow(
+    chunks_per_second=3200.0,
+    asked_per_second=3200.0,
+    nominal_ms=(0.1, 0.3),
+    ttft_ms=(0.01, 0.04),
+    itl_ms=(0.0, 0.02),
+    e2e_ms=(0.01, 0.05),
+    server_ms=(0.02, 0.1),
+    shared=0.0,
+    client_us_per_chunk=12.0,
+    server_us_per_chunk=15.0,
+    bound=None,
+)
+
+
+def test_errors_are_against_what_the_server_did_not_what_it_should_have() -> None:
+    # The server came to write late, by 3 and by 5; the client saw the first token 2 late, the third 1.
+    served = Served(1000, [1053, 1063, 1075])
+    one = msgspec.structs.replace(record(0, sent=100, end=176), outputs_ns=[155, 176], counts=[1, 2])
+    assert errors_ns(one, served) == (2, [-1], 1)
+
+
+def test_chunks_that_share_a_read_are_told() -> None:
+    assert "share" not in show([ROW])
+    assert "25% of chunks share a read" in show([replace(ROW, shared=0.25)])
+
+
+def test_a_core_takes_more_chunks_than_requests() -> None:
+    found = capacity(16, 0.5)
+    assert found.reached_chunks == pytest.approx(16 * found.reached_requests)
+    assert 0 < found.reached_requests <= found.requests * 1.05
 
 
 def test_says_which_side_could_not_keep_up() -> None:

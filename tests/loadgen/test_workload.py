@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.datasets import Item
@@ -20,6 +20,7 @@ def make(endpoint: str = "chat", prompt: int = 20, *, seed: int = 0, **style: An
     return Workload(endpoint, "m", Lengths(Fixed(prompt), Fixed(7)), seed=seed, style=Style(**style))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 2000))
 def test_same_index_same_bytes_and_length_in_words(index: int, words: int) -> None:
     body = make(prompt=words).body(index)

@@ -114,16 +114,20 @@ def measure_idle(proxies: list[tuple[Costs, Running]], driver: Client) -> None:
 
 
 @contextmanager
-def ours(folder: Path, behind: int, *words: str) -> Iterator[tuple[Serving, list[Running], Running]]:
+def ours(folder: Path, behind: int, count: int = 1) -> Iterator[tuple[Serving, list[Running], Running]]:
     """``jouleproxy serve`` measuring a device: the proxy, its relay workers, its meter."""
     library, state = build(folder / "library"), folder / "state"
     device = Standin(state, [SimulatedDevice(idle_watts=WATTS)], time.monotonic_ns())
-    variables = environment(library, state)
+    variables, words = environment(library, state), ("--source", "nvml", "--workers", str(count))
     try:
-        with serving(f"http://127.0.0.1:{behind}", "--source", "nvml", *words, variables=variables) as proxy:
+        with serving(f"http://127.0.0.1:{behind}", *words, variables=variables) as proxy:
             port = int(proxy.url.rpartition(":")[2])
             children = tree(proxy.process.pid)[1:]
-            workers = [pid for pid in children if listens(pid, port)]
+            for _ in range(200):  # ready means that one worker listens
+                workers = [pid for pid in children if listens(pid, port)]
+                if len(workers) == count:
+                    break
+                time.sleep(0.05)
             meters = tuple(pid for pid in children if pid not in workers)
             yield proxy, [Running(OURS, port, (pid,)) for pid in workers], Running(METER, port, meters)
     finally:
@@ -139,8 +143,12 @@ def listens(pid: int, port: int) -> bool:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Everything, measured once."""
     folder = tmp_path_factory.mktemp("relay")
-    found = Measured(skipped={peer.name: why for peer in PEERS if (why := peer.missing()) is not None})
-    with backend(folder) as behind, client() as driver, all_started(PEERS, folder, behind) as peers:
+    with (
+        backend(folder) as behind,
+        client() as driver,
+        all_started(PEERS, folder, behind) as (peers, skipped),
+    ):
+        found = Measured(skipped=skipped)
         direct = min(first_ms(driver, behind, PATH, FIRSTS) for _ in range(ROUNDS))
         with ours(folder, behind) as (_, (relay,), meter):
             for turn in range(ROUNDS):
@@ -226,7 +234,7 @@ def burst(folder: Path, workers: int) -> tuple[float, list[float], float]:
     with (
         backend(folder) as behind,
         client() as driver,
-        ours(folder, behind, "--workers", str(workers)) as (proxy, relays, _),
+        ours(folder, behind, workers) as (proxy, relays, _),
     ):
         driver.drive(relays[0].port, request(), 64, 2)
         before = [relay.cpu_seconds() for relay in relays]

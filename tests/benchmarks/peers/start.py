@@ -21,6 +21,10 @@ from tests.e2e.serving import free_port
 START_SECONDS: Final = 40.0
 
 
+class NotReadyError(Exception):
+    """A proxy was started and does not serve; ``str`` is one line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A proxy that serves: where, and its processes."""
@@ -168,19 +172,29 @@ def backend(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def all_started(peers: tuple[Peer, ...], folder: Path, behind: int) -> Iterator[list[Running]]:
-    """All that are installed, started side by side; stopped after the block."""
+def all_started(
+    peers: tuple[Peer, ...], folder: Path, behind: int
+) -> Iterator[tuple[list[Running], dict[str, str]]]:
+    """All that can be started, side by side, and why others cannot; stopped after the block."""
     with ExitStack() as stack:
-        begun = []
+        begun, running, skipped = [], [], {}
         for peer in peers:
-            if peer.missing() is None:
-                port, log = free_port(), folder / f"{peer.program or 'aiohttp'}.log"
-                command = peer.command(folder, port, behind)
-                process = stack.enter_context(_started(command, log, peer.variables or {}))
-                begun.append((peer.name, port, process, log))
-        for _, port, process, log in begun:
-            _wait(process, port, log)
-        yield [Running(name, port, tree(process.pid)) for name, port, process, _ in begun]
+            if (reason := peer.missing()) is not None:
+                skipped[peer.name] = reason
+                continue
+            port, log = free_port(), folder / f"{peer.program or 'aiohttp'}.log"
+            process = stack.enter_context(
+                _started(peer.command(folder, port, behind), log, peer.variables or {})
+            )
+            begun.append((peer.name, port, process, log))
+        for name, port, process, log in begun:
+            try:
+                _wait(process, port, log)
+            except NotReadyError as error:
+                skipped[name] = str(error)
+            else:
+                running.append(Running(name, port, tree(process.pid)))
+        yield running, skipped
 
 
 @contextmanager
@@ -210,11 +224,17 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     body = {"model": "bench-model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-2000:]
+        if process.poll() is not None:
+            raise NotReadyError(f"it ended with status {process.poll()}: {_last(log)}")
         try:
             if httpx.post(f"http://127.0.0.1:{port}{PATH}", json=body, timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise TimeoutError(f"not ready within {START_SECONDS} s: {log.read_text()[-2000:]}")
+    raise NotReadyError(f"it did not answer within {START_SECONDS:g} s: {_last(log)}")
+
+
+def _last(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][-200:] if lines else "no output"

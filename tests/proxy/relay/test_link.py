@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from proxy.clock import now_ns
-from proxy.core.channel import BackendState, Chunk, Closed, Leaving, Opened
+from proxy.core.channel import Ask, BackendState, Chunk, Closed, Leaving, Opened
 from proxy.core.events import Arrive, End
 from proxy.relay.call import Call
 from proxy.relay.link import MeterLink
@@ -92,3 +92,20 @@ async def test_that_it_leaves_is_told_to_every_meter(tmp_path: Path) -> None:
     async with FakeMeter(tmp_path) as second:
         await second.until(Leaving)
     await link.close()
+
+
+async def test_messages_gather_and_a_question_takes_them_along(tmp_path: Path) -> None:
+    async with FakeMeter(tmp_path) as meter:
+        link = MeterLink(meter.socket, 10)
+        await link.open()
+        while link._transport is None:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.001)
+        call = a_call(link, "a")
+        chunks(call, 2)
+        assert [type(m) for m in link._pending] == [Opened, Chunk, Chunk]
+        told = asyncio.ensure_future(link.ask("a", 0.0, 1.0))
+        await asyncio.sleep(0)
+        assert link._pending == [], "a question does not wait"
+        assert await told == meter.energy
+        assert [type(m) for m in meter.messages] == [Opened, Chunk, Chunk, Ask]
+        await link.close()

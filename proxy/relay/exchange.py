@@ -91,6 +91,7 @@ class Exchange:
             self._route and length is not None and length <= _READ_BODY_LIMIT and b"json" in kind
         )
         self._asks = Asked()
+        self._key: int | None = None  # of what stays with one backend
         self._held: list[bytes] = []  # of the body, until it can be sent
         self._sent: list[bytes] | None = None  # a body that can be sent again
         self._tried: list[Slot] = []  # backends that could not be reached
@@ -153,8 +154,9 @@ class Exchange:
             ours = with_usage(self._route, body, asks) if body is not None else None
             if ours is not None:
                 self._held, self._identity = [ours], True
-        key = shared.keys.key(head, body) if shared.keys is not None else None
-        self._aim(shared.balancer.take(asks.model, now_ns(), key))
+        if shared.keys is not None:
+            self._key = shared.keys.key(head, body)
+        self._aim(shared.balancer.take(asks.model, now_ns(), self._key))
 
     def _tell(self, body: bytes) -> None:
         """What the proxy itself knows best."""
@@ -252,7 +254,8 @@ class Exchange:
         """Not a byte of the request was sent, or none was read: another backend may take it."""
         shared = self._shared
         self._tried.append(slot)
-        other = None if self._over else shared.balancer.take(self._asks.model, now_ns(), None, self._tried)
+        take = shared.balancer.take
+        other = None if self._over else take(self._asks.model, now_ns(), self._key, self._tried)
         if other is None:
             self._failed(status, message, code)
             return

@@ -101,6 +101,26 @@ async def test_a_model_finds_the_backend_that_lists_it() -> None:
     assert (a.seen[CHAT], b.seen[CHAT]) == (2, 4)
 
 
+async def test_sessions_of_a_lost_backend_stay_together_at_another() -> None:
+    async def where(client: httpx.AsyncClient) -> dict[str, str]:
+        return {
+            u: (await client.post(CHAT, json={"model": "m", "user": u})).text for u in map(str, range(24))
+        }
+
+    async with (
+        Backend("a") as a,
+        Backend("b") as b,
+        Backend("c") as c,
+        relay(a, b, c, sticky="session", eject_failures=1000) as client,
+    ):
+        before = await where(client)
+        await a.down()
+        after, later = await where(client), await where(client)
+    assert after == later, "each goes to the next on the ring, whoever has fewer requests"
+    assert set(after.values()) == {"b", "c"}
+    assert all(after[name] == home for name, home in before.items() if home != "a")
+
+
 async def test_a_session_stays_where_it_was() -> None:
     async with Backend("a") as a, Backend("b") as b, relay(a, b, sticky="session") as client:
         where: dict[str, str] = {}

@@ -43,7 +43,11 @@ async def _ours(cases: list[Case], backend: Backend, stack: ExitStack) -> list[s
 async def _peer(peer: Peer, cases: list[Case], backend: Backend, stack: ExitStack) -> list[str]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     begin = all_started((peer,), folder, backend.port)
-    (running,) = await asyncio.to_thread(stack.enter_context, begin)
+    started, skipped = await asyncio.to_thread(stack.enter_context, begin)
+    if not started:
+        say(f"{peer.name} is left out: {skipped[peer.name]}")
+        return ["not judged"] * len(cases)
+    running = started[0]
     return await _judged(cases, Stand("127.0.0.1", running.port, backend, running.pids))
 
 

@@ -80,7 +80,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
     found = records(ledger)
     assert found.keys() == {"during", "meanwhile", "afterwards"}
     # Which, says how long the new meter took: on a busy machine the answer ends before its first reading.
-    assert found["during"].unknown in {"before_first_sample", "no_samples"}, "the relay told it of the request"
+    assert found["during"].unknown in {"before_first_sample", "no_samples"}, "the relay told it"
     assert found["during"].joules_high is None
     assert (found["during"].model, found["during"].backend) == (MODEL, server.url.removeprefix("http://"))
     assert found["during"].ttft_s == pytest.approx(0.0, abs=0.5)

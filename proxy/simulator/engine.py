@@ -414,9 +414,14 @@ class Engine:
         """Done or cancelled: settle and free its blocks."""
         self._settle(job)
         del self._running[job.name]
-        self._prefilling.pop(job.name, None)
+        prefilling = self._prefilling.pop(job.name, None) is not None
+        chain = job.chain
+        if job.answered is not None and job.emitted and not prefilling:
+            chain = job.answered(job.emitted - 1)  # the keys of its last token were never computed
+            more = self.cache.publish(chain[job.shared :])
+            job.shared, job.private = job.shared + more, job.private - more
         self.cache.give(job.private)
-        self.cache.release(job.chain[: job.shared])
+        self.cache.release(chain[: job.shared])
         job.private = job.shared = 0
 
     def _rebase(self) -> None:

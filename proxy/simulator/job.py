@@ -1,6 +1,6 @@
 """A request in the simulated engine, and its true joules."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 
@@ -24,7 +24,8 @@ class Job:
     """One sequence: its prompt, the tokens it shall get, and what has become of it.
 
     ``chain``: a hash for each leading full block of the prompt that other prompts may share, each of all text
-    up to the block's end. ``runs``: its tokens were made at the ends of the steps with these numbers, as
+    up to the block's end. ``answered``: the chain with so many tokens of its answer, which prompts may go on
+    from; None: they do not. ``runs``: its tokens were made at the ends of the steps with these numbers, as
     half-open ranges, several for a step that made several; the range it is in now ends with the engine's step
     number. Counts of tokens.
     """
@@ -33,6 +34,7 @@ class Job:
     prompt_tokens: int
     output_tokens: int
     chain: tuple[Hashable, ...] = ()
+    answered: Callable[[int], tuple[Hashable, ...]] | None = None
     left: int = 0  # prompt tokens still to compute; after preemption those of its answer too
     emitted: int = 0  # up to date in jobs that are not decoding: see Engine.emitted
     cached_tokens: int = 0  # of the prompt, when first scheduled

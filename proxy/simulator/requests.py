@@ -1,7 +1,7 @@
 """What clients ask for, read as vLLM reads it; its refusals word for word (v0.32, captured)."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -48,10 +48,15 @@ BUSY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens of a prompt, as this server counts them, and its blocks' hashes."""
+    """Tokens of a prompt, as this server counts them, its full blocks' hashes, and the tokens after them."""
 
     tokens: int
     chain: tuple[Hashable, ...]
+    rest: tuple[Hashable, ...] = ()
+
+    def answered(self, words: Sequence[Hashable]) -> tuple[Hashable, ...]:
+        """The hashes of its full blocks with these tokens after it: a next turn begins with them."""
+        return chained([*self.rest, *words], self.chain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +252,14 @@ def _words_of(messages: list[_Message]) -> list[str]:
 
 def _prompt(tokens: list[Any]) -> Prompt:
     """Tokens: ids as given, else words apart from white space; an empty prompt has one."""
-    chain: list[int] = []
+    chain = chained(tokens)
+    return Prompt(max(len(tokens), 1), chain, tuple(tokens[len(chain) * BLOCK :]))
+
+
+def chained(tokens: Sequence[Hashable], before: tuple[Hashable, ...] = ()) -> tuple[Hashable, ...]:
+    """A hash for each full block of tokens, of all text up to its end; those ``before`` come first."""
+    chain = list(before)
     for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        before = chain[-1] if chain else 0
-        chain.append(hash((before, tuple(tokens[start : start + BLOCK]))))
-    return Prompt(max(len(tokens), 1), tuple(chain))
+        last = chain[-1] if chain else 0
+        chain.append(hash((last, tuple(tokens[start : start + BLOCK]))))
+    return tuple(chain)

@@ -6,7 +6,9 @@ token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tes
 
 import asyncio
 import uuid
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11, web
@@ -18,7 +20,7 @@ from proxy.simulator.job import Job
 from proxy.simulator.metrics import CONTENT_TYPE, Metrics
 from proxy.simulator.outlet import Outlet, StreamOutlet
 from proxy.simulator.profile import Profile
-from proxy.simulator.requests import BUSY, Asked, RefusedError, read, read_embeddings
+from proxy.simulator.requests import BUSY, Asked, Prompt, RefusedError, read, read_embeddings
 from proxy.simulator.runner import Draw, Runner
 from proxy.simulator.webapp import Break, FailedError, WebApp, as_json, refused
 
@@ -141,7 +143,13 @@ class Server(WebApp[Job, Plan]):
         unique = uuid.uuid4().hex
         prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
         jobs = [
-            Job(f"{name}/{unique}/{index}", prompt.tokens, asked.tokens, prompt.chain)
+            Job(
+                f"{name}/{unique}/{index}",
+                prompt.tokens,
+                asked.tokens,
+                prompt.chain,
+                partial(_answered, prompt),
+            )
             for index, prompt in enumerate(prompts)
         ]
         if any(self.engine.refusal(job) == "queue" for job in jobs):
@@ -153,6 +161,10 @@ class Server(WebApp[Job, Plan]):
         for index, job in enumerate(jobs):
             self.runner.submit(job, call.outlet.sink(index))
         return call
+
+
+def _answered(prompt: Prompt, count: int) -> tuple[Hashable, ...]:
+    return prompt.answered(shapes.words(count))
 
 
 async def _end(call: _Call) -> None:

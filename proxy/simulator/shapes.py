@@ -47,6 +47,11 @@ def text(tokens: int) -> str:
     return "".join(WORDS) * rounds + "".join(WORDS[:rest])
 
 
+def words(tokens: int) -> list[str]:
+    """That answer's words, as they are read in a prompt."""
+    return text(tokens).split()
+
+
 def usage(prompts: Sequence[Job], emitted: int, *, details: bool = True) -> dict[str, Any]:
     """Tokens of an answer, from one job of each prompt."""
     prompt = sum(job.prompt_tokens for job in prompts)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from proxy.simulator.requests import DEFAULT_TOKENS, Asked, RefusedError, read
+from proxy.simulator.requests import DEFAULT_TOKENS, Asked, RefusedError, _prompt, read
 
 USER = [{"role": "user", "content": "one two three"}]
 
@@ -72,3 +72,11 @@ def test_broken_json_is_located() -> None:
     error = refused(b'{"model":')
     assert error.param == "body.9"
     assert "'Expecting value'" in error.message
+
+
+def test_an_answered_prompt_has_the_chain_of_the_prompt_that_goes_on() -> None:
+    first, answer = [str(n) for n in range(21)], ["a", "b", "c"] * 6
+    begun, whole = _prompt(first), _prompt([*first, *answer, "next"])
+    assert (len(begun.chain), begun.rest) == (1, ("16", "17", "18", "19", "20"))
+    assert begun.answered(answer) == whole.chain[:2]
+    assert begun.answered([]) == begun.chain

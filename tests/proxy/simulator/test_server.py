@@ -208,6 +208,19 @@ async def test_the_same_beginning_is_cached_and_counted(client: openai.AsyncOpen
     assert values["vllm:num_requests_running"] == 0
 
 
+async def test_the_next_turn_of_a_conversation_finds_the_answer_before_it(client: openai.AsyncOpenAI) -> None:
+    question = " ".join(map(str, range(40)))
+    cached, turns = [], [question]
+    for _ in range(2):
+        messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+        answer = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=50)  # type: ignore[arg-type]
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        cached.append(answer.usage.prompt_tokens_details.cached_tokens)
+        turns += [answer.choices[0].message.content or "", "go on"]
+    assert cached == [0, 80]  # of 40 + 49 computed tokens, five full blocks
+
+
 async def test_a_full_queue_is_refused(drawn: Drawn) -> None:
     limits = replace(FAST.limits, max_num_seqs=1, max_waiting=1)
     server = Server(replace(FAST, limits=limits), drawn)

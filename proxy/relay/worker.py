@@ -70,8 +70,9 @@ class Worker:
         shared = self._shared
         if self._tls is not None and config.tls_certificate is not None:
             try:
+                serving_tls(config.tls_certificate, config.tls_key)  # a wrong pair would spoil what is in use
                 self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
-            except (OSError, ssl.SSLError) as error:
+            except (OSError, ConfigError) as error:
                 _log.error("the certificate is not read again, the old one stays: %s", error)
         self._config = shared.config = config
         shared.balancer.follow(backends, config, now_ns())

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -237,3 +238,36 @@ async def test_clients_may_come_over_ipv6() -> None:
         got = await listening(config, None, backend)
     assert got.startswith(b"HTTP/1.1 200 ")
     assert b"X-Forwarded-For: ::1\r\n" in backend.head
+
+
+async def test_new_settings_read_the_certificate_anew_and_one_that_is_wrong_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "new").mkdir()
+    old, new = certificates(tmp_path, "127.0.0.1"), certificates(tmp_path / "new", "127.0.0.1")
+    config = RelayConfig(
+        listen=Address("127.0.0.1", 0), drain_timeout_seconds=1.0, tls_certificate=old.chain, tls_key=old.key
+    )
+    renewed = replace(config, tls_certificate=new.chain, tls_key=new.key)
+
+    async def shakes_hands(authority: str) -> bool:
+        try:
+            context = ssl.create_default_context(cafile=authority)
+            _, writer = await asyncio.open_connection("127.0.0.1", worker.port, ssl=context)
+        except ssl.SSLCertVerificationError:
+            return False
+        writer.close()
+        return True
+
+    worker = Worker(config, [Backend("http://127.0.0.1:1", "b")], "/nowhere")
+    await worker.start()
+    try:
+        assert await shakes_hands(old.authority)
+        worker.follow(replace(config, tls_certificate=new.authority), [Backend("http://127.0.0.1:1", "b")])
+        assert "the old one stays" in caplog.text
+        assert await shakes_hands(old.authority)
+        worker.follow(renewed, [Backend("http://127.0.0.1:1", "b")])
+        assert not await shakes_hands(old.authority)
+        assert await shakes_hands(new.authority)
+    finally:
+        await worker.close()

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.clock import now_ns
 from proxy.core.events import Arrive
@@ -22,6 +21,7 @@ from proxy.relay.headers import for_backend, interim
 from proxy.relay.lane import Lane
 from proxy.relay.routes import Asked, asked, route_of, with_usage
 from proxy.relay.shared import Shared
+from proxy.relay.sink import Sink
 from proxy.relay.trace import Trace, continue_trace
 from proxy.relay.upstream import Upstream
 from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
@@ -32,45 +32,6 @@ _ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, th
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
-
-
-class Sink(Protocol):
-    """The client's side, as an exchange sees it."""
-
-    peer: str
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def writer(self) -> Callable[[bytes], None]:
-        """``write``, for as long as the exchange runs: the shortest way."""
-
-    def pause(self, *, paused: bool) -> None:
-        """Stop to read, or go on."""
-
-    def rest(self) -> bytes:
-        """Bytes that came after the request; they are taken."""
-
-    def refuse(
-        self,
-        status: int,
-        message: str,
-        code: str,
-        request_id: str = "",
-        *,
-        close: bool = True,
-        retry_seconds: int | None = None,
-    ) -> None:
-        """Answer with an error of our own."""
-
-    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
-        """Answer with JSON of our own."""
-
-    def finished(self, *, keep: bool) -> None:
-        """The answer is written."""
-
-    def abort(self) -> None:
-        """Close at once."""
 
 
 class Exchange:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config import RelayConfig
 from proxy.relay.health import Health, State
@@ -125,3 +127,37 @@ def test_new_settings_keep_the_state() -> None:
     health.follow(replace(CONFIG, eject_seconds=3.0))
     health.taken(S)
     assert health.next_chance_ns(S) == 4 * S
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["taken", "failed", "answered", "passed", "missed"]), st.integers(0, 3 * S))
+    )
+)
+def test_whatever_happens_it_has_a_next_chance_and_takes_it(story: list[tuple[str, int]]) -> None:
+    health, now = Health(CONFIG, 0), 0
+    for what, later in story:
+        now += later
+        match what:
+            case "taken":
+                health.taken(now)
+            case "failed":
+                health.failed(now, "refused")
+            case "answered":
+                health.answered(now)
+            case _:
+                health.check(now, None if what == "passed" else "refused")
+        chance = health.next_chance_ns(now)
+        assert chance >= now
+        assert health.takes(now) == (chance == now and health.state != "down")
+        assert 0.1 <= health.weight(now) <= 1.0
+        assert (health.reason is None) == (health.state == "up")
+        most = CONFIG.health_successes * CONFIG.health_interval_seconds
+        assert chance - now <= max(CONFIG.eject_max_seconds, most) * S
+    for _ in range(CONFIG.health_successes):
+        health.check(now, None)
+    if health.state == "ejected":
+        now = health.next_chance_ns(now)
+        assert health.takes(now)
+        health.answered(now)
+    assert health.takes(now)

@@ -54,11 +54,7 @@ async def find_model(client: Client, config: Config) -> str:
             " and check that --url has no path but the one before /v1"
         )
     if spec.model and spec.model not in names:
-        try:  # a proxy before several servers may list the models of one
-            await try_one(client, config, spec.model)
-        except PreflightError as error:
-            known = ", ".join(names)
-            raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {known}") from error
+        raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {', '.join(names)}")
     return spec.model or names[0]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from proxy.clock import now_ns
 from proxy.simulator.board import Board
@@ -12,7 +12,7 @@ from proxy.simulator.imageserver import ImageServer
 from proxy.simulator.profile import Profile
 from proxy.simulator.server import Server
 from proxy.simulator.standin import SM_MHZ, SimulatedDevice, Standin
-from proxy.simulator.webapp import Fault, WebApp
+from proxy.simulator.webapp import Fault
 from proxy.units import NS_PER_MS, ns_from_seconds
 
 H100_WATTS: Final = 700.0
@@ -46,9 +46,10 @@ class Hardware:
 
     def servers(
         self, profiles: Sequence[Profile | DiffusionProfile], standin: Standin
-    ) -> list[WebApp[Any, Any]]:
+    ) -> list[Server | ImageServer]:
         """A server for each profile, on the devices after those of the one before."""
-        servers, first = [], 0
+        servers: list[Server | ImageServer] = []
+        first = 0
         for profile in profiles:
             servers.append(_Engine(profile, self.board(profile), standin, first).server())
             first += profile.devices
@@ -97,35 +98,37 @@ class _Engine:
     standin: Standin
     first: int
     shown: tuple[int, int, int] = (-1, -1, -1)  # temperature, clock, utilization
-    language: Server | None = None
+    served: Server | ImageServer | None = None
 
-    def server(self) -> WebApp[Any, Any]:
+    def server(self) -> Server | ImageServer:
         """The server, which draws and breaks through this."""
         if isinstance(self.profile, DiffusionProfile):
-            return ImageServer(self.profile, self.draw, self.fault, self.board)
-        self.language = Server(self.profile, self.draw, self.fault, self.board)
-        return self.language
+            self.served = ImageServer(self.profile, self.draw, self.fault, self.board)
+        else:
+            self.served = Server(self.profile, self.draw, self.fault, self.board)
+        return self.served
 
     def draw(self, t_ns: int, watts: float) -> None:
         """Power of all devices from a time on; temperature and clock as a reader sees them then."""
         count = self.profile.devices
         for device in range(self.first, self.first + count):
             self.standin.append(device, t_ns, watts / count)
-        busy, clock = 0, 1.0
-        if self.language is not None:
-            costs, limits = self.language.engine.costs, (self._set_limit(), self.board.limit())
-            costs.limit_watts = min((watts for watts in limits if watts is not None), default=None)
-            busy = 0 if self.language.engine.idle else 100
-            clock = costs.clock if busy else 1.0
-        shown = (round(self.board.celsius), round(SM_MHZ * clock), busy)
+        busy = self.served is not None and not self.served.engine.idle
+        clock = self._throttle() if busy else 1.0
+        shown = (round(self.board.celsius), round(SM_MHZ * clock), 100 if busy else 0)
         if shown != self.shown:
             self.shown = shown
             for device in range(self.first, self.first + count):
-                self.standin.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=busy)
+                self.standin.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=shown[2])
 
-    def _set_limit(self) -> float | None:
-        """The limit that was set."""
-        return self.profile.limit_watts if isinstance(self.profile, Profile) else None
+    def _throttle(self) -> float:
+        """Hold a language model to the limit that was set, and to what heat allows; its clock, as a share."""
+        if not isinstance(self.served, Server) or not isinstance(self.profile, Profile):
+            return 1.0
+        limits = (self.profile.limit_watts, self.board.limit())
+        costs = self.served.engine.costs
+        costs.limit_watts = min((watts for watts in limits if watts is not None), default=None)
+        return costs.clock
 
     def fault(self, asked: Fault) -> None:
         """Break a device; raises ``IndexError`` for one that is not there."""

@@ -117,3 +117,9 @@ def test_all_profiles_are_listed() -> None:
         [sys.executable, "-m", "proxy.simulator", "--profiles"], capture_output=True, text=True, check=True
     )
     assert {"h100-llama-3.1-8b", "h100-wan2.1-t2v-14b"} <= set(done.stdout.split())
+
+
+def test_a_board_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "proxy.simulator", "--state", str(tmp_path / "s"), "--deep-idle", "90,1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "simulator: --deep-idle 90: idle is 74 W\n")

@@ -73,6 +73,7 @@ def test_a_hot_board_lowers_the_limit_of_its_engine(tmp_path: Path) -> None:
     with Standin(tmp_path / "s", how.devices(PROFILE), 0) as standin:
         server = one(how, standin)
         assert server.engine.costs.limit_watts == 300.0
+        busy(server)
         for second in range(60):
             watts = server.runner._board.step(300.0, 1.0)
             server.runner._draw(second * NS_PER_SECOND, watts)

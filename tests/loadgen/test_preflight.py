@@ -7,7 +7,6 @@ from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
 from loadgen.preflight import PreflightError, find_model, try_one
 from loadgen.truthserver import Truth, TruthServer
-from tests.fakes.model_server import ModelServer
 from tests.loadgen.test_client import answering
 
 REFUSAL = b'{"error": {"message": "no\\n such field"}}'

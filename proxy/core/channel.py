@@ -123,6 +123,17 @@ def encode_frame(messages: Sequence[ToMeter | ToRelay]) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
+def encode_frames(messages: Sequence[ToMeter]) -> list[bytes | None]:
+    """The same in as many frames as the limit asks for; None for a message that is over it by itself."""
+    frame = encode_frame(messages)
+    if len(frame) <= LENGTH_BYTES + MAX_FRAME_BYTES:
+        return [frame]
+    if len(messages) == 1:
+        return [None]
+    middle = len(messages) // 2
+    return encode_frames(messages[:middle]) + encode_frames(messages[middle:])
+
+
 def decode_to_meter(body: bytes | memoryview) -> list[ToMeter]:
     """Messages of one frame's body; raises ``msgspec.DecodeError`` on a foreign one."""
     return _TO_METER.decode(body)

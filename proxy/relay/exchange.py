@@ -30,6 +30,7 @@ from proxy.units import ns_from_seconds
 _READ_BODY_LIMIT: Final = 64 * 1024 * 1024  # a metered JSON request; larger ones are relayed unread
 _ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
+_MODEL_LENGTH: Final = 500  # of its name in records; a body may say anything
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Exchange:
             now_ns(),
             self.request_id,
             route,
-            asks.model,
+            asks.model[:_MODEL_LENGTH] if asks.model else asks.model,
             bool(asks.stream),
             (),  # the meter knows which devices are there, and maps the backend to them
             self._head.text(tenant.lower().encode()) if tenant else None,

@@ -25,7 +25,7 @@ from proxy.core.channel import (
     RelayState,
     ToMeter,
     decode_to_relay,
-    encode_frame,
+    encode_frames,
 )
 from proxy.units import ns_from_seconds
 
@@ -124,8 +124,12 @@ class MeterLink:
         if self._dropped:
             self._pending.append(Dropped(self._dropped))
             self._dropped = 0
-        transport.write(encode_frame(self._pending))
-        self._pending = []
+        pending, self._pending = self._pending, []
+        for frame in encode_frames(pending):
+            if frame is None:
+                self._dropped += 1
+            else:
+                transport.write(frame)
 
     async def ask(self, request: str, wait_seconds: float, bound_seconds: float) -> bytes | None:
         """The energy of a request as JSON; None if there is no answer within ``bound_seconds``."""

@@ -1,6 +1,7 @@
 import pytest
 
 from proxy.core.channel import (
+    MAX_FRAME_BYTES,
     Ask,
     Chunk,
     Closed,
@@ -12,6 +13,7 @@ from proxy.core.channel import (
     decode_to_meter,
     decode_to_relay,
     encode_frame,
+    encode_frames,
 )
 from proxy.core.events import Arrive, End
 
@@ -40,3 +42,14 @@ def test_replies_come_back() -> None:
 def test_a_frame_too_large_is_refused() -> None:
     with pytest.raises(ValueError, match="at most"):
         FrameBuffer().feed(b"\xff\xff\xff\xff")
+
+
+def test_what_is_too_much_for_a_frame_comes_in_several_and_a_giant_is_left_out() -> None:
+    small = [Closed(n, End(0, "x" * 1_000_000)) for n in range(40)]
+    giant = Closed(99, End(0, "y" * MAX_FRAME_BYTES))
+    frames = encode_frames([*small, giant])
+    assert frames.count(None) == 1
+    buffer = FrameBuffer()
+    bodies = [body for frame in frames if frame is not None for body in buffer.feed(frame)]
+    assert [m for body in bodies for m in decode_to_meter(body)] == small
+    assert encode_frames(small[:2]) == [encode_frame(small[:2])]

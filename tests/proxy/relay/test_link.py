@@ -109,3 +109,15 @@ async def test_messages_gather_and_a_question_takes_them_along(tmp_path: Path) -
         assert await told == meter.energy
         assert [type(m) for m in meter.messages] == [Opened, Chunk, Chunk, Ask]
         await link.close()
+
+
+async def test_what_a_long_outage_left_comes_in_frames_of_bounded_size(tmp_path: Path) -> None:
+    link = MeterLink(str(tmp_path / "meter.sock"), 100_000)
+    names = [f"{n:06d}" + "x" * 1000 for n in range(20_000)]
+    for key, name in enumerate(names):
+        link.send(Closed(key, End(0, name)))
+    await link.open()
+    async with FakeMeter(tmp_path) as meter:
+        told = await meter.until(Closed, len(names))
+        await link.close()
+    assert [m.end.request for m in told if isinstance(m, Closed)] == names

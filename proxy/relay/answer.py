@@ -38,8 +38,8 @@ class Answer:
     """Takes an answer's parts; ``take`` gives what is to be written now."""
 
     __slots__ = (
-        "_changing", "_ended", "_events", "_hold", "_json", "_out", "_raw", "_rechunk", "_said", "_shape",
-        "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
+        "_changing", "_ended", "_events", "_hold", "_json", "_json_bytes", "_out", "_raw", "_rechunk",
+        "_said", "_shape", "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
     )  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
@@ -54,7 +54,8 @@ class Answer:
         self._rechunk = False
         self._splitter: EventSplitter | None = None
         self._shape: tuple[bytes, bytes] | None = None
-        self._json: bytearray | None = None
+        self._json: list[bytes] | None = None  # a body to be read whole
+        self._json_bytes = 0
         self._hold = False  # a JSON body that energy will be added to
         self._changing = False
         self._ended = False
@@ -73,7 +74,7 @@ class Answer:
             self._splitter = EventSplitter()
             self._changing = plan.drop_usage or plan.energy != "off"
         elif call and kind == b"application/json" and head.body is not None:
-            self._json = bytearray()
+            self._json = []
             self._hold = plan.energy != "off"
         if not self._hold:
             self._write_head(head)
@@ -113,9 +114,10 @@ class Answer:
     def body(self, raw: bytes, pieces: list[bytes], t_ns: int) -> None:
         """Bytes of the body came at ``t_ns``: as they were sent, and the payload in them."""
         if self._json is not None:
-            if self._hold or len(self._json) <= _JSON_LIMIT:
+            if self._hold or self._json_bytes <= _JSON_LIMIT:
                 for piece in pieces:
-                    self._json += piece
+                    self._json.append(piece)
+                    self._json_bytes += len(piece)
             if self._hold:
                 return
         elif self._splitter is not None:
@@ -156,8 +158,8 @@ class Answer:
         call, head = self.plan.call, self.head
         assert head is not None
         if self._json is not None and call is not None:
-            if len(self._json) <= _JSON_LIMIT:
-                call.reading.read_body(bytes(self._json))
+            if self._json_bytes <= _JSON_LIMIT:
+                call.reading.read_body(b"".join(self._json))
             call.close(head.status, str(head.status) if head.status >= 400 else None)
             self.wants_energy = self._hold
         if self._splitter is not None and self._changing and self._splitter.rest:
@@ -220,7 +222,7 @@ class Answer:
         head = self.head
         assert head is not None
         assert self._json is not None
-        body = with_energy(bytes(self._json), energy)
+        body = with_energy(b"".join(self._json), energy)
         framing = b"Content-Length: %d\r\n" % len(body)
         if b'"joules":null' not in energy:
             joules = energy.partition(b'"joules":')[2].partition(b",")[0]

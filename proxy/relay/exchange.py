@@ -7,7 +7,6 @@ client as a broken stream, never as a clean end.
 
 import asyncio
 import logging
-import os
 import ssl
 from typing import Final
 
@@ -44,7 +43,7 @@ class Exchange:
         self._head = head
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
-        self.request_id = head.text(_ID) or f"req-{os.urandom(16).hex()}"
+        self.request_id = head.text(_ID) or f"req-{shared.ids.take(32)}"
         self._path = head.target.partition(b"?")[0].decode("latin-1")
         self._route = route_of(head.method.decode("latin-1"), self._path)
         length = head.length
@@ -112,7 +111,7 @@ class Exchange:
         body = b"".join(self._held) if self._whole else None
         asks = self._asks = asked(body) if body is not None else Asked()
         if self._route:
-            self._trace = continue_trace(head.text(b"traceparent"))
+            self._trace = continue_trace(head.text(b"traceparent"), shared.ids.take(64))
             ours = with_usage(self._route, body, asks) if body is not None else None
             if ours is not None:
                 self._held, self._identity = [ours], True

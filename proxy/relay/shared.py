@@ -8,6 +8,7 @@ from proxy.config import RelayConfig
 from proxy.relay.balancer import Balancer, Slot
 from proxy.relay.link import MeterLink
 from proxy.relay.sticky import Keys
+from proxy.relay.trace import Ids
 from proxy.relay.upstream import Pool
 
 
@@ -39,4 +40,5 @@ class Shared:
     keys: Keys | None  # None: nothing is sticky
     clients: set[Swept] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    ids: Ids = field(default_factory=Ids)
     draining: bool = False

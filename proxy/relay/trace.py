@@ -8,6 +8,7 @@ import msgspec
 
 TRACEPARENT: Final = "traceparent"
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, parent id, flags
+_POOL: Final = 4096
 _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
@@ -26,11 +27,27 @@ class Trace(msgspec.Struct, frozen=True):
         return f"00-{self.trace_id}-{self.client_span_id}-{'01' if self.sampled else '00'}"
 
 
-def continue_trace(traceparent: str | None) -> Trace:
-    """The caller's trace, or a new one where the header is absent or not valid."""
+class Ids:
+    """Random hex digits, from one system call for many requests: it costs more than all else of an id."""
+
+    __slots__ = ("_at", "_digits")
+
+    def __init__(self) -> None:
+        self._digits = ""
+        self._at = 0
+
+    def take(self, count: int) -> str:
+        """So many digits, at most ``_POOL``, that nobody had before."""
+        if self._at + count > len(self._digits):
+            self._digits, self._at = os.urandom(_POOL // 2).hex(), 0
+        self._at += count
+        return self._digits[self._at - count : self._at]
+
+
+def continue_trace(traceparent: str | None, ids: str) -> Trace:
+    """The caller's trace, or a new one where the header is absent or not valid; ``ids``: 64 random digits."""
     found = _FORM.fullmatch(traceparent.strip()) if traceparent else None
     usable = found is not None and found[1] != "ff" and found[2].strip("0") and found[3].strip("0")
-    ids = os.urandom(32).hex()  # at once: a system call costs more than all else here
     if not found or not usable:
         return Trace(ids[32:], ids[:16], ids[16:32], None, True)
     return Trace(found[2], ids[:16], ids[16:32], found[3], bool(int(found[4], 16) & 1))

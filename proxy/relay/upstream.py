@@ -87,7 +87,7 @@ class Upstream(asyncio.Protocol):
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""
         transport = self._transport
-        if transport is None or transport.is_closing() or self._paused == paused:
+        if self._paused == paused or transport is None or transport.is_closing():
             return
         self._paused = paused
         if paused:

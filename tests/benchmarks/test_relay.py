@@ -240,21 +240,21 @@ def burst(folder: Path, workers: int) -> tuple[float, list[float], float]:
         before = [relay.cpu_seconds() for relay in relays]
         driver.drive(relays[0].port, request(), 64, 25)
         used = [relay.cpu_seconds() - start for relay, start in zip(relays, before, strict=True)]
-        start = time.monotonic()
         driver.drive(relays[0].port, request(stream=True, chunks=100, ticks=10), 64, 1)
-        drawn = WATTS * (time.monotonic() - start)
-        joules = joules_of(proxy, 64)
-    return sum(used) / (64 * 25) * 1e6, [one / sum(used) for one in used], joules / drawn
+        share = charged(proxy, 64)
+    return sum(used) / (64 * 25) * 1e6, [one / sum(used) for one in used], share
 
 
-def joules_of(proxy: Serving, count: int) -> float:
-    """The sum of the last ``count`` records, once all are final."""
+def charged(proxy: Serving, count: int) -> float:
+    """Joules of the last ``count`` records, once all are final, over what the device drew meanwhile."""
     for _ in range(50):
         time.sleep(0.2)
         answer = httpx.get(f"{proxy.admin}/energy/requests", params={"limit": count}, timeout=30)
         records = answer.raise_for_status().json()
         if len(records) == count and all(one["stream"] and one["final"] for one in records):
-            return sum(float(one["joules"]) for one in records)
+            begin = min(one["start_unix_ns"] for one in records) / 1e9
+            end = max(one["start_unix_ns"] / 1e9 + one["duration_s"] for one in records)
+            return float(sum(one["joules"] for one in records) / (WATTS * (end - begin)))
     raise TimeoutError("the records were not final within 10 s")
 
 

@@ -14,7 +14,7 @@ from tests.fakes.meter import FakeMeter
 
 def a_call(link: MeterLink, name: str) -> Call:
     call = Call(link, Arrive(now_ns(), name), "h", 80)
-    call.open(continue_trace(None), now_ns(), "/v1/chat/completions", None)
+    call.open(continue_trace(None, "ab" * 32), now_ns(), "/v1/chat/completions", None)
     return call
 
 

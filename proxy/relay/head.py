@@ -11,6 +11,11 @@ from proxy.relay.framing import Body, Chunked, Fixed, UntilClose
 Headers = list[tuple[bytes, bytes]]
 
 _NO_BODY: Final = (204, 304)
+# RFC 9112, sections 3 to 5: llhttp takes more (two spaces, control characters), which others read otherwise
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_FIELDS: Final = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
+_REQUEST: Final = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n" + _FIELDS)
+_ANSWER: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n" + _FIELDS)
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -73,7 +78,7 @@ class _Collector:
 
 def parse_request(raw: bytes, max_body_bytes: int) -> RequestHead:
     """The head whose last bytes are an empty line; raises :class:`HeadError` with 400 or 413."""
-    _check(raw)
+    _check(raw, _REQUEST)
     found = _Collector()
     parser = httptools.HttpRequestParser(found)
     try:
@@ -124,7 +129,7 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
     """The head of an answer to ``method``; raises :class:`HeadError` with 502."""
     found = _Collector()
     try:
-        _check(raw)
+        _check(raw, _ANSWER)
         parser = httptools.HttpResponseParser(found)
         parser.feed_data(raw)
     except httptools.HttpParserUpgrade:
@@ -150,13 +155,15 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
     return AnswerHead(status, found.reason, found.headers, values, keep_alive, body)
 
 
-def _check(raw: bytes) -> None:
+def _check(raw: bytes, form: re.Pattern[bytes]) -> None:
     """Refuse what parsers are known to read differently."""
     lines = raw.count(b"\r\n")
     if raw.count(b"\n") != lines or raw.count(b"\r") != lines or 0 in raw:
         raise HeadError(400, "lines end with CRLF, and CR, LF and NUL stand nowhere else in a head")
     if raw.find(b"\n ") >= 0 or raw.find(b"\n\t") >= 0:
         raise HeadError(400, "a header may not go on in the next line")
+    if form.fullmatch(raw) is None:
+        raise HeadError(400, "not HTTP/1.1: a first line of three words, then lines NAME: VALUE (RFC 9112)")
 
 
 def _values(headers: Headers) -> dict[bytes, bytes]:

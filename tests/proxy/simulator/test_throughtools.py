@@ -23,18 +23,24 @@ def test_planned_numbers_stand_beside_the_published_ones() -> None:
     assert gap.ours < 1 < joules.ours  # twice the GPUs: faster, and more joules
 
 
-@pytest.mark.bench
-def test_a_larger_batch_saves_joules_in_virtual_time() -> None:
-    batches, best = throughtools.planned({setting("Llama-3.1-8B-Instruct", 1): POINTS})
-    assert batches.published == pytest.approx(3.0)
-    assert (best.published, best.ours) == (64, 64)
-    assert 2 < batches.ours < 4
+def test_each_finding_is_the_published_one_where_sweeps_find_what_was_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def published(_setting: Setting, point: Point) -> throughtools._Found:
+        joules = point.joules_per_token
+        gap = throughtools._Distribution(point.median_itl_seconds)
+        return throughtools._Found(point.batch, joules, joules * point.output_tokens, gap)
 
-
-@pytest.mark.bench
-def test_what_is_measured_in_real_time_is_what_was_planned() -> None:
-    (row,) = throughtools.live([8])
-    assert row.ours == pytest.approx(row.published, rel=0.05)
+    monkeypatch.setattr(throughtools, "_swept", published)
+    groups = {setting("Llama-3.1-8B-Instruct", 1): POINTS, setting("Qwen3-14B", 1): POINTS}
+    thinking = replace(setting("Qwen3-14B", 1), task="gpqa")
+    groups[thinking] = [replace(point, output_tokens=1000.0) for point in POINTS]
+    batches, best, reasoning = throughtools.planned(groups)
+    assert (batches.published, best.published) == (pytest.approx(3.0), 64)
+    assert reasoning.published == pytest.approx(25.0)
+    for row in (batches, best, reasoning):
+        assert row.ours == pytest.approx(row.published)
+    assert list(throughtools.planned({})) == []
 
 
 def test_a_program_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

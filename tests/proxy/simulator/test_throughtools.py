@@ -36,7 +36,8 @@ def test_each_finding_is_the_published_one_where_sweeps_find_what_was_published(
     thinking = replace(setting("Qwen3-14B", 1), task="gpqa")
     groups[thinking] = [replace(point, output_tokens=1000.0) for point in POINTS]
     batches, best, reasoning = throughtools.planned(groups)
-    assert (batches.published, best.published) == (pytest.approx(3.0), 64)
+    assert batches.published == pytest.approx(3.0)
+    assert best.published == 64
     assert reasoning.published == pytest.approx(25.0)
     for row in (batches, best, reasoning):
         assert row.ours == pytest.approx(row.published)

@@ -78,6 +78,7 @@ def truth_server(truth: Truth) -> Iterator[str]:
     argv = [sys.executable, "-m", "loadgen.truthserver", "--ttft", str(truth.ttft_s)]
     argv += ["--itl", str(truth.itl_s), "--tokens", str(truth.tokens)]
     argv += ["--slots", str(truth.slots)] if truth.slots else []
+    argv += [] if truth.role_first else ["--role-late"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server.stdout.readline().strip() if server.stdout else ""
@@ -217,11 +218,11 @@ def show(rows: list[ErrorRow]) -> str:
     """The table as text."""
     lines = [
         "this client's errors in ms, p50/p99: against what the server did, and (nominal) what it should have",
-        " chunks/s        TTFT         ITL         E2E     nominal  server late  CPU us/chunk",
+        f" chunks/s{'TTFT':>15}{'ITL':>15}{'E2E':>15}{'nominal':>15}{'server late':>15}  CPU us/chunk",
     ]
     for row in rows:
         pairs = (row.ttft_ms, row.itl_ms, row.e2e_ms, row.nominal_ms, row.server_ms)
-        cells = "".join(f"{low:+6.2f}/{high:+5.2f}" for low, high in pairs)
+        cells = "".join(f"{f'{low:+.2f}/{high:+.2f}':>15}" for low, high in pairs)
         cpu = f"{row.client_us_per_chunk:9.0f} +{row.server_us_per_chunk:3.0f}"
         shared = f"  {row.shared:.0%} of chunks share a read" if row.shared >= _SHARED else ""
         said = f"  {row.limit}" if row.limit else ""

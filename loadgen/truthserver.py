@@ -25,7 +25,7 @@ import msgspec
 
 from loadgen.alarm import Alarm
 from loadgen.truthpower import KnownDevice
-from loadgen.wire import PlainWire, Wire
+from loadgen.wire import PlainWire, Wire, stamp_reads
 from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import ns_from_seconds
 
@@ -39,12 +39,17 @@ _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the server does to every request; with no time to the first token it answers all at once."""
+    """What the server does to every request; with no time to the first token it answers all at once.
+
+    ``role_first``: the chunk that names the role, and is no token, comes at once; else with the first token,
+    as real engines send it (there are clients that take it for the first token).
+    """
 
     ttft_s: float = 0.05
     itl_s: float = 0.01
     tokens: int = 8
     slots: int | None = None
+    role_first: bool = True
 
 
 class Served(msgspec.Struct, array_like=True):
@@ -152,28 +157,30 @@ class Engine:
 class _Answer:
     """One answer on its way."""
 
-    __slots__ = ("_left", "_tokens", "_wire", "served", "usage")
+    __slots__ = ("_early", "_left", "_tokens", "_wire", "served", "usage")
 
-    def __init__(self, wire: Wire, tokens: int, arrived_ns: int, *, usage: bool) -> None:
+    def __init__(self, wire: Wire, truth: Truth, arrived_ns: int, *, usage: bool) -> None:
         self._wire = wire
-        self._tokens = self._left = tokens
+        self._tokens = self._left = truth.tokens
+        self._early = b"" if truth.role_first else _ROLE
         self.served = Served(arrived_ns)
         self.usage = usage
-        wire.write(_HEAD + _ROLE)
+        wire.write(_HEAD + _ROLE if truth.role_first else _HEAD)
 
     def whole(self) -> None:
         """All tokens in one write."""
-        self._wire.write(_TOKEN * (self._tokens - 1) + self._end())
+        self._wire.write(self._early + _TOKEN * (self._tokens - 1) + self._end())
 
     def step(self) -> bool:
         """Write the token that is due; False after the last one, or when the client has gone."""
         if not self._wire.open:
             return False
         self._left -= 1
+        early, self._early = self._early, b""
         if self._left:
-            self._wire.write(_TOKEN)
+            self._wire.write(early + _TOKEN)
             return True
-        self._wire.write(self._end())
+        self._wire.write(early + self._end())
         return False
 
     def _end(self) -> bytes:
@@ -236,8 +243,8 @@ class _Connection:
                 return
             # The truth's own count rules, so that every request of a case is alike.
             usage = bool((asked.stream_options or {}).get("include_usage"))
-            tokens = self._engine.truth.tokens
-            self._engine.accept(_Answer(self._wire, tokens, self._now, usage=usage), self._name)
+            answer = _Answer(self._wire, self._engine.truth, self._now, usage=usage)
+            self._engine.accept(answer, self._name)
             return
         found = self._control()
         self._say(*((b"404 Not Found", b"{}") if found is None else (b"200 OK", found)))
@@ -281,6 +288,7 @@ class TruthServer:
         self._engine.start()
         self._socket = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
         self._socket.setblocking(False)
+        stamp_reads(self._socket)
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -308,8 +316,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--itl", type=float, default=0.01, help="seconds")
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--slots", type=int)
+    parser.add_argument("--role-late", action="store_true", help="send the role with the first token")
     args = parser.parse_args(argv)
-    truth = Truth(args.ttft, args.itl, args.tokens, args.slots)
+    truth = Truth(args.ttft, args.itl, args.tokens, args.slots, not args.role_late)
 
     async def serve() -> None:
         async with TruthServer(truth, args.port) as server:

@@ -87,8 +87,7 @@ class PlainWire:
         self._rest = bytearray()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if _STAMPED:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        stamp_reads(sock)
         self._fd = sock.fileno()
         loop.add_reader(self._fd, self._readable)
 
@@ -187,6 +186,12 @@ class TlsWire(asyncio.Protocol):
         if self._transport is not None:
             self._transport = None
             self._owner.lost(exc if isinstance(exc, OSError) or exc is None else OSError(str(exc)))
+
+
+def stamp_reads(sock: socket.socket) -> None:
+    """Ask for the kernel's stamps; a listening socket hands that on to those it accepts."""
+    if _STAMPED:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
 async def dial(host: str, port: int, tls: ssl.SSLContext | None, owner: Owner) -> Wire:

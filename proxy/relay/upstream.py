@@ -129,8 +129,9 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
-        if self.lane is not None:
-            if self.lane.take(data):
+        lane = self.lane
+        if lane is not None:
+            if lane.take(data):
                 return
             self.lane = None
         asker = self._asker

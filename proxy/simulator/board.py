@@ -6,11 +6,12 @@ that is too hot asks for a lower power limit (:meth:`Board.limit`): the engine's
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
-_COOL: float = 5.0  # degrees below ``hot`` at which the limit is lifted
-_NEAR_WATTS: float = 0.5
-_NEAR_CELSIUS: float = 0.5
-_LOOK_SECONDS: float = 1.0  # between looks at a board that cools
+_COOL: Final = 5.0  # degrees below ``hot`` at which the limit is lifted
+_NEAR_WATTS: Final = 0.5
+_NEAR_CELSIUS: Final = 0.5
+_LOOK_SECONDS: Final = 1.0  # between looks at a board that cools
 
 
 @dataclass(slots=True)

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from proxy.clock import now_ns
 from proxy.simulator.board import Board
+from proxy.simulator.catalog import GPUS
 from proxy.simulator.diffusion import DiffusionProfile
 from proxy.simulator.imageserver import ImageServer
 from proxy.simulator.profile import Profile
@@ -14,8 +14,6 @@ from proxy.simulator.server import Server
 from proxy.simulator.standin import SM_MHZ, SimulatedDevice, Standin
 from proxy.simulator.webapp import Fault
 from proxy.units import NS_PER_MS, ns_from_seconds
-
-H100_WATTS: Final = 700.0
 
 
 class HardwareError(ValueError):
@@ -82,11 +80,13 @@ def deep_idle(text: str) -> tuple[float, float]:
 
 
 def _limit_watts(profile: Profile | DiffusionProfile) -> float:
-    """Of one device: its share of the limit, else an H100's."""
-    if isinstance(profile, DiffusionProfile):
-        return H100_WATTS
-    watts = profile.limit_watts or profile.cap_watts
-    return H100_WATTS if watts is None else watts / profile.devices
+    """Of one device: its share of what limits it, else what its data sheet says."""
+    if isinstance(profile, Profile):
+        limits = [watts for watts in (profile.limit_watts, profile.cap_watts) if watts is not None]
+        if limits:
+            return min(limits) / profile.devices
+    known = (gpu.limit_watts for gpu in GPUS.values() if profile.device.startswith(gpu.name))
+    return next(known, GPUS["H100"].limit_watts)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from proxy.core import power_timeline as layout
 from proxy.simulator import diffusion
 from proxy.simulator.hardware import Hardware, HardwareError, deep_idle
 from proxy.simulator.job import Job
-from proxy.simulator.profile import DEFAULT, adjusted, load
+from proxy.simulator.profile import DEFAULT, Profile, adjusted, load
 from proxy.simulator.server import Server
 from proxy.simulator.standin import SM_MHZ, Standin, build, environment
 from proxy.simulator.webapp import Fault, WebApp
@@ -116,6 +117,17 @@ def test_nvidias_own_library_reads_all_of_it(tmp_path: Path) -> None:
         server._fault(Fault("slow"))
         server._fault(Fault("lost"))
         assert read() == ["GPU", "is", "lost"]
+
+
+def test_the_limit_is_the_lowest_one_or_that_of_the_data_sheet() -> None:
+    def limit(profile: Profile | diffusion.DiffusionProfile) -> float:
+        return Hardware().devices(profile)[0].limit_watts
+
+    assert limit(PROFILE) == 300.0
+    assert limit(adjusted(load(DEFAULT), cap_watts=900.0)) == 700.0
+    assert limit(load("h100x4-llama-3.1-70b")) == 700.0
+    assert limit(diffusion.load("b200-pixart-sigma")) == 1000.0
+    assert limit(replace(diffusion.load("b200-pixart-sigma"), device="another")) == 700.0
 
 
 def test_what_cannot_be_is_said() -> None:

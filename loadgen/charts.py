@@ -93,11 +93,15 @@ def energy(run: Run) -> bytes | None:
         return None
     known.sort(key=level_of)
 
+    # Devices alone say no parts, and a point in which nothing ended has no joules per request.
+    parted = [p for p in known if p.joules and p.joules_per_request and any(p.parts_joules.values())]
+
     def draw(panels: Sequence[Axes]) -> None:
         _power(panels[0], run, known)
-        _parts(panels[1], [p for p in known if p.joules and p.joules_per_request])
+        if parted:
+            _parts(panels[1], parted)
 
-    return svg(draw, 2, (10.4, 3.5))
+    return svg(draw, 2 if parted else 1, (10.4 if parted else 5.2, 3.5))
 
 
 def _power(axes: Axes, run: Run, known: Sequence[Point]) -> None:

@@ -95,9 +95,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
     def _check_simulate(self) -> None:
-        """Virtual time knows text of given lengths, over a grid."""
+        """Virtual time knows text of given lengths."""
         wrong = {
-            "--search": self.search,
             "--dataset": self.dataset is not None,
             "--turns": self.turns > 1,
             "--endpoint": self.endpoint not in {"chat", "completions"},

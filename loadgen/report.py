@@ -19,9 +19,9 @@ svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 """
 
 
-def report_html(run: Run, records: Sequence[Record]) -> bytes:
-    """The whole page."""
-    picture = draw(run, "svg").decode()
+def report_html(run: Run, records: Sequence[Record], curve: bytes | None = None) -> bytes:
+    """The whole page; ``curve`` is its first picture as SVG, drawn where it is not given."""
+    picture = (curve or draw(run, "svg")).decode()
     picture = picture[picture.index("<svg") :]
     points = enumerate(run.points) if run.knee is None else ()
     notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in points for n in p.notes)]

@@ -33,10 +33,11 @@ def save(out: Path, run: Run, records: list[Record]) -> None:
 
 def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None) -> None:
     """Pictures and report from what was measured: the same bytes each time."""
-    for kind in ("svg", "png"):
-        (out / f"curve.{kind}").write_bytes(draw(run, kind))
+    curves = {kind: draw(run, kind) for kind in ("svg", "png")}
+    for kind, picture in curves.items():
+        (out / f"curve.{kind}").write_bytes(picture)
     (out / "points.csv").write_bytes(points_csv(run))
-    (html or out / "report.html").write_bytes(report_html(run, records))
+    (html or out / "report.html").write_bytes(report_html(run, records, curves["svg"]))
 
 
 def resumable(out: Path) -> tuple[Run, list[Record]]:

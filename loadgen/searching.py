@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from loadgen.arrivals import make_arrivals
-from loadgen.attack import Attack, Outcome, no_collections
+from loadgen.attack import Attack, no_collections
+from loadgen.config import Spec
 from loadgen.energy import ClockPair
 from loadgen.lengths import Lengths, parse_length
 from loadgen.metering import Server, read_clock, read_energy
@@ -18,11 +19,11 @@ from loadgen.summary import Measured, generator_bound
 from loadgen.window import Window
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
-_LOOK_S = 0.25
+LOOK_S = 0.25
 _LOOK_AT_MOST = 4000
 _STRIKES = 4
-_SETTLE_AT_MOST_S = 15.0
-_SETTLE_LOOK_S = 0.02
+SETTLE_AT_MOST_S = 15.0
+SETTLE_LOOK_S = 0.02
 _WARM_CONNECTIONS = 64
 
 
@@ -94,39 +95,32 @@ class _Hunt:
 
     async def _settle(self, most: int | None) -> None:
         """Wait until the backlog has gone, or long enough."""
-        deadline = time.monotonic() + _SETTLE_AT_MOST_S
+        deadline = time.monotonic() + SETTLE_AT_MOST_S
         while most is not None and sum(attack.in_flight for attack in self.attacks) > most:
             if self.session.interrupted or time.monotonic() > deadline:
                 return
-            await asyncio.sleep(_SETTLE_LOOK_S)
+            await asyncio.sleep(SETTLE_LOOK_S)
 
     async def _probe(self, probe: Probe) -> tuple[Attack, float]:
         spec, number = self.session.config.spec, len(self.attacks)
         lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
-        attack = self.session.attack(self.server, number, lengths, self._pacer(probe, number))
+        attack = self.session.attack(
+            self.server, number, lengths, probe_pacer(self.session.config.spec, probe, number)
+        )
         self.attacks.append(attack)
         self.session.view.watch(f"{probe.kind} {label(spec, probe.level)}", attack.progress)
         self.finishing.create_task(self._finish(attack, probe))
         sending = asyncio.ensure_future(attack.sending_ended())
         while not sending.done():
-            await asyncio.wait([sending], timeout=_LOOK_S)
+            await asyncio.wait([sending], timeout=LOOK_S)
             elapsed_s = (time.monotonic_ns() - attack.start_ns) / NS_PER_SECOND
-            if not sending.done() and self.search.stop_now(probe, elapsed_s, _some(attack)):
+            if not sending.done() and self.search.stop_now(probe, elapsed_s, some(attack.so_far())):
                 attack.stop()
         return attack, (time.monotonic_ns() - attack.start_ns) / NS_PER_SECOND
 
-    def _pacer(self, probe: Probe, number: int) -> Pacer:
-        spec, end_ns = self.session.config.spec, ns_from_seconds(probe.max_s)
-        if spec.mode == "concurrency":
-            return ClosedLoop(int(probe.level), end_ns)
-        # Each probe draws arrivals of its own: the same ones again would tell nothing new.
-        seed = spec.seed * 1_000_003 + number
-        pacer = OpenLoop(make_arrivals(spec.arrivals, probe.level, seed, probe.max_s), end_ns)
-        return Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
-
     async def _finish(self, attack: Attack, probe: Probe) -> None:
         outcome = await attack.run()
-        window = _window(probe, outcome)
+        window = probe_window(probe, outcome.sending_end_ns)
         # The clocks were paired once: asking in between would disturb the next probe.
         found = await read_energy(self.server, self.pair, outcome, window, alone=False)
         records, energy, notes = found
@@ -139,8 +133,19 @@ class _Hunt:
             self.session.keep(self.server, one.level, one.part)
 
 
-def _window(probe: Probe, outcome: Outcome) -> Window:
-    end_ns = outcome.sending_end_ns
+def probe_pacer(spec: Spec, probe: Probe, number: int) -> Pacer:
+    """The arrivals of probe ``number``."""
+    end_ns = ns_from_seconds(probe.max_s)
+    if spec.mode == "concurrency":
+        return ClosedLoop(int(probe.level), end_ns)
+    # Each probe draws arrivals of its own: the same ones again would tell nothing new.
+    seed = spec.seed * 1_000_003 + number
+    pacer = OpenLoop(make_arrivals(spec.arrivals, probe.level, seed, probe.max_s), end_ns)
+    return Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
+
+
+def probe_window(probe: Probe, end_ns: int) -> Window:
+    """What counts of a probe that sent until ``end_ns``."""
     start_ns = ns_from_seconds(probe.warm_s)
     if start_ns >= end_ns:
         start_ns = 0
@@ -148,7 +153,7 @@ def _window(probe: Probe, outcome: Outcome) -> Window:
     return Window(start_ns, end_ns, (note,))
 
 
-def _some(attack: Attack) -> list[Record]:
-    """All records so far, or evenly some of very many: a look must not delay requests."""
-    found = sorted(attack.so_far(), key=lambda record: record.index)
+def some(records: list[Record]) -> list[Record]:
+    """All records, or evenly some of very many: a look must not delay requests."""
+    found = sorted(records, key=lambda record: record.index)
     return found[:: 1 + len(found) // _LOOK_AT_MOST]

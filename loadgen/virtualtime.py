@@ -1,170 +1,145 @@
 """``--simulate PROFILE``: the same pacers, lengths and metrics in virtual time, without a server.
 
-The simulator is a process of its own that speaks JSON lines (``python -m proxy.simulator.virtual``); each
-point begins with a fresh one at time zero. What comes out says that it is simulated.
+Each point begins with a fresh simulator at time zero; a search keeps one. What comes out says that it is
+simulated.
 """
 
+import contextlib
 import random
-import subprocess
-import sys
+import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Self
-
-import msgspec
+from typing import Any
 
 from loadgen.attack import Progress
 from loadgen.config import Spec
 from loadgen.lengths import Lengths
-from loadgen.pacer import Capped, Hold, OpenLoop, Pacer, Send, Stop, duration_ns
+from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop, duration_ns
 from loadgen.planning import plan
-from loadgen.preflight import PreflightError
-from loadgen.records import EnergyTotals, Point, Record
+from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record
 from loadgen.runner import Finished, Session, label
+from loadgen.simulator import Result, Simulator
 from loadgen.summary import Measured, summarize
+from loadgen.sweep import level_of
 from loadgen.window import Window, steady_window
+from loadgen.workload import seed_of
 from proxy.schema import Parts
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 _PARTS = ("static", "prefill", "decode", "context", "idle")
 
 
-class _Hello(msgspec.Struct):
-    profile: str
-    model: str
-    device: str
-    idle_watts: float | None = None
-
-
-class _Result(msgspec.Struct):
-    id: str
-    status: int
-    end_seconds: float
-    error: str | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    outputs_us: list[int] | None = None
-    joules: dict[str, float] = {}
-
-
-class _Answer(msgspec.Struct):
-    now_seconds: float | None = None
-    ended: list[_Result] = []
-    joules: list[dict[str, float]] = []
-    error: str | None = None
-
-
-class Simulator:
-    """The other end of the pipe; a context manager. Raises ``PreflightError`` with what it says."""
-
-    def __init__(self, profile: str) -> None:
-        argv = [sys.executable, "-m", "proxy.simulator.virtual", profile]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
-        self.now_ns, self.now_seconds = 0, 0.0
-        self.hello = msgspec.json.decode(self._line(), type=_Hello)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._process.terminate()
-        self._process.communicate()
-
-    def tell(self, command: dict[str, Any]) -> None:
-        """A command without an answer."""
-        if self._process.stdin is not None:
-            self._process.stdin.write(msgspec.json.encode(command) + b"\n")
-
-    def ask(self, command: dict[str, Any]) -> _Answer:
-        """A command and its answer; time goes on to where the answer says."""
-        self.tell(command)
-        if self._process.stdin is not None:
-            self._process.stdin.flush()
-        answer = msgspec.json.decode(self._line(), type=_Answer)
-        if answer.error is not None:
-            raise PreflightError(f"--simulate: {answer.error}")
-        if answer.now_seconds is not None:
-            self.now_seconds = answer.now_seconds
-            self.now_ns = ns_from_seconds(answer.now_seconds)
-        return answer
-
-    def joules(self, *at_ns: int) -> list[dict[str, float]]:
-        """Cumulative joules by part at times that have passed."""
-        return self.ask({"energy_at_seconds": [t / NS_PER_SECOND for t in at_ns]}).joules
-
-    def _line(self) -> bytes:
-        line = self._process.stdout.readline() if self._process.stdout else b""
-        if line:
-            return line
-        said = self._process.communicate()[1].decode().strip().splitlines()
-        raise PreflightError(f"--simulate: {said[-1] if said else 'the simulator ended'}")
-
-
 @dataclass(slots=True)
 class VirtualAttack:
-    """One point, as ``Attack`` is one in real time."""
+    """One point, as ``Attack`` is one in real time; its times are since ``start_ns`` of the simulator's."""
 
     simulator: Simulator
     pacer: Pacer
     lengths: Lengths
     spec: Spec
     point: int
+    interrupted: Callable[[], bool] = lambda: False
+    start_ns: int = 0
     records: list[Record] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
     _due: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    _sent: int = 0
+
+    @property
+    def now_ns(self) -> int:
+        """Since the start."""
+        return self.simulator.now_ns - self.start_ns
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an end so far, those that were told ahead included."""
+        return len(self._due)
 
     def run(self) -> int:
-        """All requests to their end; when sending ended, nanoseconds."""
-        sim = self.simulator
-        while not isinstance(decision := self.pacer.decide(sim.now_ns, self._sent, len(self._due)), Stop):
-            if isinstance(decision, Hold):
-                self._go(None)
-            elif decision.deadline_ns > sim.now_ns and not isinstance(self.pacer, OpenLoop):
-                self._go(decision.deadline_ns)
-            else:
-                self._arrive(decision)
-        end_ns = max(duration_ns(self.spec.duration_seconds) or sim.now_ns, 1)
-        while self._due:
-            self._go(None)
-        while sim.now_ns < end_ns:
+        """All requests to their end, or to an interruption; when sending ended, nanoseconds."""
+        self.advance(None)
+        end_ns = max(duration_ns(self.spec.duration_seconds) or self.now_ns, 1)
+        self.drain()
+        while self.now_ns < end_ns and not self.interrupted():
             self._go(end_ns)
+        if self.interrupted():
+            end_ns = max(min(end_ns, self.now_ns), 1)
+            self.records = self.so_far("interrupted")
         self.records.sort(key=lambda record: record.index)
         # Told ahead, a number of requests has no end of sending before the last of them.
         last = self.records[-1].scheduled_ns if self.records else 0
         return max(end_ns, last + 1)
 
+    def advance(self, until_ns: int | None) -> None:
+        """Send, and let time go by until ``until_ns`` or a step later; None: until sending has ended."""
+        while not self.interrupted() and (until_ns is None or self.now_ns < until_ns):
+            decision = self.pacer.decide(self.now_ns, self.progress.sent, len(self._due))
+            if isinstance(decision, Stop) and until_ns is None:
+                return
+            if not isinstance(decision, Send) or (until_ns is not None and decision.deadline_ns >= until_ns):
+                self._go(until_ns)
+            elif decision.deadline_ns > self.now_ns and not isinstance(self.pacer, OpenLoop):
+                self._go(decision.deadline_ns)
+            else:
+                self._arrive(decision)
+
+    def drain(self) -> None:
+        """Until all that was sent has ended: virtual time has no hurry."""
+        while self._due and not self.interrupted():
+            self._go(None)
+
+    def so_far(self, error: str | None = None) -> list[Record]:
+        """Records as of now; those of requests under way have ``error``, no end, and their tokens so far."""
+        outputs = {one.id: one.outputs_us for one in self.simulator.so_far()}
+        underway = (
+            self._record(Result(name, 200, 0.0, error, outputs_us=outputs.get(name)), *due, ended=False)
+            for name, due in self._due.items()
+            if due[1] <= self.now_ns
+        )
+        return [*self.records, *underway]
+
     def _go(self, until_ns: int | None) -> None:
-        until = None if until_ns is None else until_ns / NS_PER_SECOND
-        for result in self.simulator.ask({"until_seconds": until}).ended:
-            self.records.append(self._record(result, *self._due.pop(result.id)))
+        self.simulator.go(None if until_ns is None else self.start_ns + until_ns)
+        self.progress.elapsed_ns = self.now_ns
 
     def _arrive(self, decision: Send) -> None:
-        # The seed of the workload itself: the same request has the same lengths against a real server.
-        rng = random.Random(f"{self.spec.seed * 1_000_003 + self.point} {self._sent}")
-        prompt, output = self.lengths.of(self._sent, rng)
-        # An open loop's arrivals are told ahead: the simulator stops at the ends of steps only.
-        sim, name = self.simulator, f"sim-{self.point}-{self._sent}"
-        ahead = decision.deadline_ns > sim.now_ns
-        now = decision.deadline_ns if ahead else sim.now_ns
+        number = self.progress.sent
+        # As of the workload itself: the same request has the same lengths against a real server.
+        rng = random.Random(seed_of(self.spec.seed * 1_000_003 + self.point, number))
+        prompt, output = self.lengths.of(number, rng)
+        # An open loop's arrivals are told ahead: the simulator stops at the ends of steps only. Its client
+        # has no lag; anybody else sends when something ended.
+        sent_ns = decision.deadline_ns if isinstance(self.pacer, OpenLoop) else self.now_ns
+        name = f"sim-{self.point}-{number}"
         arrive: dict[str, Any] = {
             "id": name,
-            # As it was told: rounded to nanoseconds it may lie in the past.
-            "at_seconds": now / NS_PER_SECOND if ahead else sim.now_seconds,
+            # Not before now: rounded to nanoseconds it may lie in the past.
+            "at_seconds": max((self.start_ns + sent_ns) / NS_PER_SECOND, self.simulator.now_seconds),
             "prompt_tokens": prompt,
             "output_tokens": output,
         }
         if shared := round(prompt * self.spec.prefix_share):
             arrive["prefix"] = ["shared", shared]
-        sim.tell({"arrive": arrive})
-        self._due[name] = self._sent, decision.deadline_ns, now
-        self._sent += 1
+        self._due[name] = number, decision.deadline_ns, sent_ns
+        self.simulator.arrive(arrive, self._ended)
+        self.progress.sent += 1
 
-    def _record(self, result: _Result, index: int, scheduled_ns: int, sent_ns: int) -> Record:
+    def _ended(self, result: Result) -> None:
+        record = self._record(result, *self._due.pop(result.id))
+        self.records.append(record)
+        self.progress.ended += 1
+        self.progress.failed += not record.ok
+        self.progress.tokens += record.output_tokens or 0
+        self.progress.in_flight = len(self._due)
+
+    def _record(
+        self, result: Result, index: int, scheduled_ns: int, sent_ns: int, *, ended: bool = True
+    ) -> Record:
         # Tokens of one step come at one time, as in one chunk.
-        steps = Counter(us * 1000 for us in accumulate(result.outputs_us or []))
+        steps = Counter(us * 1000 - self.start_ns for us in accumulate(result.outputs_us or []))
         stamps = list(steps)
+        known = {name: result.joules.get(name, 0.0) for name in _PARTS}
         return Record(
             point=self.point,
             index=index,
@@ -173,54 +148,96 @@ class VirtualAttack:
             dispatched_ns=sent_ns,
             sent_ns=sent_ns,
             first_ns=stamps[0] if stamps else None,
-            end_ns=ns_from_seconds(result.end_seconds),
+            end_ns=ns_from_seconds(result.end_seconds) - self.start_ns if ended else None,
             outputs_ns=stamps,
             counts=list(steps.values()),
             status=result.status,
-            error=None if result.status == 200 else result.error or f"HTTP {result.status}",
+            error=result.error if result.status == 200 else result.error or f"HTTP {result.status}",
             prompt_tokens=result.prompt_tokens,
             output_tokens=result.output_tokens,
             joules=result.joules.get("total"),
-            parts=Parts(**{name: result.joules.get(name, 0.0) for name in _PARTS}),
+            parts=Parts(**known) if ended else None,
         )
 
 
 def simulate(session: Session, profile: str) -> Finished:
     """A whole run in virtual time; raises ``PreflightError`` for a profile that cannot be used."""
-    spec, model = session.config.spec, ""
-    for number, level in enumerate(spec.levels):
+    session.notes.append(f"simulated in virtual time by profile {profile}: nothing was measured")
+    with _signals(session):
+        knee: Knee | None = None
+        if session.config.spec.search:
+            from loadgen.virtualsearch import search_virtually  # noqa: PLC0415  # it builds on this file
+
+            with Simulator(profile) as simulator:
+                model, knee = simulator.hello.model, search_virtually(session, simulator)
+        else:
+            model = _grid(session, profile)
+    return session.finished(model, knee)
+
+
+@contextlib.contextmanager
+def _signals(session: Session) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run with what there is."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: session.interrupt()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _grid(session: Session, profile: str) -> str:
+    spec, model = session.config.spec, session.config.spec.model or ""
+    done = {level_of(point) for point in session.points}
+    for level in spec.levels:
+        if level in done or session.interrupted:
+            continue
         with Simulator(profile) as simulator:
             model = simulator.hello.model
-            point, records = _point(session, simulator, number, level)
-        session.points.append(point)
-        session.records.extend(records)
-        session.view.point_ended(point)
-    session.notes.append(f"simulated in virtual time by profile {profile}: nothing was measured")
-    return session.finished(model, None)
+            session.view.watch(label(spec, level), progress := Progress())
+            _point(session, simulator, level, progress)
+        if session.save is not None and len(session.points) < len(spec.levels):
+            session.save(session.finished(model, None, over=False))
+    return model
 
 
-def _point(session: Session, simulator: Simulator, number: int, level: float) -> tuple[Point, list[Record]]:
+def _point(session: Session, simulator: Simulator, level: float, progress: Progress) -> None:
     spec = session.config.spec
     lengths, pacer = plan(spec, level)
-    attack = VirtualAttack(simulator, pacer, lengths, spec, number)
-    session.view.watch(label(spec, level), Progress())
+    attack = VirtualAttack(
+        simulator, pacer, lengths, spec, len(session.points), lambda: session.interrupted, progress=progress
+    )
     end_ns = attack.run()
     concurrency = int(level) if spec.mode == "concurrency" else None
     window = steady_window(attack.records, end_ns, spec.warmup_rule, concurrency)
+    notes = (INTERRUPTED,) if session.interrupted else ()
+    session.view.point_ended(keep(session, attack, level, window, notes))
+
+
+def keep(
+    session: Session, attack: VirtualAttack, level: float, window: Window, notes: tuple[str, ...] = ()
+) -> Point:
+    """Summarise a point and keep it, with its requests."""
+    spec, pacer = session.config.spec, attack.pacer
     measured = Measured(
-        concurrency=concurrency,
+        concurrency=int(level) if spec.mode == "concurrency" else None,
         rate=level if spec.mode == "rate" else None,
         records=attack.records,
         window=window,
         capped=pacer.bound if isinstance(pacer, Capped) else 0,
-        energy=_energy(simulator, window),
-        idle_watts=simulator.hello.idle_watts,
+        energy=_energy(attack.simulator, attack.start_ns, window),
+        idle_watts=attack.simulator.hello.idle_watts,
+        notes=notes,
     )
-    return summarize(measured, spec.objectives), attack.records
+    point = summarize(measured, spec.objectives)
+    session.points.append(point)
+    session.records.extend(attack.records)
+    return point
 
 
-def _energy(simulator: Simulator, window: Window) -> EnergyTotals:
-    before, after = simulator.joules(window.start_ns, window.end_ns)
+def _energy(simulator: Simulator, start_ns: int, window: Window) -> EnergyTotals:
+    before, after = simulator.joules(start_ns + window.start_ns, start_ns + window.end_ns)
     parts: dict[str, float | None] = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in _PARTS}
     return EnergyTotals(
         joules=after["total"] - before["total"],

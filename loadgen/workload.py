@@ -53,6 +53,11 @@ class Style:
     picture: tuple[int, int] | None = None
 
 
+def seed_of(seed: int, index: int) -> int:
+    """What request ``index`` of a workload is drawn from: its lengths first."""
+    return seed << 64 | index
+
+
 class Workload:
     """Bodies of requests by index."""
 
@@ -86,7 +91,7 @@ class Workload:
     def body(self, index: int) -> bytes:
         """The body of request ``index``: JSON, or a form for videos."""
         rng = self._rng
-        rng.seed(self._seed << 64 | index)  # reseeded: making one, from text, would cost most of a body
+        rng.seed(seed_of(self._seed, index))  # reseeded: making one, from text, would cost most of a body
         asked, answer = self._lengths.of(index, rng)
         if self._items:
             item = self._items[rng.randrange(len(self._items))]

@@ -1,5 +1,6 @@
 """Profiles: the constants of a model on a GPU, read from TOML files of this package or of the user's."""
 
+import difflib
 import tomllib
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -127,7 +128,10 @@ def load(name: str) -> Profile:
             text = (folder / f"{name}.toml").read_text("utf-8")
         return msgspec.convert(tomllib.loads(text), Profile)
     except FileNotFoundError as error:
-        raise ProfileError(f"profile {name}: no such profile; there is {', '.join(names())}") from error
+        known = names()
+        near = difflib.get_close_matches(name, known, 3, 0.5)
+        meant = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"
+        raise ProfileError(f"profile {name}: no such profile; {meant}") from error
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ProfileError(f"profile {name}: {error}") from error
 

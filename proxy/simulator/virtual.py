@@ -9,6 +9,8 @@ A program beside drives it: one JSON object a line on stdin and on stdout. Secon
     {"energy_at_seconds": [1, 9.5]}  cumulative, of the device
       -> {"joules": [{"total", "static", "prefill", "decode", "context", "idle"}, ...]}
     {"cancel": "a"}                  it leaves now; its result (status 499) comes with the next answer
+    {"so_far": true}                 tokens of requests that have not ended
+      -> {"so_far": [{"id": "a", "outputs_us": [...]}, ...]}
 
 ``prefix``: the first tokens of the prompt are those of every request with this name. A RESULT has ``id,
 status`` (200, 400 too long, 499 cancelled, 503 queue full)``, error, at_seconds, scheduled_seconds,
@@ -100,6 +102,17 @@ class VirtualEngine:
             self.engine.cancel(job)
             self._refused.append(self._result(job, 499, "cancelled"))
 
+    def so_far(self) -> dict[str, "np.typing.NDArray[np.float64]"]:
+        """When the tokens were made of each request that has some and has not ended."""
+        found = {}
+        for name, (_, job) in self._at.items():
+            runs = list(job.runs)
+            if job.joined is not None:  # the range it is in
+                runs[-1] = runs[-1][0], self.engine.step
+            if runs:
+                found[name] = self.trace.outputs(runs)
+        return found
+
     def run(self, until: float | None) -> list[Result]:
         """Until that time, or until jobs end; with None, until jobs end or there is nothing to do.
 
@@ -164,6 +177,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     until_seconds: float | msgspec.UnsetType | None = msgspec.UNSET
     energy_at_seconds: list[float] | msgspec.UnsetType = msgspec.UNSET
     cancel: str | msgspec.UnsetType = msgspec.UNSET
+    so_far: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def answer(virtual: VirtualEngine, line: bytes, *, outputs: bool) -> dict[str, Any] | None:
@@ -185,10 +199,14 @@ def answer(virtual: VirtualEngine, line: bytes, *, outputs: bool) -> dict[str, A
         }
     elif given.energy_at_seconds is not msgspec.UNSET:
         return {"joules": virtual.trace.joules_at(given.energy_at_seconds)}
+    elif given.so_far is not msgspec.UNSET:
+        outputs_of = virtual.so_far().items()
+        return {"so_far": [{"id": name, "outputs_us": _micro(at)} for name, at in outputs_of]}
     elif given.cancel is not msgspec.UNSET:
         virtual.cancel(given.cancel)
     else:
-        raise ProtocolError("an object with arrive, until_seconds, energy_at_seconds or cancel is needed")
+        needed = "arrive, until_seconds, energy_at_seconds, so_far or cancel"
+        raise ProtocolError(f"an object with {needed} is needed")
     return None
 
 
@@ -203,7 +221,6 @@ def _job(given: _Arrive) -> Job:
 
 def _shown(result: Result, outputs: bool) -> dict[str, Any]:
     job, parts = result.job, result.job.joules
-    micro = np.rint(result.outputs * US_PER_SECOND).astype(np.int64)
     return {
         "id": job.name,
         "status": result.status,
@@ -216,7 +233,7 @@ def _shown(result: Result, outputs: bool) -> dict[str, Any]:
         "cached_tokens": job.cached_tokens,
         "output_tokens": job.emitted,
         "preemptions": job.preemptions,
-        "outputs_us": np.diff(micro, prepend=0).tolist() if outputs else None,
+        "outputs_us": _micro(result.outputs) if outputs else None,
         "joules": {
             "total": parts.total,
             "static": parts.static,
@@ -225,6 +242,13 @@ def _shown(result: Result, outputs: bool) -> dict[str, Any]:
             "context": parts.context,
         },
     }
+
+
+def _micro(outputs: "np.typing.NDArray[np.float64]") -> list[int]:
+    """The first one's time, then gaps, in whole microseconds."""
+    micro = np.rint(outputs * US_PER_SECOND).astype(np.int64)
+    found: list[int] = np.diff(micro, prepend=0).tolist()
+    return found
 
 
 def serve(virtual: VirtualEngine, lines: IO[bytes], out: IO[bytes], *, outputs: bool) -> int:

@@ -34,3 +34,10 @@ def test_energy_is_drawn_only_where_it_was_measured() -> None:
     assert shown.startswith(b"<svg")
     assert energy(run(point(1))) is None
     assert energy(Run(run_id="", spec={}, seed=0, versions={}, verdict="fail", best=None, points=[])) is None
+
+
+def test_devices_without_parts_are_drawn_without_a_panel_of_parts() -> None:
+    alone = msgspec.structs.replace(measured(4, "nvml"), mean_in_flight=3.5, parts_joules={})
+    shown = energy(run(alone))  # warnings are errors: an empty legend would be one
+    assert shown is not None
+    assert shown.count(b'<g id="axes_') == 1

@@ -94,6 +94,20 @@ def test_refused_and_cancelled_requests_end_too() -> None:
     assert gone.job.joules.total == pytest.approx(virtual.trace.total)
 
 
+def test_tokens_so_far_are_the_first_of_those_at_the_end() -> None:
+    virtual = VirtualEngine(PROFILE)
+    for name, length in (("short", 4), ("long", 40)):
+        virtual.arrive(Job(name, 100, length), 0.0)
+    virtual.arrive(Job("later", 100, 4), 50.0)
+    (short,) = virtual.run(None)
+    so_far = virtual.so_far()
+    assert set(so_far) == {"long"}
+    (rest,) = virtual.run(None)
+    assert len(short.outputs) <= len(so_far["long"]) < 40
+    assert list(so_far["long"]) == list(rest.outputs[: len(so_far["long"])])
+    assert answer(virtual, b'{"so_far": true}', outputs=True) == {"so_far": []}
+
+
 def test_the_protocol_says_what_a_line_lacks() -> None:
     virtual = VirtualEngine(PROFILE)
     for line, said in [

@@ -96,9 +96,9 @@ def drive(truth: Truth, *options: str, energy: bool = False) -> tuple[Point, lis
     return run.points[0], records
 
 
-def error_row(rate: int, seconds: float = 5.0) -> ErrorRow:
+def error_row(rate: int, seconds: float = 5.0, truth: Truth = _STREAM) -> ErrorRow:
     """The error at ``rate`` answers a second (Poisson) of 64 chunks each, 10 ms apart."""
-    with truth_server(_STREAM) as url, no_collections():
+    with truth_server(truth) as url, no_collections():
         outcome, told = event_loop(_attack(url, rate, seconds))
     return _row(rate, outcome, told)
 

@@ -52,11 +52,12 @@ def _capacity(chunks: Capacity, requests: Capacity) -> str:
 
 
 def _targets(rows: Sequence[ErrorRow], chunks: Capacity, requests: Capacity) -> str:
-    missed = [
+    missed = [f"{row.asked_per_second:,.0f} chunks/s not driven: {row.bound}" for row in rows if row.bound]
+    missed += [
         f"{name} {low:+.2f}/{high:+.2f} ms at {row.asked_per_second:,.0f} chunks/s"
         for row in rows
         for name, (low, high) in (("TTFT", row.ttft_ms), ("ITL", row.itl_ms), ("E2E", row.e2e_ms))
-        if abs(low) > P50_MS or abs(high) > P99_MS[round(row.asked_per_second)] or row.bound
+        if abs(low) > P50_MS or abs(high) > P99_MS[round(row.asked_per_second)]
     ]
     missed += [f"{chunks.chunks:,.0f} chunks/s a core"] if chunks.chunks < CHUNKS else []
     missed += [f"{requests.requests:,.0f} req/s a core"] if requests.requests < REQUESTS else []

@@ -1,6 +1,7 @@
 """The attack against servers of known truth and servers that fail."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,9 +9,14 @@ import pytest
 from loadgen.arrivals import Constant, Renewal
 from loadgen.attack import Attack
 from loadgen.client import Client, Target
+from loadgen.config import Spec
 from loadgen.lengths import Fixed, Lengths
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns, schedule_ns
+from loadgen.records import Record
+from loadgen.runner import verdict
+from loadgen.summary import Measured, summarize
 from loadgen.truthserver import Truth, TruthServer
+from loadgen.window import Window
 from loadgen.workload import Workload
 from proxy.clock import now_ns
 from proxy.units import NS_PER_SECOND
@@ -85,6 +91,25 @@ async def test_an_interrupt_keeps_what_there_is(client: Client) -> None:
     assert outcome.interrupted
     assert outcome.records[0].ok
     assert outcome.records[-1].error == "interrupted"
+
+
+async def test_a_generator_that_cannot_keep_the_pace_says_so(client: Client) -> None:
+    def busy(record: Record) -> None:
+        began = time.monotonic_ns()
+        while record.ok and time.monotonic_ns() < began + 25_000_000:
+            pass
+
+    pacer = OpenLoop(Constant(100.0), duration_ns(0.4))
+    one = Attack(client, WORK, pacer, 0, "a", ended_hook=busy)
+    outcome = await one.run()
+    window = Window(0, outcome.sending_end_ns)
+    point = summarize(Measured(None, 100.0, outcome.records, window, lags_ns=outcome.lags_ns), ())
+    assert point.generator_bound
+    assert any(note.startswith("generator-bound: ") for note in point.notes)
+    spec = Spec(
+        command="run", mode="rate", levels=(100.0,), url="http://host", admin_url="http://host", slo="1ms"
+    )
+    assert verdict(spec, [point], None, interrupted=False) == "generator-bound"
 
 
 async def test_no_server_is_a_failure_of_each_request() -> None:

@@ -53,7 +53,7 @@ def test_it_stops_workers_before_the_meter(tmp_path: Path, number: signal.Signal
 def test_a_dead_child_is_started_again(tmp_path: Path, name: str) -> None:
     log = tmp_path / "log"
     with supervised(log, name) as process:
-        until(lambda: lines(log, f"{name} start") == {"meter": 2, "relay": 3}[name])
+        until(lambda: lines(log, f"{name} start") >= {"meter": 2, "relay": 3}[name])  # both relays may end
         process.terminate()
         assert process.wait(10) == 0
         assert process.stderr is not None

@@ -90,6 +90,8 @@ class Chunked:
             if len(line) > MAX_LINE_BYTES:
                 raise FramingError(f"a chunk's line is longer than {MAX_LINE_BYTES} bytes")
             if end < 0:
+                if self._after_data and line != b"\r":  # known already, before a byte of it passes
+                    raise FramingError("a chunk is longer than its size says")
                 self._line = line
                 return pieces, size
             self._line = b""

@@ -14,13 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config import Backend, RelayConfig
-from proxy.core.channel import Closed, Opened
-from proxy.relay.client import Client
 from proxy.relay.framing import chunk
-from proxy.relay.upstream import Pool, Upstream
-from proxy.relay.worker import Worker
-from tests.fakes.transport import FakeTransport
+from tests.fakes.conversation import Conversation
 
 POST: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
 STREAM: Final = b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'
@@ -124,61 +119,6 @@ def parts(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-class OneConnection(Pool):
-    """A pool whose next connection is there already, and the only one."""
-
-    def take(self) -> Upstream | None:
-        made, self.last = self.last, None
-        return made
-
-    last: Upstream | None = None
-
-    async def connect(self) -> Upstream:
-        raise ConnectionRefusedError("there was one connection")
-
-
-class Conversation:
-    """A request through the relay, without sockets."""
-
-    def __init__(self, request: bytes) -> None:
-        config = RelayConfig(health_checks=False)
-        worker = Worker(config, [Backend("http://127.0.0.1:1", "b")], "/nowhere")
-        self.shared = worker._shared
-        (slot,) = self.shared.balancer.slots
-        pool = self.shared.pools[slot] = OneConnection(slot.backend, config)
-        self.upstream = pool.last = Upstream(pool, 4096, config.high_water_bytes)
-        self.backend = FakeTransport(self.upstream)
-        self.client = Client(self.shared)
-        self.transport = FakeTransport(self.client)
-        self.request = request
-
-    async def run(self, pieces: list[bytes], *, error: bool, leaves: int | None) -> None:
-        """The backend says its pieces and ends; the client leaves before one of them, or stays."""
-        self.client.data_received(self.request)
-        assert self.backend.written
-        for number, piece in enumerate(pieces):
-            if number == leaves:
-                self.transport.close()
-                await asyncio.sleep(0)
-            if self.backend.is_closing():
-                break
-            self.upstream.data_received(piece)
-        if not self.backend.is_closing():
-            self.backend._closing = True
-            self.upstream.connection_lost(ConnectionResetError() if error else None)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    def check(self, *, metered: bool) -> None:
-        """All is given back, and what was begun has ended, once."""
-        assert not self.client.busy
-        assert not self.shared.tasks
-        assert self.shared.balancer.slots[0].outstanding == 0
-        told = self.shared.link._pending
-        assert sum(isinstance(m, Opened) for m in told) == metered
-        assert sum(isinstance(m, Closed) for m in told) == metered
-
-
 def read(data: bytes, method: bytes) -> tuple[int, bytes] | None:
     """Status and body of the final answer as h11 reads it up to the connection's end; None: not whole."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
@@ -234,8 +174,8 @@ def test_a_whole_answer_is_what_another_parser_reads(
 async def _converse(
     request: bytes, pieces: list[bytes], *, error: bool = False, leaves: int | None = None
 ) -> Conversation:
-    talk = Conversation(request)
-    await talk.run(pieces, error=error, leaves=leaves)
+    talk = Conversation()
+    await talk.answered(request, pieces, error=error, leaves=leaves)
     return talk
 
 

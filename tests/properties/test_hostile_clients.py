@@ -1,13 +1,19 @@
 """A request head that is taken says to another parser (h11) what it says to us."""
 
+import asyncio
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import h11
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.relay.framing import Chunked, Fixed
 from proxy.relay.head import HeadError, RequestHead, parse_request
+from tests.fakes.conversation import Conversation
 
 FIRST: Final = st.sampled_from(
     [b"POST /v1/x?a=b HTTP/1.1"] * 6
@@ -138,3 +144,73 @@ def test_what_is_taken_is_read_alike(
     theirs = oracle(raw)
     assert theirs is not None, "it is refused elsewhere"
     check(ours, theirs)
+
+
+ROUTES: Final = st.sampled_from([b"POST /v1/chat/completions", b"POST /x", b"PUT /x"])
+FRAMINGS: Final = st.sampled_from(
+    [b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n"]
+)
+KINDS: Final = st.sampled_from(
+    [b"Content-Type: application/json\r\n", b"", b"Expect: 100-continue\r\n", b"Connection: close\r\n"]
+)
+BODIES: Final = st.lists(
+    st.sampled_from(
+        [
+            *(b"5\r\nhello\r\n",) * 4,
+            *(b"0\r\n\r\n",) * 3,
+            b"hello",
+            b"5;a=b\r\nhello\r\n",
+            b"0\r\nX: 1\r\n\r\n",
+            b"5\nhello\n",
+            b"5\r\nhello!",
+            b"+5\r\nhello\r\n",
+            b"0x5\r\nhello\r\n",
+            b"5 \r\nhello\r\n",
+            b"0\r\nX\r\n\r\n",
+            b"\r\n",
+            b"{}",
+            b"GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        ]
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as made:
+        logging.disable(logging.WARNING)
+        yield made
+        logging.disable(logging.NOTSET)
+
+
+async def _asked(pieces: list[bytes]) -> Conversation:
+    talk = Conversation()
+    await talk.asked(pieces)
+    return talk
+
+
+def heard(data: bytes) -> int:
+    """How many requests another parser reads in what a backend got; fails where it refuses any of it."""
+    server = h11.Connection(h11.SERVER)
+    if data:  # none would be the end of the connection
+        server.receive_data(data)
+    count = 0
+    while True:
+        event = server.next_event()
+        if event is h11.NEED_DATA or event is h11.PAUSED:
+            break
+        count += isinstance(event, h11.Request)
+    return count
+
+
+@settings(deadline=None, max_examples=150)
+@given(ROUTES, FRAMINGS, KINDS, BODIES, st.lists(st.integers(0, 200), max_size=6))
+def test_a_backend_gets_nothing_that_is_no_request(
+    runner: asyncio.Runner, route: bytes, framing: bytes, kind: bytes, body: bytes, cuts: list[int]
+) -> None:
+    said = b"".join((route, b" HTTP/1.1\r\nHost: h\r\n", framing, kind, b"\r\n", body))
+    edges = sorted({0, len(said), *(min(cut, len(said)) for cut in cuts)})
+    talk = runner.run(_asked([said[start:end] for start, end in pairwise(edges)]))
+    talk.check_ended()
+    assert heard(talk.backend.written) <= 1, "the next one waits for the answer to this one"

@@ -1,0 +1,79 @@
+"""A client, the relay and a backend without sockets: each side says what it is to, and keeps what it gets."""
+
+import asyncio
+
+from proxy.config import Backend, RelayConfig
+from proxy.core.channel import Closed, Opened, ToMeter
+from proxy.relay.client import Client
+from proxy.relay.upstream import Pool, Upstream
+from proxy.relay.worker import Worker
+from tests.fakes.transport import FakeTransport
+
+
+class OneConnection(Pool):
+    """A pool whose next connection is there already, and the only one."""
+
+    last: Upstream | None = None
+
+    def take(self) -> Upstream | None:
+        made, self.last = self.last, None
+        return made
+
+    async def connect(self) -> Upstream:
+        raise ConnectionRefusedError("there was one connection")
+
+
+class Conversation:
+    """A request through the relay, without sockets."""
+
+    def __init__(self) -> None:
+        config = RelayConfig(health_checks=False)
+        worker = Worker(config, [Backend("http://127.0.0.1:1", "b")], "/nowhere")
+        self.shared = worker._shared
+        (slot,) = self.shared.balancer.slots
+        pool = self.shared.pools[slot] = OneConnection(slot.backend, config)
+        self.upstream = pool.last = Upstream(pool, 4096, config.high_water_bytes)
+        self.backend = FakeTransport(self.upstream)
+        self.client = Client(self.shared)
+        self.transport = FakeTransport(self.client)
+
+    async def answered(self, request: bytes, pieces: list[bytes], *, error: bool, leaves: int | None) -> None:
+        """The backend says its pieces and ends; the client leaves before one of them, or stays."""
+        self.client.data_received(request)
+        assert self.backend.written
+        for number, piece in enumerate(pieces):
+            if number == leaves:
+                self.transport.close()
+                await asyncio.sleep(0)
+            if self.backend.is_closing():
+                break
+            self.upstream.data_received(piece)
+        if not self.backend.is_closing():
+            self.backend._closing = True
+            self.upstream.connection_lost(ConnectionResetError() if error else None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def asked(self, pieces: list[bytes]) -> None:
+        """The client says its pieces and leaves; the backend says nothing."""
+        for piece in pieces:
+            if not self.transport.is_closing():
+                self.client.data_received(piece)
+            await asyncio.sleep(0)
+        self.transport.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def check(self, *, metered: bool) -> None:
+        """All is given back, and what was begun has ended, once; one request was told of, or none."""
+        told = self.check_ended()
+        assert sum(isinstance(m, Opened) for m in told) == metered
+
+    def check_ended(self) -> list[ToMeter]:
+        """All is given back, and what was begun has ended; what the meter was told."""
+        assert not self.client.busy
+        assert not self.shared.tasks
+        assert self.shared.balancer.slots[0].outstanding == 0
+        told = self.shared.link._pending
+        assert sum(isinstance(m, Opened) for m in told) == sum(isinstance(m, Closed) for m in told)
+        return told

@@ -8,15 +8,17 @@ never "now + gap", so nothing drifts.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.units import NS_PER_SECOND
 
+if TYPE_CHECKING:  # half of a start's time, and constant arrivals do without
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
 _BLOCK = 1024
-Floats = npt.NDArray[np.float64]
 
 
 class Arrivals(Protocol):
@@ -49,20 +51,22 @@ class Renewal:
     seed: int
     _times: list[int] = field(default_factory=list)
     _last: float = 0.0
-    _rng: np.random.Generator = field(init=False)
+    _rng: "np.random.Generator" = field(init=False)
 
     def __post_init__(self) -> None:
+        import numpy as np  # noqa: PLC0415
+
         self._rng = np.random.default_rng([self.seed, 1])
 
     def at_ns(self, index: int) -> int:
         """The sum of the first ``index + 1`` gaps."""
         while index >= len(self._times):
-            times = self._last + np.cumsum(self._gaps())
+            times = self._last + self._gaps().cumsum()
             self._last = float(times[-1])
-            self._times.extend(np.rint(times * NS_PER_SECOND).astype(np.int64).tolist())
+            self._times.extend((times * NS_PER_SECOND).round().astype(int).tolist())
         return self._times[index]
 
-    def _gaps(self) -> Floats:
+    def _gaps(self) -> "Floats":
         if self.cv == 1:
             return self._rng.exponential(1 / self.rate, _BLOCK)
         shape = 1 / self.cv**2

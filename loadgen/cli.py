@@ -57,7 +57,8 @@ def _measure(command: str, argv: list[str]) -> int:
     from loadgen.planning import plan  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
 
-    plan(config.spec, config.spec.levels[0])  # reads a trace, and refuses a bad one
+    if config.spec.arrivals.startswith("trace:"):
+        plan(config.spec, config.spec.levels[0])  # reads it, and refuses a bad one
     if config.spec.dataset:
         read_dataset(Path(config.spec.dataset))
     stream = sys.stderr if config.json else sys.stdout

@@ -292,7 +292,8 @@ class Client:
         try:
             connection = await self._open()
         except OSError as error:
-            exchange.failed(f"cannot connect: {error.strerror or error}", time.monotonic_ns())
+            why = error.strerror or str(error) or type(error).__name__
+            exchange.failed(f"cannot connect: {why}", time.monotonic_ns())
             return
         connection.send(exchange, request)
 

@@ -10,9 +10,9 @@ from loadgen.client import split_url
 from loadgen.lengths import parse_length
 from loadgen.slo import Objective, parse_duration, parse_slo
 from loadgen.vision import parse_size
-from loadgen.window import RULES
 from loadgen.workload import PATHS
 
+RULES = ("auto", "mlenergy", "none")  # of loadgen.window
 _STEADY = ("poisson", "constant", "gamma")
 _LEAST_BUDGET_S = 5
 _MOST_TURNS = 100

@@ -14,10 +14,10 @@ from loadgen.config import Spec
 from loadgen.energy import ClockPair, conservation_note, join, totals
 from loadgen.preflight import PreflightError
 from loadgen.records import EnergyTotals, Record
-from loadgen.window import Window
 
 if TYPE_CHECKING:
     from loadgen.nvml import LocalDevices
+    from loadgen.window import Window
 
 _IDLE_PROBE_S = 1.0
 _EDGES_S = 0.3
@@ -45,7 +45,7 @@ async def read_clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
 
 
 async def read_energy(
-    server: Server, pair: ClockPair | None, outcome: Outcome, window: Window, *, alone: bool = True
+    server: Server, pair: ClockPair | None, outcome: Outcome, window: "Window", *, alone: bool = True
 ) -> tuple[list[Record], EnergyTotals | None, list[str]]:
     """Records with their joules, the window's totals, and what is to be said of them.
 
@@ -72,7 +72,7 @@ async def read_energy(
 
 
 async def _local_energy(
-    local: "LocalDevices", outcome: Outcome, window: Window
+    local: "LocalDevices", outcome: Outcome, window: "Window"
 ) -> tuple[list[Record], EnergyTotals | None, list[str]]:
     start, end = (outcome.start_ns + edge for edge in (window.start_ns, window.end_ns))
     for seconds in local.waiting(end):

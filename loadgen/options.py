@@ -8,10 +8,9 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from loadgen.config import Config, Spec
+from loadgen.config import RULES, Config, Spec
 from loadgen.slo import parse_duration
 from loadgen.sweep import parse_levels
-from loadgen.window import RULES
 from loadgen.workload import PATHS
 
 USAGE: Final = 2

@@ -10,6 +10,7 @@ from loadgen.vision import parse_size
 from loadgen.workload import PATHS, Style, Workload
 
 _LONGEST = 200
+_MODELS_LIMIT_S = 10
 
 
 class PreflightError(Exception):
@@ -36,12 +37,15 @@ async def find_model(client: Client, config: Config) -> str:
     """The model asked for, or the server's first; raises :class:`PreflightError`."""
     spec = config.spec
     try:
-        code, body = await client.fetch("GET", "/v1/models", headers=config.header_lines())
+        code, body = await client.fetch(
+            "GET", "/v1/models", headers=config.header_lines(), limit_s=_MODELS_LIMIT_S
+        )
     except (OSError, TimeoutError) as error:
+        why = str(error) or f"no answer in {_MODELS_LIMIT_S} s"
         raise PreflightError(
-            f"no server at {spec.url} ({str(error) or 'no answer in 30 s'}): start it, or give --url"
+            f"no server at {spec.url} ({why}): start it, or give --url{_scheme_hint(client)}"
         ) from error
-    _check_auth(code, spec.url)
+    _check_auth(code, config)
     try:
         names = [model.id for model in msgspec.json.decode(body, type=_Models).data]
     except msgspec.MsgspecError:
@@ -74,7 +78,7 @@ async def try_one(client: Client, config: Config, model: str) -> None:
         )  # fmt: skip
     except (OSError, TimeoutError) as error:
         raise PreflightError(f"{spec.url}{path}: {str(error) or 'no answer in 120 s'}") from error
-    _check_auth(code, spec.url)
+    _check_auth(code, config)
     if code in {404, 405}:
         raise PreflightError(
             f"{spec.url}{path} answered HTTP {code}: the server lacks it, or the model {model!r};"
@@ -98,6 +102,17 @@ def _message(body: bytes) -> str:
     return ": " + " ".join(words.split())[:_LONGEST]
 
 
-def _check_auth(code: int, url: str) -> None:
-    if code in {401, 403}:
-        raise PreflightError(f"{url} answered HTTP {code}: give --api-key KEY (or set OPENAI_API_KEY)")
+def _check_auth(code: int, config: Config) -> None:
+    if code not in {401, 403}:
+        return
+    advice = "give --api-key KEY (or set OPENAI_API_KEY)"
+    if config.api_key:
+        advice = "it does not accept the key of --api-key or OPENAI_API_KEY: give another one"
+    raise PreflightError(f"{config.spec.url} answered HTTP {code}: {advice}")
+
+
+def _scheme_hint(client: Client) -> str:
+    """The wrong scheme shows as a connection that breaks: under TLS before it stands, without after."""
+    if client.target.tls:
+        return "" if client.opened else "; one without TLS is http://"
+    return "; one with TLS is https://" if client.opened else ""

@@ -6,8 +6,8 @@ import signal
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +23,10 @@ from loadgen.pacer import Pacer
 from loadgen.planning import make_workload, plan, request_ids, warm_connections
 from loadgen.preflight import find_model, try_one
 from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record, Run, Verdict
-from loadgen.summary import Measured, summarize
 from loadgen.sweep import best_index, level_of
-from loadgen.window import Window, steady_window
+
+if TYPE_CHECKING:
+    from loadgen.window import Window
 
 
 class View:
@@ -160,6 +161,8 @@ class Session:
         self.view.point_started(label(spec, level), attack.progress)
         pair, why = await read_clock(server.admin)
         outcome = await attack.run()
+        from loadgen.window import steady_window  # noqa: PLC0415  # numpy: not before the first request
+
         self.interrupted |= outcome.interrupted
         concurrency = int(level) if spec.mode == "concurrency" else None
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
@@ -196,6 +199,8 @@ class Session:
 
     def keep(self, server: Server, level: float, part: "Part") -> Point:
         """Summarise a point and keep it."""
+        from loadgen.summary import Measured, summarize  # noqa: PLC0415  # numpy, as above
+
         spec = self.config.spec
         point = summarize(
             Measured(
@@ -240,7 +245,7 @@ class Part:
 
     outcome: Outcome
     records: list[Record]
-    window: Window
+    window: "Window"
     energy: EnergyTotals | None
     notes: list[str]
     power_limit: float | None = None
@@ -264,6 +269,8 @@ def verdict(spec: Spec, points: Sequence[Point], knee: Knee | None, *, interrupt
 
 def versions() -> dict[str, str]:
     """What the numbers depend on."""
+    from importlib import metadata  # noqa: PLC0415  # not before the first request
+
     names = ("jouleproxy", "uvloop", "httptools", "msgspec", "numpy")
     found = {name: metadata.version(name) for name in names}
     return found | {"python": platform.python_version(), "system": platform.system()}

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from loadgen.records import Record
 from proxy.units import NS_PER_SECOND
 
-RULES = ("auto", "mlenergy", "none")
 _BATCHES = 40
 _MIN_REQUESTS = 20
 Floats = npt.NDArray[np.float64]

@@ -169,3 +169,25 @@ def test_usage_errors_are_one_line_and_exit_2(
     assert code == 2
     assert err.count("\n") == 1
     assert says in err
+
+
+def test_what_the_first_request_does_not_need_is_not_imported_before_it() -> None:
+    script = "import sys; from loadgen.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", script, "run", "--url", NOWHERE, "--rate", "1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"no server at {NOWHERE}" in found.stderr
+    loaded = {name.split(".")[0] for name in found.stdout.split()}
+    late = {
+        "numpy",
+        "matplotlib",
+        "aiohttp",
+        "httpx",
+        "opentelemetry",
+        "zstandard",
+        "pynvml",
+        "psutil",
+        "PIL",
+    }
+    assert not loaded & late

@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ def test_headers_carry_the_key() -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", "--api-key"),
+        (b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", "HTTP 401: .*--api-key"),
         (b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n", "--model NAME"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", "--model NAME"),
         (b"", "start it"),
@@ -35,6 +36,31 @@ async def test_what_to_do_is_said(answer: bytes, says: str) -> None:
     async with answering(answer) as client:
         with pytest.raises(PreflightError, match=says):
             await find_model(client, CONFIG)
+
+
+async def test_a_key_that_is_refused_is_not_asked_for_again() -> None:
+    refusal = b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"
+    async with answering(refusal) as client:
+        with pytest.raises(PreflightError, match="does not accept the key"):
+            await find_model(client, CONFIG)
+    async with answering(refusal) as client:
+        with pytest.raises(PreflightError, match="give --api-key"):
+            await find_model(client, msgspec.structs.replace(CONFIG, api_key=None))
+
+
+async def test_the_wrong_scheme_is_said() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for scheme, says in (("http", "one with TLS is https://"), ("https", "one without TLS is http://")):
+        client = Client(Target(f"{scheme}://{place}"))
+        with pytest.raises(PreflightError, match=says):
+            await find_model(client, CONFIG)
+        await client.close()
+    server.close()
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,10 @@ def _ends(values_ns: list[Any]) -> tuple[float, float]:
 
 
 def overload(seconds: float = 20.0) -> Point:
-    """60 req/s offered to a server of 47 through a cap of 32: the wait at the client must show."""
+    """60 req/s offered to a server of 47 through a cap of 32: the wait at the client must show.
+
+    The queue grows all the time, so its percentiles are of this length of run only.
+    """
     options = ["--rate", "60", "--max-in-flight", "32", "--duration", f"{seconds:g}s"]
     return drive(_QUEUE, *options, "--slo", "p95:ttft=200ms", "--warmup", "none")[0]
 
@@ -240,7 +243,8 @@ def show_cases(queue: Point, power: Point) -> str:
     known, error = KnownDevice(), energy_error(power)
     joules = "energy not measured" if error is None else f"{power.joules:.1f} J, {error:+.2%}"
     return (
-        "60 req/s offered to a capacity of 47 with at most 32 in flight:\n"
+        f"{queue.duration_seconds:.0f} s of 60 req/s offered to a capacity of 47 with at most 32 in flight"
+        " (the queue, and so its wait, grows with the run):\n"
         f"  TTFT p95 from scheduled {p95(queue.ttft_seconds)},"
         f" from sent {p95(queue.ttft_from_sent_seconds)} (what hides the queue);"
         f" goodput {queue.goodput_per_second or 0:.1f} of 60 req/s\n"

@@ -33,32 +33,40 @@ class Clock:
 
     def slice(self, start: float, end: float) -> "Clock":
         """Steps in (start, end]."""
-        inside = (self.stamps > start) & (self.stamps <= end)
-        return Clock(self.stamps[inside], self.joined[inside])
+        first, last = np.searchsorted(self.stamps, (start, end), side="right").tolist()
+        return Clock(self.stamps[first:last], self.joined[first:last])
 
     def add(self, stamps: Floats) -> "Clock":
-        """With more steps; what they fill is filled."""
-        new = np.setdiff1d(stamps, self.stamps)
-        merged = np.concatenate([self.stamps, new])
-        order = np.argsort(merged, kind="stable")
-        joined = np.concatenate([self.joined, np.ones(len(new), bool)])
-        return Clock(merged[order], joined[order])
+        """With more steps, in order of time; what they fill is filled."""
+        places = np.searchsorted(self.stamps, stamps)
+        known = np.append(self.stamps, np.nan)[places] == stamps
+        fresh = np.append(True, np.diff(stamps) > 0.0)[: len(stamps)] & ~known
+        places, stamps = places[fresh], stamps[fresh]
+        return Clock(np.insert(self.stamps, places, stamps), np.insert(self.joined, places, True))
 
 
 def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: float) -> None:
-    """Insert the outputs of answers sent whole."""
-    for track in whole:
-        ticks = _emitted(track, group.kept_ns, clock, step_seconds)
+    """Insert the outputs of answers sent whole, which are given by their ends."""
+    if not whole:
+        return
+    emitted = []
+    # None of the answers to come looks further back than the first of them began.
+    starts = np.minimum.accumulate([(track.start_ns - group.kept_ns) / 1e9 for track in reversed(whole)])[
+        ::-1
+    ]
+    for track, start in zip(whole, starts.tolist(), strict=True):
+        clock = clock.slice(start, np.inf)
+        seconds = _emitted(track, group.kept_ns, clock, step_seconds)
         track.evidence = "usage" if track.end and track.end.completion_tokens else "arrivals"
-        stamps = group.kept_ns + np.round(ticks * 1e9).astype(np.int64)
-        stamps = np.clip(stamps, track.start_ns + 1, track.end_ns)
-        slots = np.full(len(stamps), track.slot, np.int64)
-        ones = np.ones(len(stamps), np.int64)
-        group.streams.see(stamps, slots, ones)
-        late = stamps > group.kept_ns
-        np.add.at(group.streams.forgotten, slots[~late], ones[~late])
-        group.outputs.insert(stamps[late], slots[late], ones[late])
-        clock = clock.add(ticks)
+        stamps = group.kept_ns + np.round(seconds * 1e9).astype(np.int64)
+        emitted.append(np.clip(stamps, track.start_ns + 1, track.end_ns))
+        clock = clock.add(seconds)
+    slots = np.repeat([track.slot for track in whole], [len(stamps) for stamps in emitted])
+    stamps, ones = np.concatenate(emitted), np.ones(len(slots), np.int64)
+    group.streams.see(stamps, slots, ones)
+    late = stamps > group.kept_ns
+    np.add.at(group.streams.forgotten, slots[~late], ones[~late])
+    group.outputs.insert(stamps[late], slots[late], ones[late])
 
 
 def _emits(track: Track) -> bool:

@@ -7,6 +7,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -135,3 +136,22 @@ def test_memory_of_streams_that_never_end_stays_bounded() -> None:
     tracemalloc.stop()
     report(f"endless streams: {peaks[0] / 1e6:.1f} MB after 250k chunks, {peaks[1] / 1e6:.1f} MB after 600k")
     assert peaks[1] - peaks[0] < 10e6
+
+
+def whole(answers: int) -> list[Event]:
+    """400 answers a second that are sent whole, of 80 tokens each, in 0.2 s."""
+    events: list[Event] = [Header(1, (Device("gpu0"),)), Sample(0, "gpu0", energy_mj=0.0)]
+    for number in range(answers):
+        name, start = f"r{number}", number * S // 400 + 1
+        events += [
+            Arrive(start, name, "chat", "m", False, GPU),
+            End(start + S // 5, name, 200, False, 30, 0, 80),
+        ]
+    events += [Sample(n * S // 10, "gpu0", energy_mj=3e4 * n) for n in range(1, answers // 40 + 20)]
+    return sorted(events, key=lambda event: event.t_ns or 0)
+
+
+def test_whole_answers_cost_alike_however_many() -> None:
+    few, many = (best(partial(attribute, whole(n), "steps")) / n for n in (1_000, 4_000))
+    sys.stdout.write(f"\nanswers sent whole: {1e6 * few:.0f} us each of 1,000, {1e6 * many:.0f} of 4,000\n")
+    assert many < 1.6 * few

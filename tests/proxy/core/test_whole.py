@@ -67,3 +67,13 @@ def test_a_span_tells_when_the_first_token_was() -> None:
     reveal(here, [track], clock(), 0.01)
     assert here.streams.first_ns[track.slot] == 60 * MS
     assert track.evidence == "arrivals"
+
+
+def test_steps_that_are_known_are_not_added_again() -> None:
+    clock = Clock(np.array([1.0, 3.0]), np.array([False, True])).add(np.array([0.5, 1.0, 2.0, 2.0, 3.0, 4.0]))
+    assert clock.stamps.tolist() == [0.5, 1.0, 2.0, 3.0, 4.0]
+    assert clock.joined.tolist() == [True, False, True, True, True]
+    assert clock.slice(1.0, 3.0).stamps.tolist() == [2.0, 3.0]
+    nothing = Clock(np.empty(0), np.empty(0, bool))
+    assert nothing.add(np.empty(0)).stamps.tolist() == []
+    assert nothing.add(np.array([2.0])).joined.tolist() == [True]

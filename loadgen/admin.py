@@ -23,11 +23,13 @@ class AdminError(Exception):
 class Admin:
     """Asks the admin port; raises :class:`AdminError` for whatever goes wrong.
 
-    With ``devices`` its windows are of these alone: those of one backend of several.
+    ``token`` is what its bearer must have. With ``devices`` its windows are of these alone: those of one
+    backend of several.
     """
 
-    def __init__(self, url: str, devices: Sequence[str] = ()) -> None:
+    def __init__(self, url: str, devices: Sequence[str] = (), token: str | None = None) -> None:
         self._client = Client(Target(url))
+        self._headers = f"Authorization: Bearer {token}\r\n".encode() if token else b""
         self._devices = devices
         self.url = url
 
@@ -76,9 +78,13 @@ class Admin:
 
     async def _ask(self, method: str, path: str, body: bytes = b"", limit_s: float = _WAIT_S + 10) -> bytes:
         try:
-            code, data = await self._client.fetch(method, path, body=body, limit_s=limit_s)
+            code, data = await self._client.fetch(
+                method, path, headers=self._headers, body=body, limit_s=limit_s
+            )
         except (OSError, TimeoutError) as error:
             raise AdminError(f"no proxy's admin port at {self.url} ({str(error) or 'timed out'})") from error
+        if code in {401, 403}:
+            raise AdminError(f"{self.url} answered HTTP {code}: give --admin-token or JOULEPROXY_ADMIN_TOKEN")
         if code != 200:
             raise AdminError(f"{self.url}{path.partition('?')[0]} answered HTTP {code}")
         return data

@@ -168,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
     out: Path
     api_key: str | None = None
+    admin_token: str | None = None
     headers: tuple[str, ...] = ()
     json: bool = False
     quiet: bool = False

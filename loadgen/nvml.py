@@ -90,9 +90,10 @@ class LocalDevices:
 
 
 @contextlib.contextmanager
-def power_limits() -> Iterator["PowerLimits"]:
-    """Limits that are given back at the end, whatever happens in between."""
+def power_limits(asked: Sequence[float]) -> Iterator["PowerLimits"]:
+    """Limits that are given back at the end, whatever happens in between; none is set that one may not."""
     limits = PowerLimits()
+    limits.check(asked)
     try:
         yield limits
     finally:
@@ -105,23 +106,33 @@ class PowerLimits:
 
     _before: dict[int, int] = field(default_factory=dict)
 
-    def set(self, watts: float) -> None:
-        """Set; raises :class:`LocalDeviceError` where the driver refuses or the limit is out of range."""
+    def check(self, asked: Sequence[float]) -> None:
+        """Whether each limit may be set, before anything changes; raises :class:`LocalDeviceError`."""
         for index, handle in self._each():
             try:
                 low, high = pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
-                before = int(pynvml.nvmlDeviceGetPowerManagementLimit(handle))
-                if not low <= watts * MW_PER_WATT <= high:
-                    raise LocalDeviceError(
-                        f"--power-limits {watts:g}: gpu{index} takes"
-                        f" {low / MW_PER_WATT:g} to {high / MW_PER_WATT:g} W"
-                    )
-                pynvml.nvmlDeviceSetPowerManagementLimit(handle, round(watts * MW_PER_WATT))
-                self._before.setdefault(index, before)
+                # The limit that it has, once more: the driver says whether we may, and nothing changes.
+                now = pynvml.nvmlDeviceGetPowerManagementLimit(handle)
+                pynvml.nvmlDeviceSetPowerManagementLimit(handle, now)
             except pynvml.NVMLError as error:
                 raise LocalDeviceError(
-                    f"--power-limits {watts:g}: gpu{index}: {error}; setting a limit needs root"
+                    f"--power-limits: gpu{index}: {error}; setting a limit needs root, nothing was changed"
                 ) from error
+            for watts in asked:
+                if not low <= watts * MW_PER_WATT <= high:
+                    takes = f"{low / MW_PER_WATT:g} to {high / MW_PER_WATT:g} W"
+                    raise LocalDeviceError(f"--power-limits {watts:g}: gpu{index} takes {takes}")
+
+    def set(self, watts: float) -> None:
+        """Set; raises :class:`LocalDeviceError` where the driver refuses."""
+        for index, handle in self._each():
+            try:
+                before = int(pynvml.nvmlDeviceGetPowerManagementLimit(handle))
+                # Remembered first: a signal may come between the two calls.
+                self._before.setdefault(index, before)
+                pynvml.nvmlDeviceSetPowerManagementLimit(handle, round(watts * MW_PER_WATT))
+            except pynvml.NVMLError as error:
+                raise LocalDeviceError(f"--power-limits {watts:g}: gpu{index}: {error}") from error
 
     def restore(self) -> None:
         """Give back what was set; all devices are tried before the first failure is raised."""

@@ -76,6 +76,7 @@ _RARE = (
     _Option("--ray", "ADDRESS", "workers on a Ray cluster (auto, HOST:PORT); one a node, or --workers N"),
     _Option("--seed", "S", "%(default)s", 0, int),
     _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
+    _Option("--admin-token", "T", "of the admin port; or JOULEPROXY_ADMIN_TOKEN"),
     _Option("--header", "K=V", "more headers"),
     _Option("--quiet", None, "no progress, no table"),
     _Option("--simulate", "PROFILE", "plan in virtual time against the simulator: no server", only="sweep"),
@@ -102,7 +103,11 @@ def _parser(command: str, *, everything: bool) -> Parser:
     for option in (*_COMMON, *_RARE):
         if option.only in {None, command}:
             _add(parser, option, shown=everything or option in _COMMON)
-    parser.set_defaults(api_key=os.environ.get("OPENAI_API_KEY"), header=[])
+    parser.set_defaults(
+        api_key=os.environ.get("OPENAI_API_KEY"),
+        admin_token=os.environ.get("JOULEPROXY_ADMIN_TOKEN"),
+        header=[],
+    )
     return parser
 
 
@@ -132,11 +137,18 @@ def read_config(command: str, argv: list[str]) -> Config:
         spec=spec,
         out=resume or args.out or Path(),
         api_key=args.api_key,
+        admin_token=_token(args.admin_token),
         headers=tuple(args.header),
         json=args.json,
         quiet=args.quiet,
         resume=resume is not None,
     )
+
+
+def _token(text: str | None) -> str | None:
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise ValueError("--admin-token: printable ASCII on one line")
+    return text
 
 
 def _resumed(out: Path) -> Spec:

@@ -77,9 +77,12 @@ class Session:
         spec = self.config.spec
         self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
         client = Client(Target(spec.url))
-        admin: Admin | None = None if spec.source == "nvml" else Admin(spec.admin_url, spec.devices)
+        admin: Admin | None = None
+        if spec.source != "nvml":
+            admin = Admin(spec.admin_url, spec.devices, self.config.admin_token)
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
+        # SIGHUP too, where a terminal goes away: a power limit that was set must be given back.
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         try:
             with local_devices(spec) as local:
                 model = await find_model(client, self.config)
@@ -111,7 +114,7 @@ class Session:
             return None
         from loadgen.nvml import power_limits  # noqa: PLC0415  # only where limits are asked for
 
-        with power_limits() as limits:
+        with power_limits(spec.power_limits) as limits:
             for watts in spec.power_limits:
                 if not self.interrupted:
                     limits.set(watts)
@@ -160,6 +163,8 @@ class Session:
         attack = self._fleet_attack(number, level) or await self._own_attack(server, number, level)
         self.view.point_started(label(spec, level), attack.progress)
         pair, why = await read_clock(server.admin)
+        if self.interrupted:  # while connections were opened or the clock was read
+            return
         outcome = await attack.run()
         from loadgen.window import steady_window  # noqa: PLC0415  # numpy: not before the first request
 

@@ -67,7 +67,8 @@ class _Hunt:
         asked = self.search.next()
         while isinstance(asked, Probe):
             start = time.monotonic()
-            await self._settle(asked.settle_to)
+            if not await self._settle(asked.settle_to):
+                return self.search.stopped("interrupted")
             attack, elapsed_s = await self._probe(asked)
             if self.session.interrupted:
                 return self.search.stopped("interrupted")
@@ -93,13 +94,14 @@ class _Hunt:
     def _tell(self, probe: Probe, text: str) -> None:
         self.session.view.line(f"{probe.kind} {label(self.session.config.spec, probe.level)}: {text}")
 
-    async def _settle(self, most: int | None) -> None:
-        """Wait until the backlog has gone, or long enough."""
+    async def _settle(self, most: int | None) -> bool:
+        """Wait until the backlog has gone, or long enough; false where the run was interrupted."""
         deadline = time.monotonic() + SETTLE_AT_MOST_S
         while most is not None and sum(attack.in_flight for attack in self.attacks) > most:
             if self.session.interrupted or time.monotonic() > deadline:
-                return
+                break
             await asyncio.sleep(SETTLE_LOOK_S)
+        return not self.session.interrupted
 
     async def _probe(self, probe: Probe) -> tuple[Attack, float]:
         spec, number = self.session.config.spec, len(self.attacks)

@@ -32,6 +32,7 @@ FIELDS: Final = {
     "offset_mj": "d",
     "limit_watts": "d",
     "module_watts": "d",
+    "rated_watts": "d",  # what its limit may be set to, at most; 0: not permitted
     "memory_total": "Q",
     "memory_used": "Q",
     "utilization": "I",

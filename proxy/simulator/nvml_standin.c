@@ -28,7 +28,7 @@ typedef struct { uint64_t magic; uint32_t devices, version; int32_t init_error, 
 typedef struct {
     uint64_t sequence, segments;
     int64_t update_ns, phase_ns, average_ns, instant_ns, call_ns;
-    double gain, offset_mj, limit_watts, module_watts;
+    double gain, offset_mj, limit_watts, module_watts, rated_watts;
     uint64_t memory_total, memory_used;
     uint32_t utilization, temperature, sm_mhz, memory_mhz, architecture, mig;
     int32_t error_all, error_energy, error_power, error_fields, error_samples;
@@ -40,7 +40,7 @@ typedef struct {
 
 static Header *header;
 static Device *devices;
-static int references;
+static int references, writable;
 
 size_t standin_device_bytes(void) { return sizeof(Device); }
 
@@ -101,11 +101,13 @@ int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (references) { references++; return OK; }
     const char *path = getenv("JOULEPROXY_NVML_STANDIN");
-    int fd = path ? open(path, O_RDONLY) : -1;
+    int fd = path ? open(path, O_RDWR) : -1;
+    writable = fd >= 0;
+    if (path && fd < 0) fd = open(path, O_RDONLY);
     struct stat s;
     if (fd < 0) return DRIVER_NOT_LOADED;
     if (fstat(fd, &s) || (size_t)s.st_size < sizeof(Header)) { close(fd); return DRIVER_NOT_LOADED; }
-    header = mmap(0, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    header = mmap(0, (size_t)s.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
     close(fd);
     if (header == MAP_FAILED || header->magic != MAGIC) return DRIVER_NOT_LOADED;
     if ((size_t)s.st_size < sizeof(Header) + header->devices * sizeof(Device)) return DRIVER_NOT_LOADED;
@@ -243,11 +245,19 @@ int nvmlDeviceGetSamples(Device *d, int kind, unsigned long long last_us, int *t
     return n ? OK : NOT_FOUND;
 }
 
+static double most_watts(const Device *d) { return d->rated_watts > 0 ? d->rated_watts : d->limit_watts; }
+
 GETTER(nvmlDeviceGetPowerManagementLimit, unsigned, d->limit_watts * 1e3)
 GETTER(nvmlDeviceGetEnforcedPowerLimit, unsigned, d->limit_watts * 1e3)
-GETTER(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, d->limit_watts * 1e3)
-GETTER2(nvmlDeviceGetPowerManagementLimitConstraints, unsigned, 200000, d->limit_watts * 1e3)
-int nvmlDeviceSetPowerManagementLimit(Device *d, unsigned mw) { ENTER; (void)mw; return NO_PERMISSION; }
+GETTER(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, most_watts(d) * 1e3)
+GETTER2(nvmlDeviceGetPowerManagementLimitConstraints, unsigned, 200000, most_watts(d) * 1e3)
+int nvmlDeviceSetPowerManagementLimit(Device *d, unsigned mw) {
+    ENTER;
+    if (d->rated_watts <= 0 || !writable) return NO_PERMISSION;
+    if (mw < 200000 || mw > d->rated_watts * 1e3) return INVALID_ARGUMENT;
+    d->limit_watts = mw / 1e3;
+    return OK;
+}
 int nvmlDeviceSetPersistenceMode(Device *d, int mode) { ENTER; (void)mode; return NO_PERMISSION; }
 
 /* ---- identity and state ---- */

@@ -70,7 +70,7 @@ class SimulatedDevice:
     ``update_ns`` 0: readings are continuous. ``average_ns`` is the window of ``GetPowerUsage`` and
     ``POWER_AVERAGE``, ``instant_ns`` that of ``POWER_INSTANT`` (an H100 sees 25 ms of every 100 ms).
     ``gain`` multiplies every reading: the board's calibration error. ``architecture`` is NVML's number
-    (9 Hopper, 7 Ampere, 5 Volta).
+    (9 Hopper, 7 Ampere, 5 Volta). ``settable``: its limit may be lowered, as root may on a real one.
     """
 
     name: str = "NVIDIA H100 80GB HBM3 (simulated)"
@@ -82,6 +82,7 @@ class SimulatedDevice:
     instant_ns: int = 0
     gain: float = 1.0
     limit_watts: float = 700.0
+    settable: bool = False
     architecture: int = 9
     memory_total: int = 80 * GIB
 
@@ -117,6 +118,10 @@ class Standin:
         if t_ns < start_ns:
             raise ValueError(f"device {device}: segment at {t_ns} before the last one at {start_ns}")
         self._write(device, t_ns, energy_mj + layout.mj_between(before, t_ns - start_ns), watts)
+
+    def limit_watts(self, device: int) -> float:
+        """Its power limit as it is now: a reader of the library may have set it."""
+        return self._blocks[device].value("limit_watts")
 
     def truth_joules(self, device: int, t_ns: int) -> float:
         """Exact joules used from the start to ``t_ns``; ``ValueError`` when older than the ring."""
@@ -181,6 +186,7 @@ class Standin:
             instant_ns=device.instant_ns,
             gain=device.gain,
             limit_watts=device.limit_watts,
+            rated_watts=device.limit_watts if device.settable else 0.0,
             architecture=device.architecture,
             memory_total=device.memory_total,
             memory_used=GIB,

@@ -1,6 +1,7 @@
 """An admin port of a proxy whose device draws a constant power, on a clock far from this host's."""
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from aiohttp import web
@@ -12,13 +13,16 @@ WATTS = 200.0
 class FakeAdmin:
     """Answers clock, window and requests; an async context manager."""
 
-    def __init__(self, *, idle_share: float = 0.25, joules_each: float | None = None) -> None:
+    def __init__(
+        self, *, idle_share: float = 0.25, joules_each: float | None = None, token: str | None = None
+    ) -> None:
+        self.token = token
         self.idle_share = idle_share
         self.joules_each = joules_each
         self.url = ""
         self.asked: list[str] = []
         self.windows: list[tuple[int, int]] = []
-        app = web.Application()
+        app = web.Application(middlewares=[self._guard])
         app.router.add_get("/energy/clock", self._clock)
         app.router.add_get("/energy/window", self._window)
         app.router.add_post("/energy/requests", self._requests)
@@ -33,6 +37,14 @@ class FakeAdmin:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=401)
+        return await handler(request)
 
     async def _clock(self, _: web.Request) -> web.Response:
         return web.json_response({"now_ns": time.monotonic_ns() + OFFSET_NS})

@@ -81,8 +81,10 @@ class Session:
         if spec.source != "nvml":
             admin = Admin(spec.admin_url, spec.devices, self.config.admin_token)
         loop = asyncio.get_running_loop()
-        # SIGHUP too, where a terminal goes away: a power limit that was set must be given back.
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # SIGHUP too, where a terminal goes away: a power limit that was set must be given back. Not under nohup.
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
         try:
             with local_devices(spec) as local:
                 model = await find_model(client, self.config)

@@ -81,7 +81,7 @@ class Session:
         if spec.source != "nvml":
             admin = Admin(spec.admin_url, spec.devices, self.config.admin_token)
         loop = asyncio.get_running_loop()
-        # SIGHUP too, where a terminal goes away: a power limit that was set must be given back. Not under nohup.
+        # SIGHUP too: a power limit must be given back where the terminal goes away. Not under nohup.
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)

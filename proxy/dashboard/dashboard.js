@@ -121,7 +121,15 @@ function backend(b) {
 }
 
 function term(t) {
-  return `<p>Fitted on ${escape(t.group)}: ${num(t.static_j)} J a step, ${num(1e3 * t.decode_j)} mJ a token, ${num(1e3 * t.prefill_j)} mJ a prompt token, ${num(1e6 * t.context_j)} µJ a context token, idle ${num(t.idle_w)} W; R² ${num(t.r2)}.</p>`;
+  // A term without a standard deviation was never seen: its value is a prior, and no finding.
+  const seen = [
+    [t.static_j, t.static_sd_j, 1, "J a step"],
+    [t.decode_j, t.decode_sd_j, 1e3, "mJ a token"],
+    [t.prefill_j, t.prefill_sd_j, 1e3, "mJ a prompt token"],
+    [t.context_j, t.context_sd_j, 1e6, "µJ a context token"],
+    [t.idle_w, t.idle_sd_w, 1, "W idle"],
+  ].filter(([, sd]) => sd != null).map(([value, sd, scale, unit]) => `${num(scale * value)} ± ${num(scale * sd)} ${unit}`);
+  return `<p>Fitted on ${escape(t.group)}: ${seen.join(", ") || "nothing yet"}; R² ${num(t.r2)}.</p>`;
 }
 
 const empty = (columns, text) => `<tr><td class="empty" colspan="${columns}">${text}</td></tr>`;
@@ -140,7 +148,7 @@ function show(s) {
   $("parts").innerHTML = parts ? bar(PARTS, parts) + keys(PARTS, parts) : '<span class="dim">not known: no request of the last minute has its parts (policy ' + escape(s.policy) + ")</span>";
   $("terms").innerHTML = s.terms.map(term).join("");
   $("devices").innerHTML = s.devices.map(device).join("") || '<span class="dim">no device is measured</span>';
-  $("models").innerHTML = s.summary.map(m => `<tr><td>${escape(m.group)}</td><td>${m.requests}</td><td>${num(m.prompt_tokens)}</td><td>${num(m.output_tokens)}</td><td>${m.unknown === m.requests ? DASH : joules(m.joules)}${m.pending ? ` <span class="dim">+ ${m.pending} pending</span>` : ""}${m.unknown ? ` <span class="dim">(${m.unknown} unknown)</span>` : ""}</td><td>${num(m.joules_per_output_token)}</td></tr>`).join("") || empty(6, "no request ended in the last minute");
+  $("models").innerHTML = s.summary.map(m => `<tr><td>${escape(m.group)}</td><td>${m.requests}</td><td>${m.prompt_tokens ? num(m.prompt_tokens) : DASH}</td><td>${m.output_tokens ? num(m.output_tokens) : DASH}</td><td>${m.unknown === m.requests ? DASH : joules(m.joules)}${m.pending ? ` <span class="dim">+ ${m.pending} pending</span>` : ""}${m.unknown ? ` <span class="dim">(${m.unknown} unknown)</span>` : ""}</td><td>${num(m.joules_per_output_token)}</td></tr>`).join("") || empty(6, "no request ended in the last minute");
   $("backends").innerHTML = s.backends.map(backend).join("");
   $("requests").innerHTML = s.requests.map(request).join("") || empty(9, "no request yet: point a client at the data port");
 }

@@ -141,7 +141,7 @@ class FleetAttack:
             watching.cancel()
         lost = tuple(str(part) for part in found if isinstance(part, WorkerError))
         outcomes = [part for part in found if isinstance(part, Outcome)]
-        return merge(start_ns, outcomes, (*lost, *self._clocks()))
+        return merge(start_ns, outcomes, (*lost, *self._clocks()), whole=not lost)
 
     async def _part(self, worker: Remote, start_ns: int) -> Outcome | WorkerError:
         try:
@@ -182,11 +182,13 @@ async def _tell(worker: Remote) -> None:
         return  # it is gone, which its part tells
 
 
-def merge(start_ns: int, parts: Sequence[Outcome], notes: tuple[str, ...] = ()) -> Outcome:
+def merge(
+    start_ns: int, parts: Sequence[Outcome], notes: tuple[str, ...] = (), *, whole: bool = True
+) -> Outcome:
     """One outcome of all parts; lags and CPU are those of the worst worker, which bounds what to believe.
 
-    Times of a part are since its start in its own clock, so they need no shifting. Notes of lost workers
-    come first; with fewer parts than workers the point was cut short.
+    Times of a part are since its start in its own clock, so they need no shifting. Without all parts
+    (not ``whole``) the point was cut short, also where those that are left came to their end.
     """
     worst = max(parts, key=lambda part: sum(part.lags_ns), default=None)
     records = [record for part in parts for record in part.records]
@@ -197,7 +199,7 @@ def merge(start_ns: int, parts: Sequence[Outcome], notes: tuple[str, ...] = ()) 
         records=sorted(records, key=lambda record: record.index),
         lags_ns=[] if worst is None else worst.lags_ns,
         cpu_share=max((part.cpu_share for part in parts), default=0.0),
-        interrupted=not parts or any(part.interrupted for part in parts),
+        interrupted=not whole or any(part.interrupted for part in parts),
         capped=sum(part.capped for part in parts),
         notes=notes,
     )

@@ -36,6 +36,8 @@ async def start_actors(job: Job, address: str) -> list["Actor"]:
         raise WorkerError(f"--ray {address}: no cluster there: {error}") from error
     nodes = sum(node["Alive"] for node in ray.nodes())
     count = job.workers if job.workers > 1 else nodes
+    if (job.spec.max_in_flight or count) < count:  # one with a cap of none would wait for ever
+        raise WorkerError(f"--max-in-flight {job.spec.max_in_flight}: at least one for each of {count} nodes")
     actor = ray.remote(Worker).options(num_cpus=1, scheduling_strategy="SPREAD", max_concurrency=_CALLS)
     handles = [
         actor.remote(msgspec.structs.replace(job, worker=number, workers=count)) for number in range(count)

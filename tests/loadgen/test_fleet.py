@@ -67,7 +67,7 @@ def test_records_are_merged_in_order_and_the_worst_worker_speaks_for_all() -> No
     assert (merged.start_ns, merged.sending_end_ns, merged.end_ns) == (9, 103, 200)
     assert (merged.lags_ns, merged.cpu_share, merged.capped, merged.interrupted) == ([50], 0.2, 2, False)
     assert merge(9, [outcome(0), outcome(1, interrupted=True)]).interrupted
-    assert merge(9, []).interrupted
+    assert merge(9, [outcome(0)], whole=False).interrupted
 
 
 async def test_a_foreign_clock_is_measured_and_the_same_one_is_none() -> None:
@@ -97,6 +97,12 @@ async def test_a_worker_that_dies_ends_the_point_and_is_named() -> None:
     assert [r.index for r in merged.records] == [1]
     assert merged.notes == ("a was killed by signal 9",)
     assert merged.interrupted
+
+
+async def test_a_lost_part_is_no_whole_point_though_the_others_ended() -> None:
+    merged = await fleet_of(Scripted("a", None), Scripted("b", outcome(1))).attack(0, 8.0).run()
+    assert merged.interrupted
+    assert merged.notes == ("a was killed by signal 9",)
 
 
 async def test_a_worker_that_cannot_begin_says_why() -> None:

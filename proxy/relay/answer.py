@@ -5,9 +5,8 @@ something is added to them or taken out.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
-
-import msgspec
 
 from proxy.chunks import shape_of
 from proxy.core.sse import EventSplitter, data_of
@@ -22,7 +21,8 @@ _JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage
 _LAST: Final = b"0\r\n\r\n"
 
 
-class Plan(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What is to be done with an answer, and who gets it."""
 
     request_id: str

@@ -6,72 +6,10 @@ from typing import Final
 import msgspec
 
 from proxy.core.sse import data_of
+from proxy.relay.bodies import AnswerBody, Inner, Usage, answered
 
 DONE: Final = b"[DONE]"
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-    cache_read_input_tokens: int | None = None
-
-
-class _Delta(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-    @property
-    def has_token(self) -> bool:
-        """Whether the chunk carries output.
-
-        A ``role`` chunk does not; special tokens come as chunks of empty ``content`` (seen from vLLM).
-        """
-        delta = self.delta
-        if delta is None:
-            return self.text is not None
-        if delta.content is not None and delta.role is None:
-            return True
-        return bool(delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls)
-
-
-class _Inner(msgspec.Struct):
-    """What ``message_start`` (messages) and ``response.completed`` (responses) wrap."""
-
-    id: str | None = None
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-class _Body(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    data: list[msgspec.Raw] | None = None
-    type: str | None = None
-    message: _Inner | str | None = None
-    response: _Inner | str | None = None
-
-
-_BODY: Final = msgspec.json.Decoder(_Body)
-_OUTPUT_TYPES: Final = (
+_OUTPUT_TYPES: Final[tuple[str, ...]] = (
     "response.output_text.delta",
     "response.reasoning_text.delta",
     "response.function_call_arguments.delta",
@@ -97,7 +35,7 @@ class Reading:
         data = data_of(event)
         if data is None or data == DONE:
             return 0, False
-        body = _decode(data)
+        body = answered(data)
         if body is None:
             return 0, False
         tokens = self._read(body)
@@ -106,11 +44,11 @@ class Reading:
 
     def read_body(self, data: bytes) -> None:
         """Take a whole JSON answer."""
-        body = _decode(data)
+        body = answered(data)
         if body is not None:
             self._read(body)
 
-    def _read(self, body: _Body) -> int:
+    def _read(self, body: AnswerBody) -> int:
         self.response_id = self.response_id or body.id
         self.model = self.model or body.model
         self.items = len(body.data) if body.data is not None else self.items
@@ -123,7 +61,7 @@ class Reading:
             if not body.choices and body.type in _OUTPUT_TYPES:
                 tokens = 1
             for inner in (body.message, body.response):
-                if isinstance(inner, _Inner):
+                if isinstance(inner, Inner):
                     self._read_inner(inner, started=body.type == "message_start")
         usage = body.usage
         if usage is not None:
@@ -131,7 +69,7 @@ class Reading:
         self.counted += tokens
         return tokens
 
-    def _read_inner(self, inner: _Inner, *, started: bool) -> None:
+    def _read_inner(self, inner: Inner, *, started: bool) -> None:
         self.response_id = self.response_id or inner.id
         self.model = self.model or inner.model
         if inner.usage is not None:
@@ -140,7 +78,7 @@ class Reading:
             if started:
                 self.output_tokens = before  # the count at the start is no total
 
-    def _read_usage(self, usage: _Usage, tokens: int) -> int:
+    def _read_usage(self, usage: Usage, tokens: int) -> int:
         first = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
         total = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
         self.prompt_tokens = first if first is not None else self.prompt_tokens
@@ -151,13 +89,6 @@ class Reading:
         if tokens and total is not None:
             return max(total - self.counted, 0)  # usage in every chunk says how many it holds
         return tokens
-
-
-def _decode(data: bytes) -> _Body | None:
-    try:
-        return _BODY.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def error_body(message: str, code: str, kind: str = "proxy_error") -> bytes:

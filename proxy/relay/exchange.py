@@ -14,11 +14,12 @@ from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
+from proxy.relay.bodies import Asked, asked
 from proxy.relay.call import Call
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
 from proxy.relay.lane import Lane
-from proxy.relay.routes import Asked, asked, route_of, with_usage
+from proxy.relay.routes import route_of, with_usage
 from proxy.relay.shared import Shared
 from proxy.relay.sink import Sink
 from proxy.relay.trace import Trace, continue_trace

@@ -10,7 +10,7 @@ from proxy.relay.framing import Body, Chunked, Fixed, UntilClose
 
 Headers = list[tuple[bytes, bytes]]
 
-_NO_BODY: Final = (204, 304)
+_NO_BODY: Final[tuple[int, ...]] = (204, 304)
 # RFC 9112, sections 3 to 5: llhttp takes more (two spaces, control characters), which others read otherwise
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELDS: Final = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"

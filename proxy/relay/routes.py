@@ -1,8 +1,8 @@
-"""Routes: which paths are metered, and what is read of a request."""
+"""Routes: which paths are metered, and which requests are asked for usage."""
 
 from typing import Final
 
-import msgspec
+from proxy.relay.bodies import Asked
 
 _ROUTES: Final = {
     "/v1/chat/completions": "chat",
@@ -16,24 +16,7 @@ _ROUTES: Final = {
     "/v1/videos": "videos",
 }
 _AUDIO: Final = "/v1/audio/"
-_USAGE_ROUTES: Final = ("chat", "completions")
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-class Asked(msgspec.Struct):
-    """What a request body says that the proxy must know; all else is passed over unread."""
-
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-
-
-_DECODER: Final = msgspec.json.Decoder(Asked)
+_USAGE_ROUTES: Final[tuple[str, ...]] = ("chat", "completions")
 
 
 def route_of(method: str, path: str) -> str | None:
@@ -43,14 +26,6 @@ def route_of(method: str, path: str) -> str | None:
     if path.startswith(_AUDIO):
         return "audio"
     return _ROUTES.get(path.rstrip("/"))
-
-
-def asked(body: bytes) -> Asked:
-    """What the body asks for; defaults where it is not the JSON of a request (the backend judges that)."""
-    try:
-        return _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Asked()
 
 
 def with_usage(route: str, body: bytes, request: Asked) -> bytes | None:

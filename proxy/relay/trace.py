@@ -2,9 +2,8 @@
 
 import os
 import re
+from dataclasses import dataclass
 from typing import Final
-
-import msgspec
 
 TRACEPARENT: Final = "traceparent"
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace id, parent id, flags
@@ -12,7 +11,8 @@ _POOL: Final = 4096
 _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
-class Trace(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Trace:
     """Ids of one call, hex: the SERVER span of the proxy and its CLIENT child, the backend's parent."""
 
     trace_id: str

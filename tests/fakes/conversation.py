@@ -5,22 +5,9 @@ import asyncio
 from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Closed, Opened, ToMeter
 from proxy.relay.client import Client
-from proxy.relay.upstream import Pool, Upstream
+from proxy.relay.upstream import Upstream
 from proxy.relay.worker import Worker
 from tests.fakes.transport import FakeTransport
-
-
-class OneConnection(Pool):
-    """A pool whose next connection is there already, and the only one."""
-
-    last: Upstream | None = None
-
-    def take(self) -> Upstream | None:
-        made, self.last = self.last, None
-        return made
-
-    async def connect(self) -> Upstream:
-        raise ConnectionRefusedError("there was one connection")
 
 
 class Conversation:
@@ -28,11 +15,12 @@ class Conversation:
 
     def __init__(self) -> None:
         config = RelayConfig(health_checks=False)
-        worker = Worker(config, [Backend("http://127.0.0.1:1", "b")], "/nowhere")
+        worker = Worker(config, [Backend("unix:/nowhere", "b")], "/nowhere")  # but for the connection below
         self.shared = worker._shared
         (slot,) = self.shared.balancer.slots
-        pool = self.shared.pools[slot] = OneConnection(slot.backend, config)
-        self.upstream = pool.last = Upstream(pool, 4096, config.high_water_bytes)
+        pool = self.shared.pools[slot]
+        self.upstream = Upstream(pool, 4096, config.high_water_bytes)
+        pool.put(self.upstream)
         self.backend = FakeTransport(self.upstream)
         self.client = Client(self.shared)
         self.transport = FakeTransport(self.client)

@@ -1,8 +1,9 @@
-"""What is metered, and what is read of a request."""
+"""What is metered, and who is asked for usage."""
 
 import pytest
 
-from proxy.relay.routes import Asked, asked, route_of, with_usage
+from proxy.relay.bodies import asked
+from proxy.relay.routes import route_of, with_usage
 
 
 @pytest.mark.parametrize(
@@ -17,11 +18,6 @@ from proxy.relay.routes import Asked, asked, route_of, with_usage
 )
 def test_known_paths_are_metered(method: str, path: str, route: str | None) -> None:
     assert route_of(method, path) == route
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model":3}', b'{"model":"\xc3"}', b'{"model":"\xff"}'])
-def test_what_is_no_request_is_left_to_the_backend(body: bytes) -> None:
-    assert asked(body) == Asked()
 
 
 def test_usage_is_asked_for_where_a_stream_does_not_say() -> None:

@@ -1,0 +1,48 @@
+"""The compiled build of the hot path, by mypyc: the same source, as C extensions.
+
+``JOULEPROXY_COMPILE=1 pip install .`` asks for it and needs a C compiler; else the package is pure Python.
+All other settings are in pyproject.toml.
+"""
+
+import os
+from typing import Final
+
+from setuptools import setup
+
+# What runs for every request and every chunk. A module that defines a msgspec.Struct cannot be among them:
+# its fields are found at run time.
+COMPILED: Final = (
+    "proxy/clock.py",
+    "proxy/chunks.py",
+    "proxy/core/sse.py",
+    "proxy/relay/again.py",
+    "proxy/relay/answer.py",
+    "proxy/relay/answers.py",
+    "proxy/relay/balancer.py",
+    "proxy/relay/call.py",
+    "proxy/relay/client.py",
+    "proxy/relay/exchange.py",
+    "proxy/relay/framing.py",
+    "proxy/relay/head.py",
+    "proxy/relay/headers.py",
+    "proxy/relay/health.py",
+    "proxy/relay/lane.py",
+    "proxy/relay/link.py",
+    "proxy/relay/routes.py",
+    "proxy/relay/shared.py",
+    "proxy/relay/sink.py",
+    "proxy/relay/trace.py",
+    "proxy/relay/upstream.py",
+)
+
+
+if os.environ.get("JOULEPROXY_COMPILE") != "1":
+    setup()
+else:
+    try:
+        from mypyc.build import mypycify
+    except ImportError as error:
+        setup(setup_requires=["mypy>=1.18"])  # to pip's question what this build needs, this is the answer
+        raise SystemExit("JOULEPROXY_COMPILE=1 needs mypy: pip install mypy") from error
+    options = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")
+    setup(ext_modules=mypycify([*options, *COMPILED], opt_level="2", group_name="jouleproxy"))

@@ -1,0 +1,62 @@
+"""The package as its compiled build holds it (setup.py): built by pip, once for each state of the sources.
+
+``variables`` puts it before the sources for a process and for those that it starts.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+_FOLDER = ROOT / "build" / "compiled"
+_FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+_PACKAGES = ("proxy", "loadgen")
+
+
+def why_not() -> str | None:
+    """Why it cannot be built here; None: it can."""
+    return None if shutil.which("cc") else "no C compiler (cc)"
+
+
+def variables(package: Path) -> Mapping[str, str]:
+    """Of a process that is to import ``package``, and this folder's tests, but none of its sources."""
+    return {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1"}
+
+
+def compiled() -> Path:
+    """The folder that holds ``proxy`` and ``loadgen``; raises ``CalledProcessError`` where pip fails."""
+    built = _FOLDER / _digest()
+    if built.exists():
+        return built
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
+    with TemporaryDirectory(dir=_FOLDER) as folder:  # a build leaves files among its sources
+        sources, made = Path(folder, "sources"), Path(folder, "made")
+        sources.mkdir()
+        for name in _FILES:
+            shutil.copy(ROOT / name, sources)
+        for name in _PACKAGES:
+            shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(
+            [*(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"),
+             *("--no-deps", "--target", str(made), str(sources))],
+            env={**os.environ, "JOULEPROXY_COMPILE": "1", "PIP_CONSTRAINT": str(ROOT / "constraints.txt")},
+            check=True,
+        )  # fmt: skip
+        made.rename(built)
+    return built
+
+
+def _digest() -> str:
+    found = hashlib.sha256(sys.version.encode())
+    for name in _FILES[:2]:
+        found.update((ROOT / name).read_bytes())
+    for package in _PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            found.update(str(path).encode() + path.read_bytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,51 @@
+"""The compiled build does what the sources do: the tests of what is compiled pass on it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.compiled import ROOT, compiled, variables, why_not
+
+TESTED = (
+    "tests/proxy/relay",
+    "tests/proxy/core/test_sse.py",
+    "tests/properties/test_hostile_clients.py",
+    "tests/properties/test_hostile_backends.py",
+    "tests/contract",
+    "tests/e2e/test_openai.py",
+)
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    return compiled()
+
+
+def in_it(package: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, **variables(package)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_hot_path_is_compiled_and_the_rest_is_as_it_was(package: Path) -> None:
+    names = "import proxy.relay.client as c, proxy.relay.worker as w; print(c.__file__, w.__file__)"
+    compiled_file, plain_file = in_it(package, "-c", names).stdout.split()
+    assert (Path(compiled_file).suffix, Path(plain_file).suffix) == (".so", ".py")
+    assert Path(compiled_file).parent == Path(plain_file).parent == package / "proxy" / "relay"
+
+
+def test_it_passes_the_tests_of_its_sources(package: Path) -> None:
+    ran = in_it(
+        package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not bench and not engines", *TESTED
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]

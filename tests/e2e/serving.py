@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,18 @@ class Serving:
 
 @contextmanager
 def serving(
-    upstream: str | None, *words: str, variables: Mapping[str, str] | None = None
+    upstream: str | None,
+    *words: str,
+    variables: Mapping[str, str] | None = None,
+    program: Sequence[str] = (str(COMMAND),),
 ) -> Iterator[Serving]:
     """A running proxy; stopped by SIGTERM after the block, which must end it with status 0.
 
-    ``upstream`` None: the words say where it relays to.
+    ``upstream`` None: the words say where it relays to. ``program``: run in ``jouleproxy``'s place.
     """
     data, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
     where = [] if upstream is None else ["--upstream", upstream]
-    command = [str(COMMAND), *where, "--listen", data, "--admin", admin, *words]
+    command = [*program, *where, "--listen", data, "--admin", admin, *words]
     process = subprocess.Popen(command, env={**os.environ, **(variables or {})})
     try:
         wait_until_ready(f"http://{admin}/readyz", process)

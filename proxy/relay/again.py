@@ -11,28 +11,57 @@ from proxy.relay.framing import Body, Chunked, Fixed
 from proxy.relay.head import AnswerHead, HeadError, Headers, RequestHead, parse_answer, parse_request
 
 # The first one; a head with two was refused, and is not the last one.
-_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,15})\r\n")
+_MAX_DIGITS: Final = 15
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,%d})\r\n" % _MAX_DIGITS)
 _NAME: Final = b"content-length"
 _MAX_BYTES: Final = 4096  # a longer head is not kept
+
+
+class _Repeated:
+    """Knows the last head by its bytes: all of them, or all but the digits of its length."""
+
+    __slots__ = ("_after", "_before", "_counted")
+
+    def __init__(self) -> None:
+        self._before = self._after = b""
+        self._counted = False
+
+    def remember(self, raw: bytes) -> None:
+        """The next ones are held against this one."""
+        found = _LENGTH.search(raw)
+        self._counted = found is not None
+        start, end = found.span(1) if found is not None else (len(raw), len(raw))
+        self._before, self._after = raw[:start], raw[end:]
+
+    def digits(self, raw: bytes) -> bytes | None:
+        """Of its length, empty if it has none; None: it differs in more."""
+        before, after = self._before, self._after
+        if not self._counted:
+            return b"" if raw == before else None
+        if not raw.startswith(before) or not raw.endswith(after):
+            return None
+        digits = raw[len(before) : len(raw) - len(after)]
+        return digits if digits.isdigit() and len(digits) <= _MAX_DIGITS else None
 
 
 class Requests:
     """Parses the request heads of one connection."""
 
-    __slots__ = ("_head", "_key")
+    __slots__ = ("_head", "_repeated")
 
     def __init__(self) -> None:
-        self._key: tuple[bytes, bool] | None = None
+        self._repeated = _Repeated()
         self._head: RequestHead | None = None
 
     def parse(self, raw: bytes, max_body_bytes: int) -> RequestHead:
         """As :func:`~proxy.relay.head.parse_request`."""
-        key, digits = _without_length(raw)
         last = self._head
-        if last is None or key != self._key:
+        digits = None if last is None else self._repeated.digits(raw)
+        if last is None or digits is None:
             head = parse_request(raw, max_body_bytes)
             if len(raw) <= _MAX_BYTES and not head.upgrade:
-                self._key, self._head = key, head
+                self._repeated.remember(raw)
+                self._head = head
             return head
         headers, values = _with_length(last.headers, last.values, digits)
         length = _length(values)
@@ -41,40 +70,33 @@ class Requests:
         body = _body(length, chunked=isinstance(last.body, Chunked))
         return RequestHead(
             last.method, last.target, headers, values, last.http11, last.keep_alive, body, length,
-            upgrade=False, sent=last.sent,
+            upgrade=False, kept=last.kept,
         )  # fmt: skip
 
 
 class Answers:
     """Parses the answer heads of one connection."""
 
-    __slots__ = ("_head", "_key")
+    __slots__ = ("_head", "_method", "_repeated")
 
     def __init__(self) -> None:
-        self._key: tuple[tuple[bytes, bool], bytes] | None = None
+        self._repeated = _Repeated()
+        self._method = b""
         self._head: AnswerHead | None = None
 
     def parse(self, raw: bytes, method: bytes) -> AnswerHead:
         """As :func:`~proxy.relay.head.parse_answer`."""
-        key, digits = _without_length(raw)
-        last = self._head
-        if last is None or (key, method) != self._key:
+        last = self._head if method == self._method else None
+        digits = None if last is None else self._repeated.digits(raw)
+        if last is None or digits is None:
             head = parse_answer(raw, method)
             if len(raw) <= _MAX_BYTES and isinstance(head.body, Fixed | Chunked):
-                self._key, self._head = (key, method), head
+                self._repeated.remember(raw)
+                self._head, self._method = head, method
             return head
         headers, values = _with_length(last.headers, last.values, digits)
         body = _body(_length(values), chunked=isinstance(last.body, Chunked))
         return AnswerHead(last.status, last.reason, headers, values, last.keep_alive, body)
-
-
-def _without_length(raw: bytes) -> tuple[tuple[bytes, bool], bytes]:
-    """What must be equal, and the digits of the length; empty where they are a part of what must be equal."""
-    found = _LENGTH.search(raw)
-    if found is None:
-        return (raw, False), b""
-    start, end = found.span(1)
-    return (raw[:start] + raw[end:], True), raw[start:end]
 
 
 def _with_length(

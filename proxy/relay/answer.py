@@ -5,7 +5,6 @@ something is added to them or taken out.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.chunks import shape_of
@@ -21,17 +20,31 @@ _JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage
 _LAST: Final = b"0\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done with an answer, and who gets it."""
+    """What is to be done with an answer, and who gets it.
 
-    request_id: str
-    call: Call | None
-    energy: str  # off, on, wait
-    drop_usage: bool  # the usage chunk is ours, not the client's
-    method: bytes
-    http11: bool
-    keep_alive: bool
+    ``energy``: off, on, wait. ``drop_usage``: the usage chunk is ours, not the client's.
+    """
+
+    __slots__ = ("call", "drop_usage", "energy", "http11", "keep_alive", "method", "request_id")
+
+    def __init__(
+        self,
+        request_id: str,
+        call: Call | None,
+        energy: str,
+        drop_usage: bool,
+        method: bytes,
+        http11: bool,
+        keep_alive: bool,
+    ) -> None:
+        self.request_id = request_id
+        self.call = call
+        self.energy = energy
+        self.drop_usage = drop_usage
+        self.method = method
+        self.http11 = http11
+        self.keep_alive = keep_alive
 
 
 class Answer:

@@ -1,6 +1,5 @@
 """Answers: what the proxy reads of a backend's answer, and what it may add to it."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,18 +16,23 @@ _OUTPUT_TYPES: Final[tuple[str, ...]] = (
 )
 
 
-@dataclass(slots=True)
 class Reading:
-    """What was read of one answer so far."""
+    """What was read of one answer so far; ``items``: of its ``data`` (images, embeddings)."""
 
-    response_id: str | None = None
-    model: str | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    output_tokens: int | None = None
-    finish_reasons: list[str] = field(default_factory=list)
-    counted: int = 0
-    items: int | None = None  # of ``data``: images, embeddings
+    __slots__ = (
+        "cached_tokens", "counted", "finish_reasons", "items", "model", "output_tokens", "prompt_tokens",
+        "response_id",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.response_id: str | None = None
+        self.model: str | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.finish_reasons: list[str] = []
+        self.counted = 0
+        self.items: int | None = None
 
     def read_event(self, event: bytes) -> tuple[int, bool]:
         """Take one streamed event: (new tokens in it, whether it is a chunk of usage alone)."""

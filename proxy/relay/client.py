@@ -27,8 +27,11 @@ _REASONS: Final = {
 }
 
 
-class Client(asyncio.Protocol):
-    """One connection of a client."""
+class Client:
+    """One connection of a client: an ``asyncio.Protocol`` by its methods.
+
+    By name, too, it would be no native class of the compiled build (setup.py), and twice as dear.
+    """
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared

@@ -31,6 +31,8 @@ _READ_BODY_LIMIT: Final = 64 * 1024 * 1024  # a metered JSON request; larger one
 _ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
 _MODEL_LENGTH: Final = 500  # of its name in records; a body may say anything
+_WISH: Final = ENERGY_HEADER.lower().encode()
+_ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
 
@@ -45,13 +47,9 @@ class Exchange:
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
         self.request_id = head.text(_ID) or f"req-{shared.ids.take(32)}"
-        self._path = head.target.partition(b"?")[0].decode("latin-1")
-        self._route = route_of(head.method.decode("latin-1"), self._path)
+        self._path, self._route, json = head.kept.asks or _asks(head)
         length = head.length
-        kind = head.values.get(b"content-type", b"").lower()
-        self._whole = bool(
-            self._route and length is not None and length <= _READ_BODY_LIMIT and b"json" in kind
-        )
+        self._whole = self._route is not None and length is not None and length <= _READ_BODY_LIMIT and json
         self._asks = Asked()
         self._key: int | None = None  # of what stays with one backend
         self._held: list[bytes] = []  # of the body, until it can be sent
@@ -167,8 +165,7 @@ class Exchange:
         head, shared, call = self._head, self._shared, self._metered()
         self._upstream = connection
         self._since_ns = now_ns()
-        wish = (head.text(ENERGY_HEADER.lower().encode()) or "").lower()
-        energy = wish if wish in {"off", "on", "wait"} else shared.config.energy_in_response
+        energy = _ENERGY.get(head.values.get(_WISH, b"").lower(), shared.config.energy_in_response)
         plan = Plan(self.request_id, call, energy, self._identity, head.method, head.http11, head.keep_alive)
         self._answer = Answer(plan)
         held, self._held = self._held, []
@@ -410,6 +407,14 @@ class Exchange:
         if self._call is not None:
             self._call.close(answer.head.status if answer and answer.head else None, code)
         self._client.abort()
+
+
+def _asks(head: RequestHead) -> tuple[str, str | None, bool]:
+    """Path, route, whether the body is JSON: what all heads like this one say."""
+    path = head.target.partition(b"?")[0].decode("latin-1")
+    json = b"json" in head.values.get(b"content-type", b"").lower()
+    head.kept.asks = (path, route_of(head.method.decode("latin-1"), path), json)
+    return head.kept.asks
 
 
 def _current() -> asyncio.Task[object] | None:

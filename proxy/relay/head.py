@@ -1,7 +1,6 @@
 """Heads of requests and answers: parsed by llhttp, judged strictly. No I/O."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 import httptools
@@ -27,20 +26,54 @@ class HeadError(ValueError):
         self.status = status
 
 
-@dataclass(slots=True)
-class RequestHead:
-    """A request's head; ``body`` None: it has none."""
+class Kept:
+    """What was worked out of a head, for those that repeat it.
 
-    method: bytes
-    target: bytes  # origin form, as the client wrote it
-    headers: Headers
-    values: dict[bytes, bytes]  # by lower-case name; what is given several times as one list
-    http11: bool
-    keep_alive: bool
-    body: Body | None
-    length: int | None
-    upgrade: bool
-    sent: dict[frozenset[bytes], bytes] = field(default_factory=dict)  # lines that travel on, by those not
+    ``lines``: those that travel on, by the names of those that do not. ``asks``: path, metered route or None,
+    whether the body is JSON.
+    """
+
+    __slots__ = ("asks", "lines")
+
+    def __init__(self) -> None:
+        self.lines: dict[frozenset[bytes], bytes] = {}
+        self.asks: tuple[str, str | None, bool] | None = None
+
+
+class RequestHead:
+    """A request's head; ``body`` None: it has none.
+
+    ``target``: origin form, as the client wrote it. ``values``: by lower-case name; what is given several
+    times as one list.
+    """
+
+    __slots__ = (
+        "body", "headers", "http11", "keep_alive", "kept", "length", "method", "target", "upgrade", "values",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        values: dict[bytes, bytes],
+        http11: bool,
+        keep_alive: bool,
+        body: Body | None,
+        length: int | None,
+        upgrade: bool,
+        kept: Kept | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.values = values
+        self.http11 = http11
+        self.keep_alive = keep_alive
+        self.body = body
+        self.length = length
+        self.upgrade = upgrade
+        self.kept = Kept() if kept is None else kept
 
     def text(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -48,16 +81,26 @@ class RequestHead:
         return None if value is None else value.decode("latin-1")
 
 
-@dataclass(slots=True)
 class AnswerHead:
     """An answer's head; ``body`` None: it has none."""
 
-    status: int
-    reason: bytes
-    headers: Headers
-    values: dict[bytes, bytes]
-    keep_alive: bool
-    body: Body | None
+    __slots__ = ("body", "headers", "keep_alive", "reason", "status", "values")
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        headers: Headers,
+        values: dict[bytes, bytes],
+        keep_alive: bool,
+        body: Body | None,
+    ) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.values = values
+        self.keep_alive = keep_alive
+        self.body = body
 
 
 class _Collector:

@@ -81,10 +81,10 @@ def for_backend(
         added.append(b"Transfer-Encoding: chunked\r\n")
     if head.upgrade:
         added.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.values[b"upgrade"])
-    kept = head.sent.get(gone)
+    kept = head.kept.lines.get(gone)
     if kept is None:
         kept = b"".join(_kept(head.headers, head.values.get(b"connection"), gone))
-        head.sent[gone] = kept
+        head.kept.lines[gone] = kept
     added.append(b"%bVia: 1.1 jouleproxy\r\n\r\n" % kept)
     return b"".join(added)
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Final
 
 TRACEPARENT: Final = "traceparent"
@@ -11,15 +10,24 @@ _POOL: Final = 4096
 _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
-@dataclass(frozen=True, slots=True)
 class Trace:
     """Ids of one call, hex: the SERVER span of the proxy and its CLIENT child, the backend's parent."""
 
-    trace_id: str
-    server_span_id: str
-    client_span_id: str
-    parent_span_id: str | None
-    sampled: bool
+    __slots__ = ("client_span_id", "parent_span_id", "sampled", "server_span_id", "trace_id")
+
+    def __init__(
+        self,
+        trace_id: str,
+        server_span_id: str,
+        client_span_id: str,
+        parent_span_id: str | None,
+        sampled: bool,
+    ) -> None:
+        self.trace_id = trace_id
+        self.server_span_id = server_span_id
+        self.client_span_id = client_span_id
+        self.parent_span_id = parent_span_id
+        self.sampled = sampled
 
     @property
     def traceparent(self) -> str:

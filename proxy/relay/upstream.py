@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
@@ -44,8 +44,8 @@ class Asker(Protocol):
         """The backend reads too slowly, or has caught up."""
 
 
-class Upstream(asyncio.Protocol):
-    """One connection to a backend."""
+class Upstream:
+    """One connection to a backend: an ``asyncio.Protocol`` by its methods, as the client's is."""
 
     def __init__(self, pool: "Pool", limit: int, high_water: int) -> None:
         self.pool = pool
@@ -262,9 +262,10 @@ class Pool:
     async def connect(self) -> Upstream:
         """A new connection; raises ``OSError``, ``TimeoutError`` among them."""
         config = self._config
-        make: Callable[[], Upstream] = lambda: Upstream(  # noqa: E731 - a factory
+        make: Callable[[], Any] = lambda: Upstream(  # noqa: E731 - a factory; a protocol by its methods
             self, config.max_head_bytes, config.high_water_bytes
         )
+        made: Upstream
         loop, origin = asyncio.get_running_loop(), self._origin
         async with asyncio.timeout(config.connect_timeout_seconds):
             if origin.socket is not None:

@@ -7,7 +7,7 @@ import os
 import signal
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 
@@ -51,7 +51,7 @@ class Worker:
         self._tls = serving_tls(config.tls_certificate, config.tls_key)
         await self._checks.start()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Client(shared),
+            lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
             config.listen.host,
             config.listen.port,
             reuse_port=True,

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+
+
+class Ends(Protocol):
+    """What a transport tells at its beginning and its end."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def connection_lost(self, error: Exception | None, /) -> None: ...
 
 
 class FakeTransport(asyncio.Transport):
     """``written`` is what its protocol sent; ``broken``: it was cut off, not closed."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: Ends) -> None:
         super().__init__()
         self.protocol = protocol
         self.written = b""

@@ -33,7 +33,12 @@ ANSWERS = st.builds(
 
 def plain(head: RequestHead | AnswerHead) -> tuple[object, ...]:
     """All fields; the body by its kind and what is left of it."""
-    names = [name for name in type(head).__dataclass_fields__ if name not in {"body", "sent"}]
+    names = ["headers", "values", "keep_alive"]
+    names += (
+        ["method", "target", "http11", "length", "upgrade"]
+        if isinstance(head, RequestHead)
+        else ["status", "reason"]
+    )
     body = head.body
     left = body._left if isinstance(body, Fixed | Chunked) else None
     return (*(getattr(head, name) for name in names), type(body), left)

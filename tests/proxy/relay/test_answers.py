@@ -56,4 +56,4 @@ def test_an_answer_of_bytes_that_are_no_text_is_passed_over() -> None:
     reading = Reading()
     assert reading.read_event(b'data: {"id":"\xc3"}\n\n') == (0, False)
     reading.read_body(b'{"id":"\xff"}')
-    assert reading == Reading()
+    assert (reading.response_id, reading.counted) == (None, 0)

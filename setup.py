@@ -13,6 +13,13 @@ from setuptools import setup
 # its fields are found at run time. A class is native, with attributes that are slots in C, unless it inherits
 # from an interpreted one; a dataclass has an interpreted __init__. What every request makes is neither.
 COMPILED: Final = (
+    "loadgen/answers.py",
+    "loadgen/attack.py",
+    "loadgen/client.py",
+    "loadgen/lane.py",
+    "loadgen/pacer.py",
+    "loadgen/wire.py",
+    "loadgen/workload.py",
     "proxy/clock.py",
     "proxy/chunks.py",
     "proxy/core/sse.py",

@@ -4,50 +4,12 @@ Sans-I/O: the connection feeds bytes with the stamp of the read they came in, an
 at the end. Nothing of the text is kept.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Final, Protocol
 
-import msgspec
-
+from loadgen.bodies import Choice, Usage, chunk_of, whole_of
 from loadgen.lane import Lane, lane_of
 
-
-class Usage(msgspec.Struct):
-    """Token counts as the server reports them."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Delta(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: Usage | None = None
-    error: Any = None
-
-
-class _Whole(msgspec.Struct):
-    usage: Usage | None = None
-    data: list[msgspec.Raw] | None = None
-    error: Any = None
-
-
-_CHUNK = msgspec.json.Decoder(_Chunk)
-_WHOLE = msgspec.json.Decoder(_Whole)
-_EMPTY_TOOLS = (b"", b"null", b"[]")
+_EMPTY_TOOLS: Final[tuple[bytes, ...]] = (b"", b"null", b"[]")
 
 
 class Answer(Protocol):
@@ -68,17 +30,19 @@ class Answer(Protocol):
         """None for a whole answer, else what was wrong with it."""
 
 
-@dataclass(slots=True)
 class StreamAnswer:
     """Server-sent events; each ``data:`` line is one JSON object (as all known servers send them)."""
 
-    first_ns: int | None = None
-    outputs_ns: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    usage: Usage | None = None
-    _rest: bytes = b""
-    _ended: bool = False
-    _error: str | None = None
+    __slots__ = ("_ended", "_error", "_rest", "counts", "first_ns", "outputs_ns", "usage")
+
+    def __init__(self) -> None:
+        self.first_ns: int | None = None
+        self.outputs_ns: list[int] = []
+        self.counts: list[int] = []
+        self.usage: Usage | None = None
+        self._rest = b""
+        self._ended = False
+        self._error: str | None = None
 
     def feed(self, data: bytes, t_ns: int) -> None:
         """Take bytes; every complete line in them is read at once."""
@@ -93,8 +57,8 @@ class StreamAnswer:
             self._ended = True
             return
         try:
-            chunk = _CHUNK.decode(payload)
-        except msgspec.MsgspecError as error:
+            chunk = chunk_of(payload)
+        except ValueError as error:
             self._error = self._error or f"not a chunk of the API: {error}"
             return
         if chunk.usage is not None:
@@ -129,7 +93,7 @@ class StreamAnswer:
         return None if self._ended else "the stream ended without a finish reason or [DONE]"
 
 
-def _carries_token(choice: _Choice) -> bool:
+def _carries_token(choice: Choice) -> bool:
     if choice.text:
         return True
     delta = choice.delta
@@ -142,21 +106,23 @@ def _carries_token(choice: _Choice) -> bool:
     return bytes(delta.tool_calls) not in _EMPTY_TOOLS
 
 
-@dataclass(slots=True)
 class WholeAnswer:
     """One JSON object: no first token can be seen, so ``first_ns`` stays None."""
 
-    first_ns: int | None = None
-    outputs_ns: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    usage: Usage | None = None
-    items: int | None = None
-    _body: bytearray = field(default_factory=bytearray)
+    __slots__ = ("_pieces", "counts", "first_ns", "items", "outputs_ns", "usage")
+
+    def __init__(self) -> None:
+        self.first_ns: int | None = None
+        self.outputs_ns: list[int] = []
+        self.counts: list[int] = []
+        self.usage: Usage | None = None
+        self.items: int | None = None
+        self._pieces: list[bytes] = []
 
     def feed(self, data: bytes, t_ns: int) -> None:
         """Gather the body."""
         del t_ns
-        self._body += data
+        self._pieces.append(data)
 
     def lane(self, data: bytes) -> None:
         """There is nothing to count."""
@@ -164,11 +130,11 @@ class WholeAnswer:
     def outcome(self) -> str | None:
         """Read the body for usage and the number of items; it is forgotten afterwards."""
         try:
-            whole = _WHOLE.decode(bytes(self._body))
-        except msgspec.MsgspecError as error:
+            whole = whole_of(b"".join(self._pieces))
+        except ValueError as error:
             return f"not an answer of the API: {error}"
         finally:
-            self._body.clear()
+            self._pieces.clear()
         self.usage = whole.usage
         self.items = None if whole.data is None else len(whole.data)
         if whole.error is not None:

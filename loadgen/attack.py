@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from loadgen.alarm import Alarm
 from loadgen.answers import Answer, StreamAnswer, WholeAnswer
-from loadgen.client import Client, request_bytes
+from loadgen.client import Client, RequestForm
 from loadgen.jobs import Follower, JobAnswer
 from loadgen.lane import Lane
 from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
@@ -158,6 +158,7 @@ class Attack:
     _sending_end_ns: int | None = None
     _prepared: bytes = b""
     _alarm: Alarm = field(init=False)
+    _form: RequestForm = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _finished: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -172,6 +173,13 @@ class Attack:
         """
         loop = self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(loop, self._pump)
+        self._form = RequestForm(
+            self.client.target,
+            PATHS[self.workload.endpoint],
+            self.headers,
+            self.workload.content_type,
+            f"{REQUEST_ID_HEADER}: {self.ids}-".encode(),
+        )
         cpu, began = time.process_time_ns(), time.monotonic_ns()
         self._prepare()
         self.start_ns = start_ns or time.monotonic_ns() + NS_PER_SECOND // 50
@@ -282,11 +290,7 @@ class Attack:
         if self._prepared or self._sending_end_ns is not None:
             return
         index = self.first_index + self.progress.sent * self.stride
-        headers = self.headers + f"{REQUEST_ID_HEADER}: {self.request_id(index)}\r\n".encode()
-        path = PATHS[self.workload.endpoint]
-        body = self.workload.body(index)
-        kind = self.workload.content_type
-        self._prepared = request_bytes(self.client.target, "POST", path, headers, body, kind)
+        self._prepared = self._form.request(index, self.workload.body(index))
 
     def _stop(self) -> None:
         if self._sending_end_ns is not None:

@@ -342,6 +342,23 @@ class _Fetch:
             self.answer.set_exception(ConnectionError(reason))
 
 
+class RequestForm:
+    """Requests that differ in their body and in the number that ends their head; all else is made once."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, target: Target, path: str, headers: bytes, content_type: str, numbered: bytes) -> None:
+        """``headers`` are complete lines; ``numbered`` is the beginning of one that ends with a number."""
+        whole = request_bytes(target, "POST", path, headers, b"-", content_type)
+        before, _, after = whole.removesuffix(b"\r\n-").partition(b"Content-Length: 1\r\n")
+        self._before = before + b"Content-Length: "
+        self._after = b"\r\n" + after + numbered
+
+    def request(self, number: int, body: bytes) -> bytes:
+        """A whole request."""
+        return b"%b%d%b%d\r\n\r\n%b" % (self._before, len(body), self._after, number, body)
+
+
 def request_bytes(
     target: Target,
     method: str,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from loadgen.answers import Usage
+from loadgen.bodies import Usage
 from loadgen.client import Client, request_bytes
 
 POLL_S = 0.25

@@ -61,6 +61,11 @@ class Lengths:
     answer: Length
     pairs: Sequence[tuple[int, int]] = ()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether chance has a part in any."""
+        return not (isinstance(self.prompt, Fixed) and isinstance(self.answer, Fixed))
+
     def of(self, index: int, rng: random.Random) -> tuple[int, int]:
         """Prompt and answer tokens of request ``index``."""
         if index < len(self.pairs):

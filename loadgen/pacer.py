@@ -13,11 +13,16 @@ from loadgen.arrivals import Arrivals
 from proxy.units import ns_from_seconds
 
 
-@dataclass(frozen=True, slots=True)
 class Send:
-    """Send the next request at ``deadline_ns`` since the start of the point."""
+    """Send the next request at ``deadline_ns`` since the start of the point.
 
-    deadline_ns: int
+    No dataclass: one is made for each decision, and its ``__init__`` would not be compiled (setup.py).
+    """
+
+    __slots__ = ("deadline_ns",)
+
+    def __init__(self, deadline_ns: int) -> None:
+        self.deadline_ns = deadline_ns
 
 
 @dataclass(frozen=True, slots=True)

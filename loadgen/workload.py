@@ -31,6 +31,8 @@ study book eye job word business issue side kind head house service friend fathe
 hour game line
 """.split()  # noqa: SIM905  # readable as text
 _TEXT_WORDS = 16_384
+_STRIDE = 10_125  # odd: a walk over all places, each far from the last
+_MARK, _NUMBER = "@prompt@", 987_654_321  # in the place of what differs between bodies
 _BOUNDARY = "----loadgen-7d1f0c7e9b"
 JSON = "application/json"
 
@@ -83,23 +85,36 @@ class Workload:
         self._style = style
         self._rng = random.Random()
         words = random.Random(f"{seed} text").choices(_WORDS, k=_TEXT_WORDS)
-        self._text = " ".join(words)
+        self._text = " ".join(words).encode()
         self._starts = [0]
         for word in words:
             self._starts.append(self._starts[-1] + len(word) + 1)
+        self._first = seed % _TEXT_WORDS
+        self._parts: tuple[bytes, bytes, bytes] | None = None
+        if endpoint in {"chat", "completions"} and not items and style.turns == 1 and not style.picture:
+            form = msgspec.json.encode(self._from_text(_MARK, _NUMBER, self._rng))
+            before, _, after = form.rpartition(_MARK.encode())
+            between, _, after = after.partition(b"%d" % _NUMBER)
+            self._parts = before, between, after
 
     def body(self, index: int) -> bytes:
         """The body of request ``index``: JSON, or a form for videos."""
         rng = self._rng
-        rng.seed(seed_of(self._seed, index))  # reseeded: making one, from text, would cost most of a body
+        if self._lengths.drawn or self._parts is None:
+            rng.seed(seed_of(self._seed, index))  # reseeded: making one would cost most of a body
         asked, answer = self._lengths.of(index, rng)
+        place = (self._first + index * _STRIDE) % _TEXT_WORDS
+        if self._parts is not None:
+            before, between, after = self._parts
+            prompt = self._prompt(str(index), asked, place)
+            return b"%b%b%b%d%b" % (before, prompt, between, answer, after)
         if self._items:
             item = self._items[rng.randrange(len(self._items))]
             fields = self._from_item(item, item.output_tokens or answer, rng)
         elif self._style.turns > 1:
             fields = self._from_item(Item(self._session(index)), answer, rng)
         else:
-            fields = self._from_text(self._prompt(str(index), asked, rng), answer, rng)
+            fields = self._from_text(self._prompt(str(index), asked, place).decode(), answer, rng)
         return _form(fields) if self.endpoint == "videos" else msgspec.json.encode(fields)
 
     def _session(self, index: int) -> list[dict[str, Any]]:
@@ -111,25 +126,30 @@ class Workload:
         found: list[dict[str, Any]] = []
         for at in range(turn + 1):
             asked, answer = self._lengths.of(index, rng)
-            found.append({"role": "user", "content": self._prompt(f"{name}.{at}", asked, rng)})
+            prompt = self._prompt(f"{name}.{at}", asked, rng.randrange(_TEXT_WORDS))
+            found.append({"role": "user", "content": prompt.decode()})
             stand_in = self._words(rng.randrange(_TEXT_WORDS), answer)
-            found.append({"role": "assistant", "content": stand_in})
+            found.append({"role": "assistant", "content": stand_in.decode()})
         return found[:-1]
 
-    def _prompt(self, name: str, tokens: int, rng: random.Random) -> str:
-        shared = round(tokens * self._style.prefix_share)
+    def _prompt(self, name: str, tokens: int, place: int) -> bytes:
+        shared = round(tokens * self._style.prefix_share) if self._style.prefix_share else 0
         own = max(0, tokens - shared - 1)
-        parts = (self._words(0, shared), name, self._words(rng.randrange(_TEXT_WORDS), own))
-        return " ".join(part for part in parts if part)
+        parts = [name.encode()]
+        if shared:
+            parts.insert(0, self._words(0, shared))
+        if own:
+            parts.append(self._words(place, own))
+        return b" ".join(parts)
 
-    def _words(self, start: int, count: int) -> str:
+    def _words(self, start: int, count: int) -> bytes:
         found = []
         while count > 0:
             end = min(start + count, _TEXT_WORDS)
             found.append(self._text[self._starts[start] : self._starts[end] - 1])
             count -= end - start
             start = 0
-        return " ".join(found)
+        return b" ".join(found)
 
     def _from_text(self, prompt: str, answer: int, rng: random.Random) -> dict[str, Any]:
         if self.endpoint == "chat":

@@ -48,8 +48,7 @@ def compiled() -> Path:
     built = _FOLDER / _digest()
     if built.exists():
         return built
-    shutil.rmtree(_FOLDER, ignore_errors=True)
-    _FOLDER.mkdir(parents=True)
+    _FOLDER.mkdir(parents=True, exist_ok=True)  # older ones stay, for they may be running
     with TemporaryDirectory(dir=_FOLDER) as folder:  # a build leaves files among its sources
         sources, made = Path(folder, "sources"), Path(folder, "made")
         sources.mkdir()

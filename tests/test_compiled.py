@@ -16,6 +16,10 @@ TESTED = (
     "tests/properties/test_hostile_backends.py",
     "tests/contract",
     "tests/e2e/test_openai.py",
+    *(
+        f"tests/loadgen/test_{name}.py"
+        for name in ("answers", "attack", "client", "lane", "pacer", "wire", "workload")
+    ),
 )
 
 

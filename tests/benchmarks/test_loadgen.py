@@ -1,9 +1,12 @@
 """The load generator's own error, in the form of the peers' table, what a core takes, and the truth cases."""
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 
 from loadgen.selfcheck import (
@@ -19,6 +22,7 @@ from loadgen.selfcheck import (
     show_cases,
 )
 from tests.benchmarks.peers.generators import STREAM, Peer, PeerError, aiperf, core_megabytes, vllm
+from tests.compiled import compiled, fast_python, variables, why_not
 
 pytestmark = pytest.mark.bench
 
@@ -36,12 +40,35 @@ def test_error_table() -> None:
     assert rows[1].client_us_per_chunk < 100
     assert chunks.chunks > 50_000
     assert requests.requests > 3_000
+    fast = _compiled(1)
+    if fast is not None:
+        fast_chunks = _compiled(256)
+        assert fast_chunks is not None
+        sys.stdout.write("compiled, on the distribution's Python: " + _capacity(fast_chunks, fast))
+        assert fast.requests > 1.2 * requests.requests
     for row in rows:
         # A row that was not driven must say so: the table never passes for what it is not.
         driven = row.chunks_per_second > 0.7 * row.asked_per_second
         assert driven or row.limit is not None
         if row.bound is None:
             assert abs(row.ttft_ms[0]) < P50_MS
+
+
+def _compiled(tokens: int) -> Capacity | None:
+    """The same of the compiled build, in a process of its own; None where it cannot be built."""
+    if why_not() is not None:
+        return None
+    code = (
+        "import msgspec, sys; from loadgen.selfcheck import capacity;"
+        f"sys.stdout.buffer.write(msgspec.json.encode(capacity({tokens})))"
+    )
+    ran = subprocess.run(
+        [fast_python(), "-c", code],
+        env={**os.environ, **variables(compiled())},
+        check=True,
+        capture_output=True,
+    )
+    return msgspec.json.decode(ran.stdout, type=Capacity)
 
 
 def _capacity(chunks: Capacity, requests: Capacity) -> str:

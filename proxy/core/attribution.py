@@ -171,8 +171,10 @@ class Attributor:
         if not any(account.series.edge_ns is not None for account in self._accounts.values()):
             return
         t_ns, slot, tokens = np.ascontiguousarray(batch.T)
-        # A chunk of no tokens says nothing of the engine.
-        known = (slot >= 0) & (tokens != 0) & (t_ns <= self._streams.end_ns[slot])
+        # A chunk of no tokens says nothing of the engine, nor does one at the very moment of its request's
+        # arrival: it would end a step that lay before.
+        streams = self._streams
+        known = (slot >= 0) & (tokens != 0) & (t_ns > streams.start_ns[slot]) & (t_ns <= streams.end_ns[slot])
         if not known.all():
             slot, t_ns, tokens = slot[known], t_ns[known], tokens[known]
         self._streams.see(t_ns, slot, tokens)

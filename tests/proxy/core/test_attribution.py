@@ -343,3 +343,17 @@ def test_windows_wait_for_usage_as_long_as_the_recorder_did() -> None:
             attributor.feed(event)
         final[settle_s] = [share.request for share in attributor.drain()]
     assert final == {1.0: ["short"], None: []}
+
+
+@pytest.mark.parametrize("policy", ["tokens", "steps", "overlap"])
+def test_an_output_at_the_moment_of_arrival_ends_no_step_before_it(policy: str) -> None:
+    attributor = Attributor(policy, [Device("gpu0")])
+    for event in (
+        Sample(0, "gpu0", 0.0), Arrive(0, "early", devices=GPU), Sample(S, "gpu0", 1e3),
+        Arrive(S, "late", devices=GPU), Output(S, "late", 1), Sample(2 * S, "gpu0", 0.0),
+    ):  # fmt: skip
+        attributor.feed(event)
+    attributor.flush()
+    shares = {share.request: share for share in attributor.drain()}
+    assert "gpu0" not in shares["late"].devices
+    law(attributor, shares)

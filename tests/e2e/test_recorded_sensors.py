@@ -6,11 +6,9 @@ skip. ``TEST_POWER_DATA`` names their folder, else it is ``shared/data/power`` b
 
 import csv
 import gzip
-import os
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +18,10 @@ from proxy.core.events import Device, Sample
 from proxy.energy.meter import Found
 from proxy.energy.sampler import Sampler
 from proxy.units import NS_PER_SECOND, ns_from_seconds
+from tests.beside import beside
 from tests.fakes.ticking import Ticking
 
-BESIDE = Path(__file__).parents[3] / "shared" / "data" / "power"
-DATA = Path(os.environ.get("TEST_POWER_DATA", BESIDE))
+DATA = beside("TEST_POWER_DATA", "data/power")
 AHEAD_S = 3600.0  # the sensor's stamps are local time
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the recorded sensor traces are not here")

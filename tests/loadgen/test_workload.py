@@ -1,4 +1,3 @@
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from loadgen.datasets import Item
 from loadgen.lengths import Fixed, Lengths, parse_length
 from loadgen.traces import read_trace
 from loadgen.workload import Style, Workload
+from tests.beside import beside
 
-TRACES = Path(os.environ.get("LOADGEN_TRACES", "shared/data/traces"))
+TRACES = beside("LOADGEN_TRACES", "data/traces")
 
 
 def make(endpoint: str = "chat", prompt: int = 20, *, seed: int = 0, **style: Any) -> Workload:

@@ -1,12 +1,12 @@
 """Captured answers of real engines; they lie outside the project, and tests skip without them."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(os.environ.get("JOULEPROXY_CAPTURES", "shared/engines"))
+from tests.beside import beside
+
+FOLDER = beside("JOULEPROXY_CAPTURES", "engines")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,14 @@
-import os
 import re
-from pathlib import Path
 
 import pytest
 
 from proxy.simulator import headlines
 from proxy.simulator.published import read
 from proxy.simulator.steady import Steady
+from tests.beside import beside
 from tests.proxy.simulator.made import SETTING, points
 
-FOLDER = Path(os.environ.get("JOULEPROXY_MLENERGY", "shared/data/mlenergy"))
+FOLDER = beside("JOULEPROXY_MLENERGY", "data/mlenergy")
 
 
 def as_published(factor: float) -> headlines.Sweeps:

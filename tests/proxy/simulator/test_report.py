@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +5,10 @@ import pytest
 
 from proxy.simulator import plots, report
 from proxy.simulator.published import TableError, read
+from tests.beside import beside
 from tests.proxy.simulator.made import table
 
-TABLE = Path(os.environ.get("JOULEPROXY_MLENERGY", "shared/data/mlenergy")) / "v3_llm.csv"
+TABLE = beside("JOULEPROXY_MLENERGY", "data/mlenergy") / "v3_llm.csv"
 
 
 def test_a_page_keeps_what_is_around_the_marks(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ class Terminal(View):
     """Shows notes, progress and points; a context manager."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self._label = ""
+        self._progress = Progress()
         tty = stream.isatty()
         self._console = Console(file=stream, quiet=quiet, width=None if tty else _PLAIN_WIDTH)
         self._live = (
@@ -30,8 +32,6 @@ class Terminal(View):
             if tty and not quiet
             else None
         )
-        self._label = ""
-        self._progress = Progress()
 
     def __enter__(self) -> Self:
         if self._live is not None:

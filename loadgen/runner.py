@@ -239,11 +239,11 @@ class Session:
             versions=versions(),
             verdict=verdict(spec, self.points, knee, interrupted=self.interrupted or not over),
             best=best_index(self.points, knee),
-            points=self.points,
-            notes=self.notes,
+            points=list(self.points),  # as they are now: more may come
+            notes=list(self.notes),
             knee=knee,
         )
-        return Finished(run, self.records)
+        return Finished(run, list(self.records))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def headline(run: Run) -> str:
     slo = run.spec.get("slo")
     asked = f" (SLO {slo})" if slo else ""
     said = {
-        "pass": "PASS" + asked,
+        "pass": "PASS" + asked if slo else "DONE: no SLO was given (--slo), so nothing was judged",
         "fail": "FAIL: the SLO is missed" + asked if slo else "FAIL: requests failed",
         "generator-bound": "GENERATOR-BOUND: this machine could not drive the load; do not use the"
         " numbers of that point",

@@ -73,8 +73,6 @@ class _Hunt:
     def keep_all(self) -> None:
         """The last answers, and summaries."""
         for probe, attack, elapsed_ns in self.probes:
-            attack.drain()
-            if self.session.interrupted:
-                attack.records = attack.so_far("interrupted")
-            attack.records.sort(key=lambda record: record.index)
+            attack.drain(attack.now_ns)
+            attack.cut_off()
             keep(self.session, attack, probe.level, probe_window(probe, elapsed_ns))

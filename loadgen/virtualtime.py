@@ -60,13 +60,12 @@ class VirtualAttack:
         """All requests to their end, or to an interruption; when sending ended, nanoseconds."""
         self.advance(None)
         end_ns = max(duration_ns(self.spec.duration_seconds) or self.now_ns, 1)
-        self.drain()
+        self.drain(max(end_ns, *(scheduled_ns for _, scheduled_ns, _ in self._due.values()), 0))
         while self.now_ns < end_ns and not self.interrupted():
             self._go(end_ns)
         if self.interrupted():
             end_ns = max(min(end_ns, self.now_ns), 1)
-            self.records = self.so_far("interrupted")
-        self.records.sort(key=lambda record: record.index)
+        self.cut_off()
         # Told ahead, a number of requests has no end of sending before the last of them.
         last = self.records[-1].scheduled_ns if self.records else 0
         return max(end_ns, last + 1)
@@ -84,10 +83,18 @@ class VirtualAttack:
             else:
                 self._arrive(decision)
 
-    def drain(self) -> None:
-        """Until all that was sent has ended: virtual time has no hurry."""
-        while self._due and not self.interrupted():
-            self._go(None)
+    def drain(self, sending_end_ns: int) -> None:
+        """Until all that was sent has ended, at most the drain time after sending did: as in real time."""
+        until_ns = sending_end_ns + ns_from_seconds(self.spec.drain_seconds)
+        while self._due and self.now_ns < until_ns and not self.interrupted():
+            self._go(until_ns)
+
+    def cut_off(self) -> None:
+        """What is still in flight fails, and says why; all records in the order of their requests."""
+        if self._due:
+            drained = f"not ended {self.spec.drain_seconds:g} s after the last"
+            self.records = self.so_far("interrupted" if self.interrupted() else drained)
+        self.records.sort(key=lambda record: record.index)
 
     def so_far(self, error: str | None = None) -> list[Record]:
         """Records as of now; those of requests under way have ``error``, no end, and their tokens so far."""

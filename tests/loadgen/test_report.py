@@ -49,6 +49,7 @@ def test_rows() -> None:
 
 
 def test_headlines() -> None:
+    assert headline(msgspec.structs.replace(run(point(1), best=0), spec={})).startswith("DONE: no SLO")
     assert headline(run(point(1), point(2), best=1)).startswith("PASS (SLO")
     assert "concurrency 2" in headline(run(point(1), point(2), best=1))
     bound = msgspec.structs.replace(run(), verdict="generator-bound")

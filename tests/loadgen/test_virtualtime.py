@@ -153,3 +153,13 @@ def test_a_run_directory_and_what_cannot_be_simulated(
     first, second = capsys.readouterr().err.splitlines()
     assert f"profile h100-lama-3.1-8b: no such profile; did you mean {PROFILE}" in first
     assert "--turns is not known in virtual time" in second
+
+
+def test_what_has_not_ended_after_the_drain_time_is_told_and_kept() -> None:
+    argv = ("--rate", "20", "--duration", "1s", "--output", "4000", "--drain", "0.5s", "--warmup", "none")
+    found = planned(*argv)
+    (point,) = found.run.points
+    assert point.failed == point.requests == len(found.records)
+    assert {record.error for record in found.records} == {"not ended 0.5 s after the last"}
+    assert all(record.end_ns is None for record in found.records)
+    assert any("failed, most often: not ended" in note for note in point.notes)

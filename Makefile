@@ -18,13 +18,13 @@ help:
 $(VENV)/.core: pyproject.toml constraints.txt
 	@echo "creating $(VENV) and installing pinned dependencies (once, about half a minute) ..."
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -c constraints.txt -e . 2>&1 | grep -v '^WARNING: Location' || true
+	@$(PIP) install -c constraints.txt -e '.[plot]' 2>&1 | grep -v '^WARNING: Location' || true
 	@$(BIN)/python -c 'import proxy, loadgen'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
 	@echo "installing pinned test tools (once, about a minute) ..."
-	@$(PIP) install -c constraints.txt -e '.[dev,zeus]' 2>&1 | grep -v '^WARNING: Location' || true
+	@$(PIP) install -c constraints.txt -e '.[dev,plot,zeus]' 2>&1 | grep -v '^WARNING: Location' || true
 	@$(BIN)/python -c 'import pytest, mypy, hypothesis, zeus'
 	@touch $@
 
@@ -60,7 +60,7 @@ format: $(VENV)/.dev
 
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip --quiet install -e '.[dev,zeus]'
+	@build/lock/bin/python -m pip --quiet install -e '.[dev,plot,zeus]'
 	@build/lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
 	@rm -rf build/lock && echo "constraints.txt made from pyproject.toml"
 

@@ -14,6 +14,7 @@ import msgspec
 
 from loadgen.config import Config
 from loadgen.options import USAGE, Parser, read_config
+from loadgen.pictures import HOW
 from loadgen.records import Run, encode_run
 
 if TYPE_CHECKING:
@@ -72,9 +73,11 @@ def _measure(command: str, argv: list[str]) -> int:
         from loadgen.rundir import save  # noqa: PLC0415
 
         out = _out(config, session)
-        save(out, finished.run, finished.records)
+        made = save(out, finished.run, finished.records)
         terminal.finished(finished.run)
-        terminal.say(f"results: {out}/report.html, run.json, curve.svg")
+        terminal.say(f"results: {out}/run.json, {', '.join(path.name for path in made)}")
+        if not _drawn(made):
+            terminal.note(HOW)
     if config.json:
         sys.stdout.write(encode_run(finished.run).decode())
     return exit_status(finished.run)
@@ -139,13 +142,17 @@ def _report(argv: list[str]) -> int:
     from loadgen.rundir import load, rebuild  # noqa: PLC0415
 
     run, records = load(args.run)
-    rebuild(args.run, run, records, args.html)
+    made = rebuild(args.run, run, records, args.html)
     if args.requests_csv is not None:
         args.requests_csv.write_bytes(requests_csv(records))
-    sys.stdout.write(
-        f"rebuilt {args.html or args.run / 'report.html'} and points.csv, curve.svg, curve.png\n"
-    )
+    sys.stdout.write(f"rebuilt {', '.join(map(str, made))}\n")
+    if not _drawn(made):
+        sys.stderr.write(f"note: {HOW}\n")
     return 0
+
+
+def _drawn(made: Sequence[Path]) -> bool:
+    return any(path.suffix == ".svg" for path in made)
 
 
 def _compare(argv: list[str]) -> int:

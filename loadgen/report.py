@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from loadgen import charts
-from loadgen.plot import draw
+from loadgen.pictures import HOW, Pictures
 from loadgen.records import Record, Run
 from loadgen.table import COLUMNS, cells, headline
 from proxy.schema import not_measured
@@ -19,10 +18,8 @@ svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 """
 
 
-def report_html(run: Run, records: Sequence[Record], curve: bytes | None = None) -> bytes:
-    """The whole page; ``curve`` is its first picture as SVG, drawn where it is not given."""
-    picture = (curve or draw(run, "svg")).decode()
-    picture = picture[picture.index("<svg") :]
+def report_html(run: Run, records: Sequence[Record], pictures: Pictures | None) -> bytes:
+    """The whole page; without its pictures it says how to get them."""
     points = enumerate(run.points) if run.knee is None else ()
     notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in points for n in p.notes)]
     body = "".join(
@@ -30,11 +27,11 @@ def report_html(run: Run, records: Sequence[Record], curve: bytes | None = None)
             "<h1>loadgen</h1>",
             f"<p class=verdict>{escape(headline(run))}</p>",
             _banner(run),
-            picture,
+            _curve(pictures),
             "<h2>Points</h2>",
             _table(run),
-            _picture("Latency distributions", charts.distributions(run, records)),
-            _picture("Power and joules", charts.energy(run)),
+            _picture("Latency distributions", pictures.distributions if pictures else None),
+            _picture("Power and joules", pictures.energy if pictures else None),
             "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
             _provenance(run, len(records)),
         )
@@ -45,6 +42,13 @@ def report_html(run: Run, records: Sequence[Record], curve: bytes | None = None)
         f"<style>{_CSS}</style><body>{body}</body></html>\n"
     )
     return page.encode()
+
+
+def _curve(pictures: Pictures | None) -> str:
+    if pictures is None:
+        return f"<p class=soft>{escape(HOW[0].upper() + HOW[1:])}.</p>"
+    svg = pictures.svg.decode()
+    return svg[svg.index("<svg") :]
 
 
 def _picture(title: str, picture: bytes | None) -> str:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from loadgen.flat import points_csv
-from loadgen.plot import draw
+from loadgen.pictures import pictures
 from loadgen.records import INTERRUPTED, Record, Run, decode_records, decode_run, encode_records, encode_run
 from loadgen.report import report_html
+from proxy import zstd
 
 RUN = "run.json"
 REQUESTS = "requests.jsonl.zst"
@@ -17,27 +17,32 @@ REQUESTS = "requests.jsonl.zst"
 def keep(out: Path, run: Run, records: list[Record]) -> None:
     """Write what was measured, each file whole or not at all; the directory is made."""
     out.mkdir(parents=True, exist_ok=True)
-    packed = zstandard.ZstdCompressor(level=6).compress(encode_records(records))
+    packed = zstd.compress(encode_records(records), level=6)
     for name, data in ((REQUESTS, packed), (RUN, encode_run(run))):
         part = out / f"{name}.part"
         part.write_bytes(data)
         part.replace(out / name)
 
 
-def save(out: Path, run: Run, records: list[Record]) -> None:
-    """Write everything."""
+def save(out: Path, run: Run, records: list[Record]) -> list[Path]:
+    """Write everything; what was made of it."""
     keep(out, run, records)
     # From what was written, not from memory: a later rebuild has nothing else.
-    rebuild(out, *load(out))
+    return rebuild(out, *load(out))
 
 
-def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None) -> None:
-    """Pictures and report from what was measured: the same bytes each time."""
-    curves = {kind: draw(run, kind) for kind in ("svg", "png")}
-    for kind, picture in curves.items():
-        (out / f"curve.{kind}").write_bytes(picture)
-    (out / "points.csv").write_bytes(points_csv(run))
-    (html or out / "report.html").write_bytes(report_html(run, records, curves["svg"]))
+def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None) -> list[Path]:
+    """Report, table and pictures from what was measured: the same bytes each time. Says what it wrote."""
+    drawn = pictures(run, records)
+    made = {
+        html or out / "report.html": report_html(run, records, drawn),
+        out / "points.csv": points_csv(run),
+    }
+    if drawn is not None:
+        made |= {out / "curve.svg": drawn.svg, out / "curve.png": drawn.png}
+    for path, data in made.items():
+        path.write_bytes(data)
+    return list(made)
 
 
 def resumable(out: Path) -> tuple[Run, list[Record]]:
@@ -60,7 +65,7 @@ def load(out: Path) -> tuple[Run, list[Record]]:
     except ValueError as error:
         raise ValueError(f"{out / RUN}: {error}") from error
     try:
-        data = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-    except zstandard.ZstdError as error:
+        data = zstd.decompress(packed)
+    except zstd.ZstdError as error:
         raise ValueError(f"{out / REQUESTS}: {error}") from error
     return run, decode_records(data)

@@ -1,15 +1,14 @@
 """Replay: the samples of a recorded timeline, at the pace they were taken. Source name: ``replay``."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Event, Header, Sample
 from proxy.energy.meter import Found, SensorError
+from proxy.timeline_file import FileError, blocks
 
 
 class ReplaySource:
@@ -59,10 +58,8 @@ class ReplaySource:
 def _load(path: Path) -> tuple[Header | None, list[Sample]]:
     """Header and samples; a torn last line is dropped, another bad line raises."""
     try:
-        data = path.read_bytes()
-        if path.suffix == ".zst":
-            data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
-    except (OSError, zstandard.ZstdError) as error:
+        data = b"".join(blocks(path))
+    except (OSError, FileError) as error:
         raise SensorError(f"replay: cannot read {path}: {error}") from error
     decoder = msgspec.json.Decoder(Event)
     header: Header | None = None

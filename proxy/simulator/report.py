@@ -165,7 +165,7 @@ def main() -> int:
     except (TableError, ProfileError, OSError) as error:
         sys.stderr.write(f"report: {error}\n")
         return 2
-    from proxy.simulator import plots  # noqa: PLC0415  # matplotlib takes a second to import
+    from proxy.simulator import plots  # noqa: PLC0415  # matplotlib takes a second to import, and is an extra
 
     for path in plots.draw(found, given.docs / "img"):
         sys.stdout.write(f"written: {path}\n")

@@ -136,6 +136,12 @@ def _cell(peer: Peer, rate: int) -> str:
     return f"{low:+.1f}/{high:+.0f} ({peer.reached[rate] * STREAM.tokens:,.0f})"
 
 
+def test_the_core_install_is_small() -> None:
+    found = core_megabytes()
+    sys.stdout.write(f"\npip install jouleproxy: {found:.0f} MB without pip, at most 150\n")
+    assert found <= 150
+
+
 def test_both_truth_cases() -> None:
     queue, power = overload(), known_power()
     sys.stdout.write("\n" + show_cases(queue, power))

@@ -185,7 +185,7 @@ def test_what_the_first_request_does_not_need_is_not_imported_before_it() -> Non
         "aiohttp",
         "httpx",
         "opentelemetry",
-        "zstandard",
+        "backports",
         "pynvml",
         "psutil",
         "PIL",

@@ -1,5 +1,6 @@
 import msgspec
 
+from loadgen.pictures import HOW, pictures
 from loadgen.plot import draw
 from loadgen.records import Distribution, Point, Run, decode_run, encode_run
 from loadgen.report import report_html
@@ -14,6 +15,10 @@ def run(*points: Point, best: int | None = None) -> Run:
     )  # fmt: skip
 
 
+def page(run: Run) -> str:
+    return report_html(run, [], pictures(run, [])).decode()
+
+
 def measured(concurrency: int, source: str) -> Point:
     return point(
         concurrency, watts=200.0, joules=400.0, tokens_per_joule=0.2, energy_source=source,
@@ -25,19 +30,26 @@ def test_the_same_run_gives_the_same_bytes() -> None:
     one = run(measured(1, "nvml"), measured(4, "nvml"), best=1)
     again = decode_run(encode_run(one))
     assert draw(one) == draw(again)
-    assert report_html(one, []) == report_html(again, [])
+    assert page(one) == page(again)
 
 
 def test_a_simulation_says_so_on_its_face() -> None:
-    page = report_html(run(measured(1, "simulated"), measured(2, "simulated")), []).decode()
-    assert "Simulated device" in page
-    assert "Simulated device" not in report_html(run(measured(1, "nvml")), []).decode()
-    assert "<m>" not in page  # names from the server are escaped
+    simulated = page(run(measured(1, "simulated"), measured(2, "simulated")))
+    assert "Simulated device" in simulated
+    assert "Simulated device" not in page(run(measured(1, "nvml")))
+    assert "<m>" not in simulated  # names from the server are escaped
 
 
 def test_a_run_without_points_or_energy_still_draws() -> None:
     assert draw(run(), "png").startswith(b"\x89PNG")
-    assert b"energy not measured" in report_html(run(point(1)), []) or draw(run(point(1)))
+    assert "<svg" in page(run(point(1)))
+
+
+def test_without_matplotlib_there_is_a_page_that_says_how_to_get_pictures() -> None:
+    bare = report_html(run(measured(1, "nvml")), [], None).decode()
+    assert "jouleproxy[plot]" in bare
+    assert "<svg" not in bare
+    assert "pip install" in HOW
 
 
 def test_rows() -> None:

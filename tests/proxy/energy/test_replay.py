@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-import zstandard
 
+from proxy import zstd
 from proxy.energy.meter import SensorError
 from proxy.energy.replay import ReplaySource
 
@@ -17,7 +17,7 @@ LINES = (
 @pytest.mark.parametrize("packed", [False, True])
 def test_samples_come_when_due_none_lost(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / ("t.jsonl.zst" if packed else "t.jsonl")
-    path.write_bytes(zstandard.compress(LINES) if packed else LINES)
+    path.write_bytes(zstd.compress(LINES) if packed else LINES)
     now = [500]
     source = ReplaySource(path, clock=lambda: now[0])
     (found,) = source.open()

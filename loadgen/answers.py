@@ -15,10 +15,21 @@ _EMPTY_TOOLS: Final[tuple[bytes, ...]] = (b"", b"null", b"[]")
 class Answer(Protocol):
     """What becomes of the body of a successful answer."""
 
-    first_ns: int | None
-    outputs_ns: list[int]
-    counts: list[int]
-    usage: Usage | None
+    @property
+    def first_ns(self) -> int | None:
+        """When the first token came; None without one."""
+
+    @property
+    def outputs_ns(self) -> list[int]:
+        """Of each read that carried tokens."""
+
+    @property
+    def counts(self) -> list[int]:
+        """How many token chunks each of these carried."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts as the server reports them."""
 
     def feed(self, data: bytes, t_ns: int) -> None:
         """Take the next bytes of the body, read at ``t_ns``."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+import msgspec
+
 from loadgen.alarm import Alarm
 from loadgen.answers import Answer, StreamAnswer, WholeAnswer
 from loadgen.client import Client, RequestForm
@@ -19,6 +21,8 @@ from loadgen.jobs import Follower, JobAnswer
 from loadgen.lane import Lane
 from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
 from loadgen.records import Record
+from loadgen.spoken import Spoken
+from loadgen.tokenizer import Tokenizer
 from loadgen.workload import PATHS, Workload
 from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import NS_PER_SECOND
@@ -100,6 +104,8 @@ class _Call:
         self._finish(t_ns, reason)
 
     def _finish(self, t_ns: int, error: str | None) -> None:
+        if isinstance(self._answer, Spoken):
+            self._attack.keep(self.index, self._answer.text())
         self._attack.finished(self, self.record(t_ns, error))
 
     def record(self, end_ns: int | None, error: str | None) -> Record:
@@ -129,11 +135,12 @@ class _Call:
         )
 
 
-def new_answer(workload: Workload) -> Answer:
-    """What reads the answers of a workload."""
+def new_answer(workload: Workload, *, spoken: bool = False) -> Answer:
+    """What reads the answers of a workload; ``spoken``: and keeps their text."""
     if workload.endpoint == "videos":
         return JobAnswer()
-    return StreamAnswer() if workload.streamed else WholeAnswer()
+    answer: Answer = StreamAnswer() if workload.streamed else WholeAnswer()
+    return Spoken(answer) if spoken else answer
 
 
 @dataclass(slots=True)
@@ -150,10 +157,12 @@ class Attack:
     first_index: int = 0
     stride: int = 1
     ended_hook: Callable[[Record], None] | None = None
+    tokenizer: Tokenizer | None = None
     progress: Progress = field(default_factory=Progress)
     start_ns: int = 0
     _records: list[Record] = field(default_factory=list)
     _calls: dict[int, _Call] = field(default_factory=dict)
+    _texts: dict[int, str] = field(default_factory=dict)
     _lags: list[int] = field(default_factory=list)
     _sending_end_ns: int | None = None
     _prepared: bytes = b""
@@ -232,6 +241,22 @@ class Attack:
         """The id by which the proxy's record is found."""
         return f"{self.ids}-{index}"
 
+    def keep(self, index: int, text: str) -> None:
+        """What an answer said, to be counted at the end."""
+        self._texts[index] = text
+
+    def _counted(self) -> list[Record]:
+        """The records, with the tokenizer's counts of what was said."""
+        records = sorted(self._records, key=lambda record: record.index)
+        if self.tokenizer is None or not self._texts:
+            return records
+        found = dict(zip(self._texts, self.tokenizer.count(list(self._texts.values())), strict=True))
+        self._texts.clear()
+        return [
+            msgspec.structs.replace(one, output_tokens=found[one.index]) if one.index in found else one
+            for one in records
+        ]
+
     def finished(self, call: _Call, record: Record) -> None:
         """A call ended, well or not."""
         if self._calls.pop(call.index, None) is None:
@@ -277,7 +302,7 @@ class Attack:
     def _send(self, deadline_ns: int) -> None:
         self._prepare()  # where another one is due at once
         index = self.first_index + self.progress.sent * self.stride
-        answer = new_answer(self.workload)
+        answer = new_answer(self.workload, spoken=self.tokenizer is not None)
         call = _Call(self, index, deadline_ns, answer)
         self._calls[index] = call
         self.progress.sent += 1
@@ -331,7 +356,7 @@ class Attack:
             start_ns=self.start_ns,
             sending_end_ns=sending_end,
             end_ns=end,
-            records=sorted(self._records, key=lambda record: record.index),
+            records=self._counted(),
             lags_ns=self._lags,
             cpu_share=cpu_share,
             interrupted=self._interrupted,

@@ -55,13 +55,14 @@ def _measure(command: str, argv: list[str]) -> int:
     # Late, so that a usage error costs no imports.
     from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
-    from loadgen.planning import plan  # noqa: PLC0415
+    from loadgen.planning import plan, read_tokenizer  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
 
     if config.spec.arrivals.startswith("trace:"):
         plan(config.spec, config.spec.levels[0])  # reads it, and refuses a bad one
     if config.spec.dataset:
         read_dataset(Path(config.spec.dataset))
+    read_tokenizer(config.spec)
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)

@@ -42,6 +42,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int | None = None
     drain_seconds: float = 30.0
     dataset: str | None = None
+    tokenizer: str | None = None
     turns: int = 1
     picture: str | None = None
     source: Literal["proxy", "nvml"] = "proxy"

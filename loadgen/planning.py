@@ -14,6 +14,7 @@ from loadgen.config import Spec
 from loadgen.datasets import Item
 from loadgen.lengths import Lengths, parse_length
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
+from loadgen.tokenizer import Tokenizer
 from loadgen.traces import read_trace
 from loadgen.vision import parse_size
 from loadgen.workload import Style, Workload
@@ -46,12 +47,24 @@ def plan(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> tuple[L
     return lengths, Capped(pacer, part_of(spec.max_in_flight, worker, workers))
 
 
-def make_workload(spec: Spec, model: str, lengths: Lengths, number: int, items: Sequence[Item]) -> Workload:
+def make_workload(
+    spec: Spec,
+    model: str,
+    lengths: Lengths,
+    number: int,
+    items: Sequence[Item],
+    tokenizer: Tokenizer | None = None,
+) -> Workload:
     """Bodies of one point: points differ in their prompts, or prefix caches would favour later ones."""
     return Workload(
         spec.endpoint, model, lengths,
-        seed=spec.seed * 1_000_003 + number, items=items, style=style(spec),
+        seed=spec.seed * 1_000_003 + number, items=items, style=style(spec), tokenizer=tokenizer,
     )  # fmt: skip
+
+
+def read_tokenizer(spec: Spec) -> Tokenizer | None:
+    """The one that was asked for; raises ``ValueError`` where it cannot be used."""
+    return None if spec.tokenizer is None else Tokenizer(Path(spec.tokenizer))
 
 
 def style(spec: Spec) -> Style:

@@ -20,10 +20,11 @@ from loadgen.fleet import Fleet, FleetAttack, fleet
 from loadgen.lengths import Lengths
 from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
 from loadgen.pacer import Pacer
-from loadgen.planning import make_workload, plan, request_ids, warm_connections
+from loadgen.planning import make_workload, plan, read_tokenizer, request_ids, warm_connections
 from loadgen.preflight import find_model, try_one
 from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.sweep import best_index, level_of
+from loadgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from loadgen.window import Window
@@ -71,11 +72,13 @@ class Session:
     _attack: Attack | FleetAttack | None = None
     _fleet: Fleet | None = None
     _items: Sequence[Item] = ()
+    _tokenizer: Tokenizer | None = None
 
     async def run(self) -> Finished:
         """All points; raises ``PreflightError`` before the first where it cannot start."""
         spec = self.config.spec
         self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
+        self._tokenizer = read_tokenizer(spec)
         client = Client(Target(spec.url))
         admin: Admin | None = None
         if spec.source != "nvml":
@@ -195,12 +198,13 @@ class Session:
         spec = self.config.spec
         self._attack = attack = Attack(
             server.client,
-            make_workload(spec, server.model, lengths, number, self._items),
+            make_workload(spec, server.model, lengths, number, self._items, self._tokenizer),
             pacer,
             number,
             request_ids(self.run_id, number),
             self.config.header_lines(),
             spec.drain_seconds,
+            tokenizer=self._tokenizer,
         )
         return attack
 

@@ -14,7 +14,7 @@ from loadgen.attack import Attack, Outcome, Progress, no_collections
 from loadgen.client import Client, Target
 from loadgen.config import Spec
 from loadgen.datasets import read_dataset
-from loadgen.planning import make_workload, plan, request_ids, warm_connections
+from loadgen.planning import make_workload, plan, read_tokenizer, request_ids, warm_connections
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -34,6 +34,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._items = read_dataset(Path(job.spec.dataset)) if job.spec.dataset else ()
+        self._tokenizer = read_tokenizer(job.spec)
         self._client: Client | None = None
         self._attack: Attack | None = None
 
@@ -55,7 +56,7 @@ class Worker:
         await self._client.warm(warm_connections(spec, level, *deal))
         self._attack = Attack(
             self._client,
-            make_workload(spec, job.model, lengths, number, self._items),
+            make_workload(spec, job.model, lengths, number, self._items, self._tokenizer),
             pacer,
             number,
             request_ids(job.run_id, number),
@@ -63,6 +64,7 @@ class Worker:
             spec.drain_seconds,
             first_index=job.worker,
             stride=job.workers,
+            tokenizer=self._tokenizer,
         )
 
     async def go(self, start_ns: int) -> Outcome:

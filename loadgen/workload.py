@@ -5,6 +5,7 @@ opened by the request's own number so that no two share a prefix unless asked to
 and no tokenizer is needed; true counts come back in the server's ``usage``.
 """
 
+import bisect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import msgspec
 
 from loadgen.datasets import Item
 from loadgen.lengths import Lengths
+from loadgen.tokenizer import Tokenizer
 from loadgen.vision import data_url
 
 PATHS = {
@@ -72,8 +74,9 @@ class Workload:
         seed: int = 0,
         items: Sequence[Item] = (),
         style: Style | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """``items`` of a data set are drawn with replacement, by seed."""
+        """``items`` of a data set are drawn with replacement. Without a tokenizer a word is a token."""
         style = style or Style()
         self.endpoint = endpoint
         self.streamed = style.stream and endpoint in {"chat", "completions"}
@@ -89,6 +92,7 @@ class Workload:
         self._starts = [0]
         for word in words:
             self._starts.append(self._starts[-1] + len(word) + 1)
+        self._tokens = None if tokenizer is None else tokenizer.running(words)
         self._first = seed % _TEXT_WORDS
         self._parts: tuple[bytes, bytes, bytes] | None = None
         if endpoint in {"chat", "completions"} and not items and style.turns == 1 and not style.picture:
@@ -144,11 +148,17 @@ class Workload:
 
     def _words(self, start: int, count: int) -> bytes:
         found = []
+        tokens = self._tokens
         while count > 0:
-            end = min(start + count, _TEXT_WORDS)
+            if tokens is None:
+                end = min(start + count, _TEXT_WORDS)
+                count -= end - start
+            else:
+                end = min(bisect.bisect_right(tokens, tokens[start] + count) - 1, _TEXT_WORDS)
+                end = max(end, start + 1)
+                count -= tokens[end] - tokens[start]
             found.append(self._text[self._starts[start] : self._starts[end] - 1])
-            count -= end - start
-            start = 0
+            start = end % _TEXT_WORDS
         return b" ".join(found)
 
     def _from_text(self, prompt: str, answer: int, rng: random.Random) -> dict[str, Any]:

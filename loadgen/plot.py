@@ -164,7 +164,7 @@ def _mark(axes: Axes, point: Point, x: float, y: float, *, best: bool, named: bo
     if not named:
         return
     axes.annotate(
-        point_name(point), (x, y), xytext=(0, -17), textcoords="offset points", ha="center",
+        point_name(point), (x, y), xytext=(0, -23 if best else -17), textcoords="offset points", ha="center",
         fontsize=8.5, color=SOFT,
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ def report_html(run: Run, records: Sequence[Record], pictures: Pictures | None) 
             _table(run),
             _picture("Latency distributions", pictures.distributions if pictures else None),
             _picture("Power and joules", pictures.energy if pictures else None),
-            "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>",
+            _notes(notes),
             _provenance(run, len(records)),
         )
     )
@@ -53,6 +53,11 @@ def _curve(pictures: Pictures | None) -> str:
 
 def _picture(title: str, picture: bytes | None) -> str:
     return f"<h2>{title}</h2>{picture.decode()}" if picture else ""
+
+
+def _notes(notes: Sequence[str]) -> str:
+    lines = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<h2>Notes</h2><ul>{lines}</ul>" if notes else ""
 
 
 def _banner(run: Run) -> str:

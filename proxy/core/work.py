@@ -113,14 +113,26 @@ def _steps_up(values: Floats) -> Floats:
 
 
 def over_cells(work: Work, edges: Ints, values: Floats) -> Floats:
-    """A value of windows, (W,), as its mean over each cell, (C,), zero outside the windows."""
-    origin = edges[0]
-    cumulative = np.concatenate([[0.0], np.cumsum(values * np.diff(edges))])
-    at = (edges - origin).astype(float)
-    rise = np.interp(work.cell_end - origin, at, cumulative) - np.interp(
-        work.cell_start - origin, at, cumulative
-    )
-    return np.asarray(rise / (work.cell_end - work.cell_start), dtype=float)
+    """A value of windows, (W,), as its mean over each cell, (C,), zero outside the windows.
+
+    Sums of the windows of each cell, not differences of running sums: beside a window of enormous value
+    the small ones after it would be lost.
+    """
+    start = np.clip(work.cell_start, edges[0], edges[-1])
+    end = np.clip(work.cell_end, start, edges[-1])
+    most = len(values) - 1
+    first = np.minimum(np.searchsorted(edges, start, side="right") - 1, most)
+    last = np.maximum(np.searchsorted(edges, end, side="left") - 1, first)
+    within = values[first] * (end - start)
+    between = np.zeros(len(first))
+    wide = np.flatnonzero(last > first + 1)
+    if len(wide):
+        whole = np.append(values * np.diff(edges), 0.0)
+        pairs = np.stack([first[wide] + 1, last[wide]], axis=1).ravel()
+        between[wide] = np.add.reduceat(whole, pairs)[::2]
+    parts = values[first] * (edges[first + 1] - start) + between + values[last] * (end - edges[last])
+    total = np.where(first == last, within, parts)
+    return np.asarray(total / (work.cell_end - work.cell_start), dtype=float)
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,3 +357,16 @@ def test_an_output_at_the_moment_of_arrival_ends_no_step_before_it(policy: str) 
     shares = {share.request: share for share in attributor.drain()}
     assert "gpu0" not in shares["late"].devices
     law(attributor, shares)
+
+
+@pytest.mark.parametrize("policy", ["tokens", "steps", "overlap"])
+def test_nothing_is_lost_beside_a_window_of_enormous_power(policy: str) -> None:
+    attributor = Attributor(policy, [Device("gpu0"), Device("gpu1")])
+    devices = ("gpu0", "gpu1")
+    for event in (
+        Sample(0, "gpu0", 0.0), Arrive(0, "a", devices=devices, backend="a"), Sample(1, "gpu0", 70_000.0),
+        Step(1001, "a", devices, 1000, {"a": 0}, ("a",)), Sample(1001, "gpu0", 70_001.0),
+    ):  # fmt: skip
+        attributor.feed(event)
+    attributor.flush()
+    law(attributor, {share.request: share for share in attributor.drain()})

@@ -105,7 +105,9 @@ class _Call:
 
     def _finish(self, t_ns: int, error: str | None) -> None:
         if isinstance(self._answer, Spoken):
-            self._attack.keep(self.index, self._answer.text())
+            text = self._answer.text()
+            if text or error is None:  # of a failure that said nothing the tokens are not known
+                self._attack.keep(self.index, text)
         self._attack.finished(self, self.record(t_ns, error))
 
     def record(self, end_ns: int | None, error: str | None) -> Record:
@@ -136,11 +138,11 @@ class _Call:
 
 
 def new_answer(workload: Workload, *, spoken: bool = False) -> Answer:
-    """What reads the answers of a workload; ``spoken``: and keeps their text."""
+    """What reads the answers of a workload; ``spoken``: and keeps their text, where they are text."""
     if workload.endpoint == "videos":
         return JobAnswer()
     answer: Answer = StreamAnswer() if workload.streamed else WholeAnswer()
-    return Spoken(answer) if spoken else answer
+    return Spoken(answer) if spoken and workload.endpoint in {"chat", "completions"} else answer
 
 
 @dataclass(slots=True)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.attack import Attack, new_answer
 from loadgen.cli import main
+from loadgen.client import Client, Target
 from loadgen.lengths import Fixed, Lengths
+from loadgen.pacer import ClosedLoop
 from loadgen.rundir import load
+from loadgen.spoken import Spoken
 from loadgen.tokenizer import Tokenizer
 from loadgen.truthserver import Truth, TruthServer
 from loadgen.workload import Workload
@@ -78,3 +82,24 @@ async def test_a_run_counts_what_was_said(tmp_path: Path, file: Path, words: tup
     assert run.spec["tokenizer"] == str(file)
     counts = {record.output_tokens for record in records}
     assert counts == {6 * 5}, "six words of a space and four letters each, not the six tokens of usage"
+
+
+async def test_of_a_failure_that_said_nothing_the_tokens_are_not_known(file: Path) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        client = Client(Target(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        work = Workload("chat", "m", Lengths(Fixed(4), Fixed(4)))
+        outcome = await Attack(client, work, ClosedLoop(1, None, 2), 0, "t", tokenizer=Tokenizer(file)).run()
+        await client.close()
+    assert [(r.error, r.output_tokens) for r in outcome.records] == [("HTTP 503", None)] * 2
+
+
+@pytest.mark.parametrize("endpoint", ["embeddings", "images", "videos"])
+def test_what_is_no_text_is_not_counted(endpoint: str) -> None:
+    work = Workload(endpoint, "m", Lengths(Fixed(4), Fixed(4)))
+    assert not isinstance(new_answer(work, spoken=True), Spoken)

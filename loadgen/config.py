@@ -99,6 +99,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         """Virtual time knows text of given lengths."""
         wrong = {
             "--dataset": self.dataset is not None,
+            "--tokenizer": self.tokenizer is not None,
             "--turns": self.turns > 1,
             "--endpoint": self.endpoint not in {"chat", "completions"},
             "--power-limits": bool(self.power_limits),
@@ -126,6 +127,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--turns {self.turns}: must be from 1 to {_MOST_TURNS}")
         if self.turns > 1 and (self.endpoint != "chat" or self.dataset):
             raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
+        if self.tokenizer is not None and self.endpoint not in {"chat", "completions"}:
+            raise ValueError("--tokenizer: text is counted, of --endpoint chat or completions")
         if self.source not in {"proxy", "nvml"}:
             raise ValueError(f"--source {self.source!r}: proxy or nvml")
         if self.devices and self.source != "proxy":

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 import msgspec
 
 from loadgen.answers import Answer
-from loadgen.bodies import Usage
+from loadgen.bodies import Choice, Delta, Usage
 
 
-class _Message(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Message | None = None
-    message: _Message | None = None
-    text: str | None = None
+class _Choice(Choice):
+    message: Delta | None = None  # of an answer that comes at once
 
 
 class _Body(msgspec.Struct):

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 _FOLDER = ROOT / "build" / "compiled"
 _FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 _PACKAGES = ("proxy", "loadgen")
+_PINNED = ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")  # of what a build needs: the latter from pip 25.3 on
 
 
 def why_not() -> str | None:
@@ -31,10 +32,7 @@ def variables(package: Path) -> Mapping[str, str]:
 
 
 def fast_python() -> Path:
-    """The distribution's Python, where it is of our version: built to be fast (by profile), as the peers are.
-
-    A Python that was built in haste on the spot (pyenv) runs the same a fifth slower.
-    """
+    """The distribution's Python where it is of our version, as the peers are its builds; else ours."""
     theirs = Path("/usr/bin/python3")
     if not theirs.exists():
         return Path(sys.executable)
@@ -49,6 +47,7 @@ def compiled() -> Path:
     if built.exists():
         return built
     _FOLDER.mkdir(parents=True, exist_ok=True)  # older ones stay, for they may be running
+    pinned = dict.fromkeys(_PINNED, str(ROOT / "constraints.txt"))
     with TemporaryDirectory(dir=_FOLDER) as folder:  # a build leaves files among its sources
         sources, made = Path(folder, "sources"), Path(folder, "made")
         sources.mkdir()
@@ -59,7 +58,7 @@ def compiled() -> Path:
         subprocess.run(
             [*(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"),
              *("--no-deps", "--target", str(made), str(sources))],
-            env={**os.environ, "JOULEPROXY_COMPILE": "1", "PIP_CONSTRAINT": str(ROOT / "constraints.txt")},
+            env={**os.environ, **pinned, "JOULEPROXY_COMPILE": "1"},
             check=True,
         )  # fmt: skip
         made.rename(built)

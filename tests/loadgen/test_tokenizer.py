@@ -10,6 +10,7 @@ from loadgen.attack import Attack, new_answer
 from loadgen.cli import main
 from loadgen.client import Client, Target
 from loadgen.lengths import Fixed, Lengths
+from loadgen.options import read_config
 from loadgen.pacer import ClosedLoop
 from loadgen.rundir import load
 from loadgen.spoken import Spoken
@@ -82,6 +83,18 @@ async def test_a_run_counts_what_was_said(tmp_path: Path, file: Path, words: tup
     assert run.spec["tokenizer"] == str(file)
     counts = {record.output_tokens for record in records}
     assert counts == {6 * 5}, "six words of a space and four letters each, not the six tokens of usage"
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "says"),
+    [
+        ("sweep", ["--simulate", "h100-llama-3.1-8b"], "not known in virtual time"),
+        ("run", ["--endpoint", "embeddings"], "chat or completions"),
+    ],
+)
+def test_where_no_text_is_said_it_is_refused(command: str, words: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=f"--tokenizer.*{says}"):
+        read_config(command, ["--rate", "1", "--tokenizer", "x.json", *words])
 
 
 async def test_of_a_failure_that_said_nothing_the_tokens_are_not_known(file: Path) -> None:

@@ -25,7 +25,8 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
 _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
 _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
-_COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen
+_COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen,
+_COLD_ENOUGH: Final = 10_000  # or until so many ended: nothing else is done while they are divided
 _BATCH: Final = 3 << 16  # numbers of outputs (three each) taken at once
 
 __all__ = ["Attributor", "Share"]
@@ -237,9 +238,9 @@ class Attributor:
             self._close(end)
 
     def _patience_ns(self, *, quiet: bool) -> int:
-        """How long windows wait for a fit: when no more is to be seen, only the very first ones do."""
+        """How long windows wait for a fit, with that much to fit; in quiet only the very first ones do."""
         if not quiet:
-            return _COLD_NS
+            return _COLD_NS if len(self._ended) < _COLD_ENOUGH else 0
         return 0 if self._models else _COLD_QUIET_NS
 
     def _mature(self) -> bool:

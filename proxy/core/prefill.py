@@ -201,6 +201,9 @@ def _lay(bound: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Place
 def _fill(left: list[float], last: int, bound: int, wanted: float) -> tuple[dict[int, float], float]:
     """Chunks of one prompt by step, and the tokens without room; takes the room."""
     least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
+    if wanted - left[last] < least:  # most prompts
+        left[last] = max(left[last] - wanted, 0.0)
+        return {last: wanted}, 0.0
     chunks: dict[int, float] = {}
     rest = wanted
     for at in range(last, bound - 1, -1):

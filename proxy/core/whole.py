@@ -5,8 +5,9 @@ beside it; where there are none, they follow each other at the usual pace. Writt
 they had been streamed, they are steps of the answers placed after them, too.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,51 +22,58 @@ def unseen(group: Group, tracks: Sequence[Track]) -> list[Track]:
     return sorted(whole, key=lambda t: t.end_ns or 0)
 
 
-@dataclass(frozen=True, slots=True)
 class Clock:
-    """Steps known, and for each whether no other can lie between it and the one before.
+    """Steps known, in order of time, and those of them that others may lie before.
 
-    ``stamps`` in seconds after the group's ``kept_ns``: shares must not depend on where a clock began.
+    ``stamps`` in seconds after the group's ``kept_ns``: shares must not depend on where a clock began. Lists,
+    not arrays: each of thousands of answers looks at a few of them, and adds a few.
     """
 
-    stamps: Floats
-    joined: NDArray[np.bool_]
+    __slots__ = ("loose", "stamps")
 
-    def slice(self, start: float, end: float) -> "Clock":
+    def __init__(self, stamps: Floats, joined: NDArray[np.bool_]) -> None:
+        """``joined``, (B,): whether no other step can lie between it and the one before."""
+        first = np.diff(stamps, prepend=-np.inf) > 0.0
+        self.stamps: list[float] = stamps.tolist()
+        self.loose: set[float] = set(stamps[first & ~joined].tolist())
+
+    def within(self, start: float, end: float) -> list[float]:
         """Steps in (start, end]."""
-        first, last = np.searchsorted(self.stamps, (start, end), side="right").tolist()
-        return Clock(self.stamps[first:last], self.joined[first:last])
+        first = bisect_right(self.stamps, start)
+        return self.stamps[first : bisect_right(self.stamps, end, first)]
 
-    def add(self, stamps: Floats) -> "Clock":
-        """With more steps, in order of time; what they fill is filled."""
-        places = np.searchsorted(self.stamps, stamps)
-        known = np.append(self.stamps, np.nan)[places] == stamps
-        fresh = np.append(True, np.diff(stamps) > 0.0)[: len(stamps)] & ~known
-        places, stamps = places[fresh], stamps[fresh]
-        return Clock(np.insert(self.stamps, places, stamps), np.insert(self.joined, places, True))
+    def add(self, stamps: list[float]) -> None:
+        """Know these steps, too, which are in order; what they fill is filled."""
+        if not stamps:
+            return
+        first = bisect_left(self.stamps, stamps[0])
+        last = bisect_right(self.stamps, stamps[-1], first)
+        known = self.stamps[first:last]
+        fresh = set(stamps).difference(known)
+        if fresh:
+            self.stamps[first:last] = sorted(known + list(fresh))
 
 
 def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: float) -> None:
     """Insert the outputs of answers sent whole, which are given by their ends."""
     if not whole:
         return
-    emitted = []
-    # None of the answers to come looks further back than the first of them began.
-    starts = np.minimum.accumulate([(track.start_ns - group.kept_ns) / 1e9 for track in reversed(whole)])[
-        ::-1
-    ]
-    for track, start in zip(whole, starts.tolist(), strict=True):
-        clock = clock.slice(start, np.inf)
-        seconds = _emitted(track, group.kept_ns, clock, step_seconds)
+    seconds: list[float] = []
+    counts = []
+    for track in whole:
+        emitted = _emitted(track, group.kept_ns, clock, step_seconds)
         track.evidence = "usage" if track.end and track.end.completion_tokens else "arrivals"
-        stamps = group.kept_ns + np.round(seconds * 1e9).astype(np.int64)
-        emitted.append(np.clip(stamps, track.start_ns + 1, track.end_ns))
-        clock = clock.add(seconds)
-    slots = np.repeat([track.slot for track in whole], [len(stamps) for stamps in emitted])
-    stamps, ones = np.concatenate(emitted), np.ones(len(slots), np.int64)
-    group.streams.see(stamps, slots, ones)
+        clock.add(emitted)
+        seconds += emitted
+        counts.append(len(emitted))
+    stamps = group.kept_ns + np.round(np.array(seconds) * 1e9).astype(np.int64)
+    slots = np.repeat([track.slot for track in whole], counts)
+    streams = group.streams
+    stamps = np.clip(stamps, streams.start_ns[slots] + 1, streams.end_ns[slots])
+    ones = np.ones(len(slots), np.int64)
+    streams.see(stamps, slots, ones)
     late = stamps > group.kept_ns
-    np.add.at(group.streams.forgotten, slots[~late], ones[~late])
+    np.add.at(streams.forgotten, slots[~late], ones[~late])
     group.outputs.insert(stamps[late], slots[late], ones[late])
 
 
@@ -79,7 +87,7 @@ def _emits(track: Track) -> bool:
     return True
 
 
-def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> Floats:
+def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> list[float]:
     """Stamps (s after the origin) of each token of an answer."""
     start, end = (track.start_ns - origin_ns) / 1e9, ((track.end_ns or 0) - origin_ns) / 1e9
     known = track.end.completion_tokens if track.end else None
@@ -88,27 +96,28 @@ def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> Floats:
     return ticks(clock, start, end, known, step)
 
 
-def ticks(clock: Clock, start: float, end: float, count: int | None, step: float) -> Floats:
+def ticks(clock: Clock, start: float, end: float, count: int | None, step: float) -> list[float]:
     """``count`` stamps up to ``end``; None: as many as fit.
 
     The steps seen of others, and, where there can have been more, at the usual pace.
     """
-    inner = clock.slice(start, end + 0.5 * step)
-    seen = inner.stamps
-    if count is not None:
-        seen = seen[len(seen) - min(count, len(seen)) :]
-    knots = np.concatenate([[start], seen, [max(end, seen[-1] if len(seen) else end)]])
-    room = np.maximum(np.round(np.diff(knots) / step) - 1.0, 0.0)
-    room[:-1][inner.joined[len(inner.joined) - len(seen) :]] = 0.0
-    missing = int(room.sum()) if count is None else count - len(seen)
-    if missing <= 0:
-        return seen
-    if count is not None and not len(seen):
-        return np.linspace(start, end, count + 1)[1:]
-    fill = [seen]
-    for left, right, many in zip(knots[-2::-1], knots[:0:-1], room[::-1], strict=True):
-        take = int(min(many, missing))
-        if take:
-            fill.append(right - (right - left) / (many + 1.0) * np.arange(1, take + 1))
-        missing -= take
-    return np.sort(np.concatenate(fill))
+    seen = clock.within(start, end + 0.5 * step)
+    if count is not None and count <= len(seen):
+        return seen[len(seen) - count :]
+    if count is not None and not seen:
+        each = (end - start) / count
+        return [start + each * number for number in range(1, count)] + [end]
+    missing = inf if count is None else count - len(seen)
+    right, joined = max(end, seen[-1]) if seen else end, False
+    fill: list[float] = []
+    for left in (*reversed(seen), start):
+        if not joined:
+            room = max(round((right - left) / step) - 1, 0)
+            take = min(room, missing)
+            each = (right - left) / (room + 1.0)
+            fill += [right - each * number for number in range(1, int(take) + 1)]
+            missing -= take
+            if missing <= 0:
+                break
+        right, joined = left, left not in clock.loose
+    return sorted(seen + fill)

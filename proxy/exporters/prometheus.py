@@ -5,6 +5,7 @@ What is not known is never counted as zero: it is in ``jouleproxy_unknown_energy
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -66,13 +67,15 @@ class PrometheusExporter:
         self._ttft = self._histogram("jouleproxy_ttft_seconds", "Time to the first token.", _TTFT)
         self._tpot = self._histogram("jouleproxy_tpot_seconds", "Time per output token.", _TPOT)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
+        """The counter of some labels, looked up once for each: the library checks all of them every time."""
+        return cache(Counter(name, text, labels, registry=self._registry).labels)
 
     def _histogram(
         self, name: str, text: str, buckets: Iterable[float], labels: tuple[str, ...] = ("model",)
-    ) -> Histogram:
-        return Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets))
+    ) -> Callable[..., Histogram]:
+        made = Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets))
+        return cache(made.labels)
 
     def _label(self, name: str, value: str | None) -> str:
         """A label's value; beyond the limit of different ones it is ``other``."""
@@ -80,7 +83,7 @@ class PrometheusExporter:
         seen = self._labels.setdefault(name, set())
         if text not in seen:
             if len(seen) >= LABEL_LIMIT:
-                self._other.labels(name).inc()
+                self._other(name).inc()
                 return OTHER
             seen.add(text)
         return text
@@ -92,9 +95,9 @@ class PrometheusExporter:
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
         for kind, tokens in (("prompt", record.prompt_tokens), ("output", record.output_tokens)):
             if tokens is not None:
-                self._tokens.labels(model, kind).inc(tokens)
+                self._tokens(model, kind).inc(tokens)
         if record.unknown is not None:
-            self._unknown.labels(self._label("reason", record.unknown)).inc()
+            self._unknown(self._label("reason", record.unknown)).inc()
         if record.joules is not None:
             self._count_joules(record, model, record.joules, exemplar)
         self._count_times(record, model, exemplar)
@@ -108,21 +111,21 @@ class PrometheusExporter:
         for part, value in parts.items():
             key = (model, route, backend, tenant, part)
             if key not in self._joules and len(self._joules) >= SERIES_LIMIT:
-                self._other.labels("series").inc()
+                self._other("series").inc()
                 key = (OTHER, OTHER, OTHER, OTHER, part)
             self._joules[key] = self._joules.get(key, 0.0) + value
         if record.unknown is None:
-            self._per_request.labels(model, route).observe(joules, exemplar)
+            self._per_request(model, route).observe(joules, exemplar)
             if record.output_tokens:
-                self._per_token.labels(model).observe(joules / record.output_tokens, exemplar)
+                self._per_token(model).observe(joules / record.output_tokens, exemplar)
 
     def _count_times(self, record: RequestEnergy, model: str, exemplar: dict[str, str] | None) -> None:
         if record.ttft_s is None or record.duration_s is None:
             return
-        self._ttft.labels(model).observe(record.ttft_s, exemplar)
+        self._ttft(model).observe(record.ttft_s, exemplar)
         if record.output_tokens is not None and record.output_tokens > 1:
             tpot = (record.duration_s - record.ttft_s) / (record.output_tokens - 1)
-            self._tpot.labels(model).observe(tpot, exemplar)
+            self._tpot(model).observe(tpot, exemplar)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type; OpenMetrics, with exemplars, where it is accepted."""

@@ -6,7 +6,9 @@ one handed on, and it is counted: nothing is lost. A meter that was started agai
 relays kept meanwhile, so that requests older than its first sample are seen as such.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -21,34 +23,10 @@ MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
 START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to connect again once a second
 
 
-def stamp_of(held: Held) -> int:
-    """When it happened, on the host's monotonic clock."""
-    match held:
-        case Opened():
-            return held.arrive.t_ns
-        case Closed():
-            return held.end.t_ns
-        case _:
-            return held.t_ns
-
-
-def _order(held: Held) -> tuple[int, int, str]:
-    """Stamp; of equal ones a reading after what it measured, a beginning before its end, then names.
-
-    An order of nothing but what happened: whose connection told it first, and how many workers there are,
-    changes no joule.
-    """
-    match held:
-        case Opened():
-            return held.arrive.t_ns, 0, held.arrive.request
-        case Closed():
-            return held.end.t_ns, 2, held.end.request
-        case Sample():
-            return held.t_ns, 4, held.device
-        case Outside():
-            return held.t_ns, 3, ""
-        case _:
-            return held.t_ns, 1, held.request
+# Of events of one stamp a reading comes after what it measured, a beginning before its end; then by name: an
+# order of nothing but what happened. Whose connection told it first, and how many workers there are, changes
+# no joule.
+_BEGUN, _SAID, _ENDED, _EVIDENCE, _READING = range(5)
 
 
 class Intake:
@@ -70,7 +48,8 @@ class Intake:
         self._start_ns = start_ns
         self._devices_of = devices_of
         self._seen = seen
-        self._held: list[Held] = []
+        self._held: list[tuple[int, int, str, int, Held]] = []  # stamp, rank, name, number: in this order
+        self._count = 0
         self._last_ns = 0
         self._names: set[str] = set()
         self.relays = 0
@@ -84,13 +63,14 @@ class Intake:
         Readings of a far host, or stamped at a counter's last edge, come late by nature: all events are
         then held for a little longer than that, at most ``MAX_REORDER_NS``.
         """
-        self._held += samples
+        for sample in samples:
+            self._hold(sample.t_ns, _READING, sample.device, sample)
         wanted = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
         self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # a stall of a moment is forgotten
 
     def add_evidence(self, evidence: Outside) -> None:
         """What is known of work that did not pass through."""
-        self._held.append(evidence)
+        self._hold(evidence.t_ns, _EVIDENCE, "", evidence)
 
     def add(self, connection: "Connection", message: ToMeter) -> None:
         """One message of a relay (an ``Ask`` is not for here)."""
@@ -99,16 +79,18 @@ class Intake:
                 request = connection.running.get(message.key)
                 if request is not None:
                     tokens = None if message.tokens < 0 else message.tokens
-                    self._held.append(Output(message.t_ns, request, tokens))
+                    self._hold(message.t_ns, _SAID, request, Output(message.t_ns, request, tokens))
             case Opened():
-                self._hold(self._opened(connection, message))
+                opened = self._opened(connection, message)
+                self._seen(opened)
+                self._hold(opened.arrive.t_ns, _BEGUN, opened.arrive.request, opened)
             case Closed():
                 request = connection.running.pop(message.key, None)
                 if request is None:  # its beginning was told to a meter that died, or was dropped
-                    self._held.append(_ended(message, self._name(connection, message)))
+                    request = self._name(connection, message)
+                    self._hold(message.end.t_ns, _ENDED, request, _ended(message, request))
                 else:
-                    self._names.discard(request)
-                    self._hold(_ended(message, request))
+                    self._close(_ended(message, request))
             case Dropped():
                 self.dropped += message.count
             case Leaving():
@@ -116,9 +98,15 @@ class Intake:
             case _:
                 raise TypeError(f"{type(message).__name__} is not an event")
 
-    def _hold(self, held: Opened | Closed) -> None:
-        self._seen(held)
-        self._held.append(held)
+    def _hold(self, t_ns: int, rank: int, name: str, held: Held) -> None:
+        self._count += 1
+        self._held.append((t_ns, rank, name, self._count, held))
+
+    def _close(self, closed: Closed) -> None:
+        request = closed.end.request
+        self._names.discard(request)
+        self._seen(closed)
+        self._hold(closed.end.t_ns, _ENDED, request, closed)
 
     def _name(self, connection: "Connection", message: Opened | Closed) -> str:
         """A client may use an id twice at once: the second is told apart by its key."""
@@ -145,9 +133,7 @@ class Intake:
         """A relay died: its running requests ended with it."""
         self._leave(connection)
         for key, request in connection.running.items():
-            self._names.discard(request)
-            end = End(t_ns, request, None, cancelled=True)
-            self._hold(Closed(key, end, error_type=RELAY_LOST))
+            self._close(Closed(key, End(t_ns, request, None, cancelled=True), error_type=RELAY_LOST))
         connection.running.clear()
 
     def _leave(self, connection: "Connection") -> None:
@@ -162,17 +148,14 @@ class Intake:
             if now_ns < self._start_ns + START_NS:
                 return []
             self._start_ns = None
-        ripe_ns = now_ns - self.reorder_ns
-        ripe, held = list[Held](), list[Held]()
-        for one in self._held:
-            (ripe if stamp_of(one) <= ripe_ns else held).append(one)
-        self._held = held
-        ripe.sort(key=_order)
-        return [(held, self._in_order(held)) for held in ripe]
+        self._held.sort()  # nearly in order
+        count = bisect_right(self._held, now_ns - self.reorder_ns, key=itemgetter(0))
+        ripe, self._held = self._held[:count], self._held[count:]
+        return [(held, self._in_order(t_ns, held)) for t_ns, _, _, _, held in ripe]
 
-    def _in_order(self, held: Held) -> Event:
+    def _in_order(self, t_ns: int, held: Held) -> Event:
         """What the core sees of it: never before what it has seen."""
-        event, t_ns = event_of(held), stamp_of(held)
+        event = _event_of(held)
         if t_ns >= self._last_ns:
             self._last_ns = t_ns
             return event
@@ -196,7 +179,7 @@ def _ended(closed: Closed, request: str) -> Closed:
     return msgspec.structs.replace(closed, end=msgspec.structs.replace(closed.end, request=request))
 
 
-def event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
+def _event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
     """What the core sees of it."""
     match held:
         case Opened():

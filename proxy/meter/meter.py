@@ -16,7 +16,7 @@ import msgspec
 from proxy.clock import WallAnchor, now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
-from proxy.core.channel import Ask, BackendState, Closed, Opened, RelayState, ToMeter
+from proxy.core.channel import Ask, BackendState, Chunk, Closed, Opened, RelayState, ToMeter
 from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
 from proxy.core.ledger import Entry, Ledger, with_share
 from proxy.energy.groups import devices_by_backend
@@ -99,6 +99,8 @@ class Meter:
     def take(self, connection: Connection, message: ToMeter) -> None:
         """One event of a relay."""
         match message:
+            case Chunk() | Opened() | Closed():  # nearly all
+                self.intake.add(connection, message)
             case BackendState():
                 self._backends.told(connection.number, message)
             case RelayState():
@@ -124,19 +126,20 @@ class Meter:
         ripe = self.intake.ripe(t_ns)
         if not ripe:
             return
-        self._record([event for _, event in ripe], t_ns)
-        for held, event in ripe:
+        events = [event for _, event in ripe]
+        self._record(events, t_ns)
+        for held, _ in ripe:
             match held:
-                case Opened():
-                    self.ledger.open(held, self.source)
                 case Output():
                     self.ledger.output(held.request, held.t_ns)
+                case Opened():
+                    self.ledger.open(held, self.source)
                 case Closed():
                     if (entry := self.ledger.close(held, self.source)) is not None:
                         self._export(entry)
                 case _:
                     pass
-            self.attributor.feed(event)
+        self.attributor.feed_all(events)
         for share in self.attributor.drain():
             self._finish(share)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,6 +12,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, MeterConfig
 from proxy.core.channel import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
@@ -254,8 +254,7 @@ async def _run(make: Callable[[], Process], ready_fd: int, load: Callable[[], Co
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, _reload, process, load)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
-    os.write(ready_fd, b"1")
-    os.close(ready_fd)
+    say_ready(ready_fd)
     status = await process.ended
     await process.close()
     return status

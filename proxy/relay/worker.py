@@ -1,7 +1,6 @@
 """A relay worker: its server, its connections to the backends, its link to the meter; drain at the end."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ from typing import Final, cast
 
 import uvloop
 
+from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
 from proxy.core.channel import BackendState, RelayState
@@ -25,7 +25,6 @@ from proxy.relay.upstream import Pool, hold_little
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
-_COLLECT_AFTER: Final = 20_000  # objects more than before
 _log = logging.getLogger(__name__)
 
 
@@ -176,10 +175,7 @@ async def _run(
     if load is not None:
         loop.add_signal_handler(signal.SIGHUP, _reload, worker, load)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
-    gc.freeze()  # what is there stays; requests make hardly a cycle: reference counts free them
-    gc.set_threshold(_COLLECT_AFTER)
-    os.write(ready_fd, b"1")
-    os.close(ready_fd)
+    say_ready(ready_fd)
     await stop.wait()
     await worker.close()
     return 0

@@ -345,6 +345,18 @@ def test_windows_wait_for_usage_as_long_as_the_recorder_did() -> None:
     assert final == {1.0: ["short"], None: []}
 
 
+def test_a_young_model_holds_up_so_many_requests_and_no_more() -> None:
+    attributor, per_second = Attributor("steps", [Device("gpu0")]), 4_000
+    lives = [(S + i * S // per_second, f"r{i}") for i in range(3 * per_second)]
+    began = [Arrive(t_ns, name, "embeddings", devices=GPU) for t_ns, name in lives]
+    ended = [End(t_ns + S // 500, name, 200, prompt_tokens=100) for t_ns, name in lives]
+    events = sorted([*steady(300, 4), *began, *ended], key=lambda e: e.t_ns or 0)
+    attributor.feed_all(event for event in events if (event.t_ns or 0) < 3 * S)
+    assert attributor.drain() == []
+    attributor.feed_all(event for event in events if 3 * S <= (event.t_ns or 0) < 4 * S)
+    assert len(attributor.drain()) > 8_000
+
+
 @pytest.mark.parametrize("policy", ["tokens", "steps", "overlap"])
 def test_an_output_at_the_moment_of_arrival_ends_no_step_before_it(policy: str) -> None:
     attributor = Attributor(policy, [Device("gpu0")])

@@ -70,10 +70,18 @@ def test_a_span_tells_when_the_first_token_was() -> None:
 
 
 def test_steps_that_are_known_are_not_added_again() -> None:
-    clock = Clock(np.array([1.0, 3.0]), np.array([False, True])).add(np.array([0.5, 1.0, 2.0, 2.0, 3.0, 4.0]))
-    assert clock.stamps.tolist() == [0.5, 1.0, 2.0, 3.0, 4.0]
-    assert clock.joined.tolist() == [True, False, True, True, True]
-    assert clock.slice(1.0, 3.0).stamps.tolist() == [2.0, 3.0]
+    clock = Clock(np.array([1.0, 3.0]), np.array([False, True]))
+    clock.add([0.5, 1.0, 2.0, 2.0, 3.0, 4.0])
+    assert clock.stamps == [0.5, 1.0, 2.0, 3.0, 4.0]
+    assert clock.loose == {1.0}
+    assert clock.within(1.0, 3.0) == [2.0, 3.0]
     nothing = Clock(np.empty(0), np.empty(0, bool))
-    assert nothing.add(np.empty(0)).stamps.tolist() == []
-    assert nothing.add(np.array([2.0])).joined.tolist() == [True]
+    nothing.add([])
+    assert nothing.stamps == []
+    nothing.add([2.0])
+    assert nothing.stamps == [2.0]
+
+
+def test_of_steps_of_one_stamp_the_first_tells_whether_others_lie_before() -> None:
+    twice = Clock(np.array([1.0, 2.0, 2.0]), np.array([False, True, False]))
+    assert twice.loose == {1.0}

@@ -16,11 +16,11 @@ from proxy.relay.call import Call
 class Lane:
     """Takes reads of one stream to its client; ``last_ns`` is the time of the last one."""
 
-    __slots__ = ("_after", "_before", "_key", "_reading", "_send", "_write", "last_ns")
+    __slots__ = ("_after", "_before", "_key", "_link", "_reading", "_write", "last_ns")
 
     def __init__(self, shape: tuple[bytes, bytes], call: Call, write: Callable[[bytes], None]) -> None:
         self._before, self._after = shape
-        self._key, self._reading, self._send = call.key, call.reading, call.link.send_chunk
+        self._key, self._reading, self._link = call.key, call.reading, call.link
         self._write = write
         self.last_ns = 0
 
@@ -44,6 +44,6 @@ class Lane:
         self._reading.counted += tokens
         while tokens:
             tokens -= 1
-            self._send(Chunk(self._key, t_ns, 1))
+            self._link.send_chunk(Chunk(self._key, t_ns, 1))
         self._write(data)
         return True

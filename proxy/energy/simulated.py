@@ -25,6 +25,7 @@ class SimulatedSource:
         self._clock = clock
         self._map: mmap.mmap | None = None
         self._blocks: list[layout.DeviceBlock] = []
+        self._shown: dict[int, tuple[float, int]] = {}  # by device: its last reset, its counter
 
     def open(self) -> list[Found]:
         """Map the file; raises :class:`SensorError` when it is not there or not a simulator's."""
@@ -66,6 +67,11 @@ class SimulatedSource:
         if block.value("error_all"):
             return None
         t_ns, energy_mj = self._stable(block)
+        reset = block.value("offset_mj")
+        last_reset, last_mj = self._shown.get(block.index, (reset, 0))
+        if reset == last_reset:  # a register holds what it showed: a segment written late takes nothing back
+            energy_mj = max(energy_mj, last_mj)
+        self._shown[block.index] = reset, energy_mj
         return Sample(t_ns, f"gpu{block.index}", energy_mj=energy_mj, source=self.name)
 
     def _stable(self, block: layout.DeviceBlock) -> tuple[int, int]:

@@ -16,7 +16,7 @@
 
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
-    INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9
+    INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, UNKNOWN = 999
 };
 #define MAGIC 0x314D49534C554F4Aull
 #define SEGMENTS 8192
@@ -41,6 +41,8 @@ typedef struct {
 static Header *header;
 static Device *devices;
 static int references, writable;
+/* What each counter showed last, since it was reset. */
+static struct { double offset_mj; unsigned long long mj; } *shown;
 
 size_t standin_device_bytes(void) { return sizeof(Device); }
 
@@ -92,6 +94,11 @@ static Reading read_device(const Device *d) {
         if (!(before & 1) && before == __atomic_load_n(&d->sequence, __ATOMIC_RELAXED)) break;
         sched_yield();
     }
+    /* A register holds what it showed: a segment written late, of less power, cannot take it back. */
+    if (shown[d - devices].offset_mj == d->offset_mj && r.counter_mj < shown[d - devices].mj)
+        r.counter_mj = shown[d - devices].mj;
+    shown[d - devices].offset_mj = d->offset_mj;
+    shown[d - devices].mj = r.counter_mj;
     return r;
 }
 
@@ -113,6 +120,9 @@ int nvmlInitWithFlags(unsigned flags) {
     if ((size_t)s.st_size < sizeof(Header) + header->devices * sizeof(Device)) return DRIVER_NOT_LOADED;
     if (header->init_error) return header->init_error;
     devices = (Device *)(header + 1);
+    free(shown);
+    shown = calloc(header->devices, sizeof *shown);
+    if (!shown) return UNKNOWN;
     references = 1;
     return OK;
 }

@@ -12,8 +12,8 @@ from proxy.simulator.board import Board
 from proxy.simulator.costs import Floats
 from proxy.units import NS_PER_MS, ns_from_seconds, seconds_from_ns
 
-# A segment is written a little before it begins: one that began before a reading of the counter would make
-# the counter step back.
+# A segment is written a little before it begins: of one that began before a reading of the counter, the next
+# reading shows what that one did not.
 LEAD_NS: Final = 100_000
 # Further behind than this (a machine too busy to simulate in real time) the schedule starts anew: catching up
 # would be a burst that no GPU shows.

@@ -90,9 +90,9 @@ class SimulatedDevice:
 class Standin:
     """Writer of the shared file: one process, one thread. Every stamp is CLOCK_MONOTONIC ns.
 
-    ``append`` takes stamps in order per device; they may lie in the future or a little in the past. A
-    stamp before an update of the counter that was already read changes that update afterwards (a
-    counter may then step back): write segments ahead of time, as an engine knows its step's power.
+    ``append`` takes stamps in order per device; they may lie in the future or a little in the past. What a
+    stamp before an update of the counter changes of it, who read that update sees at the next one: write
+    segments ahead of time, as an engine knows its step's power.
     """
 
     def __init__(self, path: Path, devices: Sequence[SimulatedDevice], start_ns: int) -> None:

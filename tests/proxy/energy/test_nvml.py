@@ -38,6 +38,14 @@ for line in sys.stdin:
 print(*stamps)
 """
 
+COUNTER = """
+import sys
+from proxy.energy.nvml import NvmlSource
+source = NvmlSource(); source.open()
+for line in sys.stdin:
+    print(source.read()[0].energy_mj, flush=True)
+"""
+
 HOST = """
 from proxy.energy.nvml import NvmlSource
 source = NvmlSource(host=True)
@@ -164,6 +172,29 @@ def test_the_ring_buffer_gives_every_sample_once(library: Path, tmp_path: Path) 
     assert len(stamps) >= 120  # the whole ring, and what came meanwhile
     gaps = [b - a for a, b in itertools.pairwise(stamps)]
     assert all(abs(gap - 10 * NS_PER_MS) < NS_PER_MS for gap in gaps)
+
+
+def test_a_segment_written_late_does_not_turn_the_counter_back(library: Path, tmp_path: Path) -> None:
+    start_ns = now_ns() - NS_PER_SECOND
+    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=700)], start_ns) as standin:
+        env = {**os.environ, **environment(library, tmp_path / "s")}
+        with subprocess.Popen(
+            [sys.executable, "-c", COUNTER], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as reader:
+            ask, answers = reader.stdin, reader.stdout
+            assert ask is not None
+            assert answers is not None
+
+            def read() -> float:
+                print(file=ask, flush=True)
+                return float(answers.readline())
+
+            first = read()
+            standin.append(0, start_ns + NS_PER_SECOND // 2, 1.0)
+            assert read() == first
+            standin.reset(0, now_ns())
+            assert read() < first
+            ask.close()
 
 
 def test_the_rest_of_a_grace_hopper_module_is_a_host_device(library: Path, tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def test_a_reset_shows_zero(tmp_path: Path) -> None:
         source.close()
 
 
+def test_a_segment_written_late_takes_nothing_back(tmp_path: Path) -> None:
+    now = [NS_PER_SECOND]
+    with Standin(tmp_path / "s", DEVICES[:1], 0) as standin:
+        source = SimulatedSource(tmp_path / "s", clock=lambda: now[0])
+        source.open()
+        assert source.read()[0].energy_mj == 100_000
+        standin.append(0, NS_PER_SECOND // 2, 50.0)
+        assert source.read()[0].energy_mj == 100_000
+        now[0] += NS_PER_SECOND
+        assert source.read()[0].energy_mj == 125_000
+        source.close()
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(bytes(1000))
     with pytest.raises(SensorError, match="not a simulator's power timeline"):

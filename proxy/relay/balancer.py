@@ -6,6 +6,7 @@ One pass over the backends a request; a hash only where the request has a key (:
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,8 @@ from proxy.config import Backend, RelayConfig
 from proxy.relay.health import Health
 from proxy.relay.sticky import Ring
 from proxy.units import NS_PER_SECOND
+
+_CANNOT: Final = frozenset((500, 502, 503, 504))
 
 
 @dataclass(slots=True, eq=False)
@@ -153,10 +156,25 @@ class Balancer:
         """A request that was taken there is over."""
         slot.outstanding -= 1
 
-    @staticmethod
-    def answered(slot: Slot, now_ns: int) -> None:
-        """An answer began."""
+    def answered(self, slot: Slot, status: int, now_ns: int) -> bool:
+        """An answer began. Whether the backend is left out from now: its last ones said that it cannot.
+
+        A server that is broken answers fastest, has the fewest outstanding, and would get all requests. Where
+        no other could take them it stays: an error may be the request's fault, too.
+        """
+        if status in _CANNOT and self._replaceable(slot, now_ns):
+            return slot.health.failed(now_ns, f"it answers with {status}")
         slot.health.answered(now_ns)
+        return False
+
+    def _replaceable(self, slot: Slot, now_ns: int) -> bool:
+        """Whether others would take its requests, as far as their models are known."""
+        return any(
+            other is not slot
+            and other.health.takes(now_ns)
+            and not (slot.models and other.models and slot.models.keys().isdisjoint(other.models))
+            for other in self.slots
+        )
 
     @staticmethod
     def failed(slot: Slot, now_ns: int, reason: str) -> bool:

@@ -230,6 +230,10 @@ class Exchange:
         left_out = self._shared.balancer.failed(slot, now_ns(), message)
         _log.warning("backend %s: %s%s", slot.backend.url, message, ": left out" if left_out else "")
 
+    def _judge(self, slot: Slot, status: int) -> None:
+        if self._shared.balancer.answered(slot, status, self._since_ns):
+            _log.warning("backend %s: answers with %d: left out", slot.backend.url, status)
+
     def _failed(self, status: int, message: str, code: str) -> None:
         if self._slot is not None:
             self._blame(self._slot, message)
@@ -315,7 +319,7 @@ class Exchange:
         self._since_ns = now_ns()
         self._sent = None  # it will not be sent again
         if self._slot is not None:
-            self._shared.balancer.answered(self._slot, self._since_ns)
+            self._judge(self._slot, head.status)
         assert self._answer is not None
         self._answer.begin(head)
         if head.status == 101 and self._upstream is not None:

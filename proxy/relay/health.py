@@ -4,6 +4,8 @@
     up ---- eject_failures requests fail in a row ---> ejected for a back-off, then half-open: one request a
             back-off goes there. Answered: up. Failed: ejected for twice as long
 
+A request fails that finds no connection, no answer, or one of 5xx where another backend is there.
+
 The first check of all decides by itself. Who comes back up starts slowly: its share of the load grows from a
 tenth to the whole within ``slow_start_seconds``.
 """
@@ -63,7 +65,7 @@ class Health:
             self._come_back(now_ns)
 
     def failed(self, now_ns: int, reason: str) -> bool:
-        """A connection could not be made, or died without an answer. Whether the state changed."""
+        """No connection, no answer, or a server's error. Whether the state changed."""
         self._failures += 1
         if self.state == "ejected":
             self._backoffs += 1

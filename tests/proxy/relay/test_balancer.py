@@ -92,16 +92,38 @@ def test_an_ejected_backend_is_left_out_then_probed_once() -> None:
     eject(made, a)
     assert {name(made.take(None, 0)) for _ in range(4)} == {"b"}
     assert [name(made.take(None, S)) for _ in range(3)] == ["a", "b", "b"]
-    made.answered(a, S)
+    made.answered(a, 200, S)
     assert a.health.state == "up"
     assert b.health.state == "up"
+
+
+def test_one_that_answers_with_errors_is_left_out_while_another_is_there() -> None:
+    made = balancer((), ())
+    a, b = made.slots
+    for status in (500, 503, 200, 502, 429, 500, 504):  # whatever is no server's error is an answer
+        assert not made.answered(a, status, 0)
+    assert made.answered(a, 500, 0)
+    assert a.health.reason == "it answers with 500"
+    for _ in range(5):
+        assert not made.answered(b, 500, 0)
+    assert {name(made.take(None, 0)) for _ in range(4)} == {"b"}
+    assert name(made.take(None, S)) == "a"
+    made.answered(a, 500, S)
+    assert {name(made.take(None, 2 * S)) for _ in range(4)} == {"b"}, "its probe failed: twice as long"
+
+
+def test_one_whose_models_no_other_has_answers_for_itself() -> None:
+    made = balancer(("m",), ("n",), ("n", "o"))
+    for _ in range(5):
+        assert not made.answered(made.slots[0], 500, 0)
+    assert [made.answered(made.slots[1], 500, 0) for _ in range(3)] == [False, False, True]
 
 
 def test_one_that_comes_back_gets_its_share_little_by_little() -> None:
     made = balancer((), (), config=replace(CONFIG, slow_start_seconds=10.0))
     a, b = made.slots
     eject(made, a)
-    made.answered(a, 0)
+    made.answered(a, 200, 0)
 
     def share(t_ns: int) -> float:
         a.outstanding = b.outstanding = 0
@@ -183,7 +205,7 @@ def test_one_that_starts_slowly_is_bound_to_less_of_what_is_sticky() -> None:
     made = balancer((), ())
     a, _ = made.slots
     eject(made, a)
-    made.answered(a, 0)
+    made.answered(a, 200, 0)
     for key in range(100):
         made.take(None, 5 * S, hash_of(bytes([key])))
     assert a.outstanding <= 1 + CONFIG.sticky_load_factor * 100 / 3

@@ -90,6 +90,16 @@ async def test_all_gone_is_the_last_ones_error_then_503_with_the_time_to_wait() 
     assert "retry-after" not in got[0].headers
 
 
+async def test_a_server_that_fails_fast_does_not_get_all_requests() -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b) as client:
+        a.answers[CHAT] = (500, b"engine is dead")
+        got = [await client.post(CHAT, json={"model": "m"}) for _ in range(12)]
+    assert Counter((answer.status_code, answer.text) for answer in got) == {
+        (500, "engine is dead"): 3,
+        (200, "b"): 9,
+    }
+
+
 async def test_a_model_finds_the_backend_that_lists_it() -> None:
     async with (
         Backend("a", "m") as a,

@@ -23,10 +23,10 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 REFUSED: Final = 2  # exit status of a child that cannot use its settings
+COLLECT_AFTER: Final = 20_000  # objects more than before, of a child that serves
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_COLLECT_AFTER: Final = 20_000  # objects more than before
 _STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that lived so long is restarted at once
 
 Body = Callable[[int], int]  # takes the descriptor to write one byte to when ready; returns an exit status
@@ -123,7 +123,7 @@ def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:
 def say_ready(fd: int) -> None:
     """Of the child: it serves from now on."""
     gc.freeze()  # what is there stays; requests make hardly a cycle: reference counts free them
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(COLLECT_AFTER)
     os.write(fd, b"1")
     os.close(fd)
 

@@ -6,7 +6,7 @@ one handed on, and it is counted: nothing is lost. A meter that was started agai
 relays kept meanwhile, so that requests older than its first sample are seen as such.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
@@ -48,7 +48,8 @@ class Intake:
         self._start_ns = start_ns
         self._devices_of = devices_of
         self._seen = seen
-        self._held: list[tuple[int, int, str, int, Held]] = []  # stamp, rank, name, number: in this order
+        self._fresh: list[tuple[int, int, str, int, Held]] = []  # stamp, rank, name, number: in this order
+        self._held: list[tuple[int, int, str, int, Held]] = []  # those of before, sorted
         self._count = 0
         self._last_ns = 0
         self._names: set[str] = set()
@@ -100,7 +101,7 @@ class Intake:
 
     def _hold(self, t_ns: int, rank: int, name: str, held: Held) -> None:
         self._count += 1
-        self._held.append((t_ns, rank, name, self._count, held))
+        self._fresh.append((t_ns, rank, name, self._count, held))
 
     def _close(self, closed: Closed) -> None:
         request = closed.end.request
@@ -148,9 +149,14 @@ class Intake:
             if now_ns < self._start_ns + START_NS:
                 return []
             self._start_ns = None
-        self._held.sort()  # nearly in order
-        count = bisect_right(self._held, now_ns - self.reorder_ns, key=itemgetter(0))
-        ripe, self._held = self._held[:count], self._held[count:]
+        held, fresh = self._held, self._fresh
+        if fresh:
+            first = bisect_left(held, min(fresh))  # what is before stays, and may be a minute of events
+            held[first:] = sorted(held[first:] + fresh)
+            self._fresh = []
+        count = bisect_right(held, now_ns - self.reorder_ns, key=itemgetter(0))
+        ripe = held[:count]
+        del held[:count]
         return [(held, self._in_order(t_ns, held)) for t_ns, _, _, _, held in ripe]
 
     def _in_order(self, t_ns: int, held: Held) -> Event:

@@ -3,6 +3,7 @@
 One frame is a 4-byte big-endian length and a msgpack array of messages; a worker sends a frame a loop
 turn at most. Requests go by a small integer ``key`` (unique within a worker's connection), so that the
 message of a chunk is a few bytes. The same stamps reach the core: ``t_ns`` is the host's monotonic clock.
+The collector does not look at messages (``gc=False``), nor at events: they are values, never part of a cycle.
 
 Order within a connection: ``Opened`` < ``Chunk``* < ``Closed`` for each key. A worker that must drop
 messages drops chunks first and says how many (``Dropped``).
@@ -19,7 +20,7 @@ LENGTH_BYTES: Final = 4
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 
 
-class Opened(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Opened(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     """A metered request was sent to its backend."""
 
     key: int
@@ -37,7 +38,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag=0):
     received_ns: int | None = None  # when the request's head reached the proxy
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """One streamed chunk: new tokens in it, -1 where not known."""
 
     key: int
@@ -45,7 +46,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=1):
     tokens: int
 
 
-class Closed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     """The answer ended, broke, or the client left."""
 
     key: int
@@ -58,13 +59,13 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, tag=2):
     metered: bool = True  # false: compressed or unknown body, tokens could not be read
 
 
-class Dropped(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Dropped(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     """Messages that did not fit into the bounded buffer, since the last of these."""
 
     count: int
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     """The joules of a request, for its own answer. Meter replies with ``Told`` of the same ``ask``.
 
     ``wait_ns`` 0: a provisional value at once; else hold the reply until final, at most so long.
@@ -77,14 +78,14 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=4):
     output_tokens: int | None = None
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Told(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
     """The reply: an ``EnergyAnswer`` as JSON bytes, ready to be put into the answer."""
 
     ask: int
     energy: bytes
 
 
-class BackendState(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class BackendState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
     """How a relay sees a backend; told once a second."""
 
     name: str
@@ -95,11 +96,11 @@ class BackendState(msgspec.Struct, frozen=True, array_like=True, tag=6):
     models: tuple[str, ...] = ()  # that it is known to serve; empty: any
 
 
-class Leaving(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
     """The relay drains: what runs there may end, and no more is taken."""
 
 
-class RelayState(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class RelayState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=8):
     """What a relay holds; told once a second."""
 
     pid: int

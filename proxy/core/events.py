@@ -2,6 +2,7 @@
 
 All ``t_ns`` are nanoseconds of one monotonic clock. Events are fed in order of ``t_ns``; equal stamps
 keep the order of feeding. The fields are those of the timeline format, version 1.
+``gc=False``: they are values, never part of a cycle, and there are many.
 """
 
 from typing import Final
@@ -13,7 +14,7 @@ from proxy.schema import Units
 TIMELINE_VERSION: Final = 1
 
 
-class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+class Device(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings.
 
     ``kind`` is what computes (``gpu``, ``cpu``) or ``host``: what CPUs and memory use is a second account.
@@ -28,7 +29,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str = "gpu"
 
 
-class Header(msgspec.Struct, frozen=True, tag="header", omit_defaults=True):
+class Header(msgspec.Struct, frozen=True, gc=False, tag="header", omit_defaults=True):
     """First line of a timeline: its version, the devices, and how long the recorder waited for usage."""
 
     version: int
@@ -38,7 +39,7 @@ class Header(msgspec.Struct, frozen=True, tag="header", omit_defaults=True):
     settle_s: float | None = None
 
 
-class Sample(msgspec.Struct, frozen=True, tag="sample", omit_defaults=True):
+class Sample(msgspec.Struct, frozen=True, gc=False, tag="sample", omit_defaults=True):
     """One reading of one device: a cumulative counter (mJ) or an instantaneous power (mW)."""
 
     t_ns: int
@@ -48,7 +49,7 @@ class Sample(msgspec.Struct, frozen=True, tag="sample", omit_defaults=True):
     source: str | None = None
 
 
-class Arrive(msgspec.Struct, frozen=True, tag="arrive"):
+class Arrive(msgspec.Struct, frozen=True, gc=False, tag="arrive"):
     """The request was sent to its backend, which computes on ``devices``."""
 
     t_ns: int
@@ -61,7 +62,7 @@ class Arrive(msgspec.Struct, frozen=True, tag="arrive"):
     backend: str | None = None
 
 
-class Output(msgspec.Struct, frozen=True, tag="output"):
+class Output(msgspec.Struct, frozen=True, gc=False, tag="output"):
     """One streamed chunk left the engine; ``tokens`` new tokens in it (None: not known)."""
 
     t_ns: int
@@ -69,7 +70,7 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     tokens: int | None = None
 
 
-class End(msgspec.Struct, frozen=True, tag="end"):
+class End(msgspec.Struct, frozen=True, gc=False, tag="end"):
     """The answer ended, or the client left (``cancelled``). Token counts are None where unknown."""
 
     t_ns: int
@@ -82,7 +83,7 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     units: Units | None = None
 
 
-class Step(msgspec.Struct, frozen=True, tag="step"):
+class Step(msgspec.Struct, frozen=True, gc=False, tag="step"):
     """Engine evidence: one scheduler step over [start_ns, t_ns)."""
 
     t_ns: int
@@ -93,7 +94,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     decode: tuple[str, ...] = ()
 
 
-class Span(msgspec.Struct, frozen=True, tag="span"):
+class Span(msgspec.Struct, frozen=True, gc=False, tag="span"):
     """Engine evidence: the phases of one request, on the timeline's clock."""
 
     t_ns: int
@@ -103,7 +104,7 @@ class Span(msgspec.Struct, frozen=True, tag="span"):
     end_ns: int | None = None
 
 
-class Outside(msgspec.Struct, frozen=True, tag="outside", omit_defaults=True):
+class Outside(msgspec.Struct, frozen=True, gc=False, tag="outside", omit_defaults=True):
     """Evidence of work that did not pass through: over [start_ns, t_ns) it was ``share`` of the devices'.
 
     ``share`` 0: all of it passed through. ``reason`` says what told so.

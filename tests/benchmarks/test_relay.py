@@ -27,7 +27,7 @@ from tests.e2e.serving import COMMAND, Serving, serving
 
 pytestmark = pytest.mark.bench
 
-ROUNDS, TURNS = 3, 2  # the first turn has its connections and caches to bring back
+ROUNDS, TURNS = 5, 2  # the first turn has its connections and caches to bring back
 JSON_CONNECTIONS, JSON_REQUESTS, JSON_ALONE = 8, 150, 250
 STREAMS, CHUNKS, CHUNKS_ALONE = 16, 400, 300
 FIRSTS, IDLE_STREAMS = 150, 1000

@@ -5,13 +5,17 @@ keep the order of feeding. The fields are those of the timeline format, version 
 ``gc=False``: they are values, never part of a cycle, and there are many.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from proxy.schema import Units
 
 TIMELINE_VERSION: Final = 1
+MOST: Final = 1 << 53  # tokens; every reader of JSON keeps such a number exact
+
+Stamp = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]  # ns; differences fit into 64 bits
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
 class Device(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -34,15 +38,15 @@ class Header(msgspec.Struct, frozen=True, gc=False, tag="header", omit_defaults=
 
     version: int
     devices: tuple[Device, ...] = ()
-    unix_ns: int | None = None
-    t_ns: int | None = None
+    unix_ns: Stamp | None = None
+    t_ns: Stamp | None = None
     settle_s: float | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False, tag="sample", omit_defaults=True):
     """One reading of one device: a cumulative counter (mJ) or an instantaneous power (mW)."""
 
-    t_ns: int
+    t_ns: Stamp
     device: str
     energy_mj: float | None = None
     power_mw: float | None = None
@@ -52,7 +56,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False, tag="sample", omit_defaults=
 class Arrive(msgspec.Struct, frozen=True, gc=False, tag="arrive"):
     """The request was sent to its backend, which computes on ``devices``."""
 
-    t_ns: int
+    t_ns: Stamp
     request: str
     route: str = "chat"
     model: str | None = None
@@ -65,43 +69,43 @@ class Arrive(msgspec.Struct, frozen=True, gc=False, tag="arrive"):
 class Output(msgspec.Struct, frozen=True, gc=False, tag="output"):
     """One streamed chunk left the engine; ``tokens`` new tokens in it (None: not known)."""
 
-    t_ns: int
+    t_ns: Stamp
     request: str
-    tokens: int | None = None
+    tokens: Count | None = None
 
 
 class End(msgspec.Struct, frozen=True, gc=False, tag="end"):
     """The answer ended, or the client left (``cancelled``). Token counts are None where unknown."""
 
-    t_ns: int
+    t_ns: Stamp
     request: str
     status: int | None = None
     cancelled: bool = False
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    completion_tokens: Count | None = None
     units: Units | None = None
 
 
 class Step(msgspec.Struct, frozen=True, gc=False, tag="step"):
     """Engine evidence: one scheduler step over [start_ns, t_ns)."""
 
-    t_ns: int
+    t_ns: Stamp
     backend: str | None
     devices: tuple[str, ...]
-    start_ns: int
-    prefill: dict[str, int] = {}
+    start_ns: Stamp
+    prefill: dict[str, Count] = {}
     decode: tuple[str, ...] = ()
 
 
 class Span(msgspec.Struct, frozen=True, gc=False, tag="span"):
     """Engine evidence: the phases of one request, on the timeline's clock."""
 
-    t_ns: int
+    t_ns: Stamp
     request: str
-    queued_ns: int | None = None
-    first_token_ns: int | None = None
-    end_ns: int | None = None
+    queued_ns: Stamp | None = None
+    first_token_ns: Stamp | None = None
+    end_ns: Stamp | None = None
 
 
 class Outside(msgspec.Struct, frozen=True, gc=False, tag="outside", omit_defaults=True):
@@ -110,8 +114,8 @@ class Outside(msgspec.Struct, frozen=True, gc=False, tag="outside", omit_default
     ``share`` 0: all of it passed through. ``reason`` says what told so.
     """
 
-    t_ns: int
-    start_ns: int
+    t_ns: Stamp
+    start_ns: Stamp
     devices: tuple[str, ...]
     share: float
     reason: str | None = None

@@ -8,12 +8,15 @@ they had been streamed, they are steps of the answers placed after them, too.
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats
 from proxy.core.tracks import Group, Track
+
+_LEAST_SECONDS: Final = 1e-4  # of a step: no engine is that fast
 
 
 def unseen(group: Group, tracks: Sequence[Track]) -> list[Track]:
@@ -91,6 +94,8 @@ def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> list[fl
     """Stamps (s after the origin) of each token of an answer."""
     start, end = (track.start_ns - origin_ns) / 1e9, ((track.end_ns or 0) - origin_ns) / 1e9
     known = track.end.completion_tokens if track.end else None
+    if known is not None:  # each chunk then stands for several
+        known = min(known, max(int((end - start) / _LEAST_SECONDS), 1))
     if track.span is not None and track.span.first_token_ns is not None:
         start = max(start, min((track.span.first_token_ns - origin_ns) / 1e9 - 0.5 * step, end))
     return ticks(clock, start, end, known, step)

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from proxy.core.sse import data_of
-from proxy.relay.bodies import AnswerBody, Inner, Usage, answered
+from proxy.relay.bodies import AnswerBody, Inner, Usage, answered, count_of
 
 DONE: Final = b"[DONE]"
 _OUTPUT_TYPES: Final[tuple[str, ...]] = (
@@ -83,12 +83,14 @@ class Reading:
                 self.output_tokens = before  # the count at the start is no total
 
     def _read_usage(self, usage: Usage, tokens: int) -> int:
-        first = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
-        total = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+        first = count_of(usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens)
+        total = count_of(
+            usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+        )
         self.prompt_tokens = first if first is not None else self.prompt_tokens
         self.output_tokens = total if total is not None else self.output_tokens
         details = usage.prompt_tokens_details or usage.input_tokens_details
-        cached = details.cached_tokens if details else usage.cache_read_input_tokens
+        cached = count_of(details.cached_tokens if details else usage.cache_read_input_tokens)
         self.cached_tokens = cached if cached is not None else self.cached_tokens
         if tokens and total is not None:
             return max(total - self.counted, 0)  # usage in every chunk says how many it holds

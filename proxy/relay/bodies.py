@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from proxy.core.events import MOST
+
 
 class StreamOptions(msgspec.Struct):
     """What a streamed answer is to hold."""
@@ -90,6 +92,11 @@ class AnswerBody(msgspec.Struct):
 
 _ASKED: Final = msgspec.json.Decoder(Asked)
 _ANSWER: Final = msgspec.json.Decoder(AnswerBody)
+
+
+def count_of(number: int | None) -> int | None:
+    """A number of tokens; None for one that no record holds: the meter would refuse what is told with it."""
+    return number if number is not None and 0 <= number <= MOST else None
 
 
 def asked(body: bytes) -> Asked:

@@ -14,7 +14,7 @@ from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
-from proxy.relay.bodies import Asked, asked
+from proxy.relay.bodies import Asked, asked, count_of
 from proxy.relay.call import Call
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
@@ -157,7 +157,8 @@ class Exchange:
         )
         pool = self._shared.pools[slot]
         call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
-        call.open(trace, self._received_ns, self._path, asks.max_completion_tokens or asks.max_tokens)
+        limit = count_of(asks.max_completion_tokens or asks.max_tokens)
+        call.open(trace, self._received_ns, self._path, limit)
         return call
 
     def _use(self, connection: Upstream) -> None:

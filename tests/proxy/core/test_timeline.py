@@ -78,6 +78,9 @@ def test_a_line_cut_in_the_middle_of_the_file_is_an_error() -> None:
         (b'{"type":"sample","t_ns":1,"device":"g"}', "a sample needs energy_mj or power_mw"),
         (b'{"type":"header","version":1}', "a second header"),
         (b'{"type":"end","t_ns":1,"request":"\xff"}', "not JSON"),
+        (b'{"type":"output","t_ns":1,"request":"a","tokens":-1}', "Expected `int` >= 0 - at `$.tokens`"),
+        (b'{"type":"end","t_ns":1,"request":"a","prompt_tokens":1e17}', "at `$.prompt_tokens`"),
+        (b'{"type":"output","t_ns":9223372036854775808,"request":"a"}', "at `$.t_ns`"),
     ],
 )
 def test_a_wrong_line_is_refused_by_number(line: bytes, reason: str) -> None:

@@ -60,6 +60,13 @@ def test_revealed_outputs_stand_in_the_timeline() -> None:
     assert track.evidence == "usage"
 
 
+def test_more_tokens_than_any_engine_makes_are_not_written_one_by_one() -> None:
+    here = group()
+    track = add(here, "whole", 0, (), ended("whole", 100, out=10**15))
+    reveal(here, [track], Clock(np.empty(0), np.empty(0, bool)), 0.01)
+    assert len(here.outputs.t_ns) == 1000
+
+
 def test_a_span_tells_when_the_first_token_was() -> None:
     here = group()
     track = add(here, "whole", 0, (), ended("whole", 100, prompt=None, out=None))

@@ -39,6 +39,15 @@ def test_usage_of_responses_is_nested() -> None:
     )
 
 
+def test_numbers_that_can_be_no_counts_are_not_known() -> None:
+    reading = Reading()
+    details = {"cached_tokens": 2**60}
+    usage = {"prompt_tokens": -3, "completion_tokens": 2**63, "prompt_tokens_details": details}
+    reading.read_body(msgspec.json.encode({"id": "r1", "usage": usage}))
+    assert (reading.prompt_tokens, reading.output_tokens, reading.cached_tokens) == (None, None, None)
+    assert reading.response_id == "r1"
+
+
 def test_a_message_that_is_text_is_no_usage() -> None:
     reading = Reading()
     reading.read_body(b'{"object":"error","message":"no such model","id":"e"}')

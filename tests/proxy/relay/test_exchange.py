@@ -56,6 +56,14 @@ async def test_what_cannot_be_sent_to_one_is_sent_to_another(meter: FakeMeter) -
     assert len(opened) == len(closed) == 8, "one record a request"
 
 
+async def test_a_number_that_no_record_holds_takes_no_other_record_with_it(meter: FakeMeter) -> None:
+    async with Backend("a") as a, relay(a, socket=meter.socket) as client:
+        for limit in (7, 2**70, -1):
+            await client.post(CHAT, json={"model": "m", "max_tokens": limit})
+        opened = await meter.until(Opened, 3)
+    assert [m.max_tokens for m in opened if isinstance(m, Opened)] == [7, None, None]
+
+
 async def test_a_streamed_upload_goes_to_the_other_one_too() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):

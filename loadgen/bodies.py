@@ -3,16 +3,18 @@
 Not compiled (setup.py): msgspec finds the fields of its structs at run time.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]  # more fits into no record
 
 
 class Usage(msgspec.Struct):
     """Token counts as the server reports them."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
 
 
 class Delta(msgspec.Struct):

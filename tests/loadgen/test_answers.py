@@ -69,4 +69,7 @@ def test_whole_answers() -> None:
     assert good.outcome() is None
     assert good.items == 1
     assert "not an answer" in str(bad.outcome())
+    beyond = WholeAnswer()
+    beyond.feed(b'{"usage":{"completion_tokens":1180591620717411303424}}', 1)
+    assert "$.usage.completion_tokens" in str(beyond.outcome()), "no record can hold it"
     assert "error" in str(told.outcome())

@@ -5,9 +5,10 @@ from typing import Final
 import msgspec
 
 from proxy.core.sse import data_of
-from proxy.relay.bodies import AnswerBody, Inner, Usage, answered, count_of
+from proxy.relay.bodies import TEXT_LENGTH, AnswerBody, Inner, Usage, answered, count_of
 
 DONE: Final = b"[DONE]"
+_REASONS: Final = 128  # as many as an answer may have choices
 _OUTPUT_TYPES: Final[tuple[str, ...]] = (
     "response.output_text.delta",
     "response.reasoning_text.delta",
@@ -53,14 +54,13 @@ class Reading:
             self._read(body)
 
     def _read(self, body: AnswerBody) -> int:
-        self.response_id = self.response_id or body.id
-        self.model = self.model or body.model
+        self._name(body.id, body.model)
         self.items = len(body.data) if body.data is not None else self.items
         tokens = 0
         for choice in body.choices or ():
             tokens += choice.has_token
-            if choice.finish_reason:
-                self.finish_reasons.append(choice.finish_reason)
+            if choice.finish_reason and len(self.finish_reasons) < _REASONS:
+                self.finish_reasons.append(choice.finish_reason[:TEXT_LENGTH])
         if body.type is not None:  # messages, responses
             if not body.choices and body.type in _OUTPUT_TYPES:
                 tokens = 1
@@ -73,9 +73,15 @@ class Reading:
         self.counted += tokens
         return tokens
 
+    def _name(self, response_id: str | None, model: str | None) -> None:
+        """The first that is told counts; an empty one tells nothing."""
+        if response_id and not self.response_id:
+            self.response_id = response_id[:TEXT_LENGTH]
+        if model and not self.model:
+            self.model = model[:TEXT_LENGTH]
+
     def _read_inner(self, inner: Inner, *, started: bool) -> None:
-        self.response_id = self.response_id or inner.id
-        self.model = self.model or inner.model
+        self._name(inner.id, inner.model)
         if inner.usage is not None:
             before = self.output_tokens
             self._read_usage(inner.usage, 0)

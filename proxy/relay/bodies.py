@@ -9,6 +9,8 @@ import msgspec
 
 from proxy.core.events import MOST
 
+TEXT_LENGTH: Final = 500  # of a name in records, which are kept in memory; a body may say anything
+
 
 class StreamOptions(msgspec.Struct):
     """What a streamed answer is to hold."""

@@ -14,7 +14,7 @@ from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
-from proxy.relay.bodies import Asked, asked, count_of
+from proxy.relay.bodies import TEXT_LENGTH, Asked, asked, count_of
 from proxy.relay.call import Call
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
@@ -30,7 +30,7 @@ from proxy.units import ns_from_seconds
 _READ_BODY_LIMIT: Final = 64 * 1024 * 1024  # a metered JSON request; larger ones are relayed unread
 _ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
-_MODEL_LENGTH: Final = 500  # of its name in records; a body may say anything
+_ID_LENGTH: Final = 200  # of a client's own; a longer one is not taken
 _WISH: Final = ENERGY_HEADER.lower().encode()
 _ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
@@ -46,7 +46,8 @@ class Exchange:
         self._head = head
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
-        self.request_id = head.text(_ID) or f"req-{shared.ids.take(32)}"
+        given = head.text(_ID)
+        self.request_id = given if given and len(given) <= _ID_LENGTH else f"req-{shared.ids.take(32)}"
         self._path, self._route, json = head.kept.asks or _asks(head)
         length = head.length
         self._whole = self._route is not None and length is not None and length <= _READ_BODY_LIMIT and json
@@ -149,16 +150,16 @@ class Exchange:
             now_ns(),
             self.request_id,
             route,
-            asks.model[:_MODEL_LENGTH] if asks.model else asks.model,
+            asks.model[:TEXT_LENGTH] if asks.model else asks.model,
             bool(asks.stream),
             (),  # the meter knows which devices are there, and maps the backend to them
-            self._head.text(tenant.lower().encode()) if tenant else None,
+            (self._head.text(tenant.lower().encode()) or "")[:TEXT_LENGTH] or None if tenant else None,
             slot.backend.name or None,
         )
         pool = self._shared.pools[slot]
         call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
         limit = count_of(asks.max_completion_tokens or asks.max_tokens)
-        call.open(trace, self._received_ns, self._path, limit)
+        call.open(trace, self._received_ns, self._path[:TEXT_LENGTH], limit)
         return call
 
     def _use(self, connection: Upstream) -> None:

@@ -48,6 +48,16 @@ def test_numbers_that_can_be_no_counts_are_not_known() -> None:
     assert reading.response_id == "r1"
 
 
+def test_what_records_keep_of_an_answer_is_bounded() -> None:
+    reading = Reading()
+    choices = [{"finish_reason": "stop" * 1000}] * 1000
+    reading.read_body(msgspec.json.encode({"id": "i" * 10_000, "model": "m" * 10_000, "choices": choices}))
+    assert reading.response_id is not None
+    assert reading.model is not None
+    lengths = {len(text) for text in (reading.response_id, reading.model, *reading.finish_reasons)}
+    assert (lengths, len(reading.finish_reasons)) == ({500}, 128)
+
+
 def test_a_message_that_is_text_is_no_usage() -> None:
     reading = Reading()
     reading.read_body(b'{"object":"error","message":"no such model","id":"e"}')

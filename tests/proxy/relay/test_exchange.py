@@ -64,6 +64,17 @@ async def test_a_number_that_no_record_holds_takes_no_other_record_with_it(meter
     assert [m.max_tokens for m in opened if isinstance(m, Opened)] == [7, None, None]
 
 
+async def test_what_records_keep_of_a_request_is_bounded(meter: FakeMeter) -> None:
+    async with Backend("a") as a, relay(a, socket=meter.socket, tenant_header="x-team") as client:
+        for length in (200, 201):
+            given = {"x-request-id": "i" * length, "x-team": "t" * 10_000}
+            got = await client.post(CHAT, json={"model": "m" * 10_000}, headers=given)
+            assert (got.headers["x-request-id"] == "i" * 200) == (length == 200)
+        opened = [m.arrive for m in await meter.until(Opened, 2) if isinstance(m, Opened)]
+    assert [len(arrive.request) for arrive in opened] == [200, len("req-") + 32]
+    assert {(len(arrive.tenant or ""), len(arrive.model or "")) for arrive in opened} == {(500, 500)}
+
+
 async def test_a_streamed_upload_goes_to_the_other_one_too() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):

@@ -66,24 +66,26 @@ class SimulatedSource:
     def _sample(self, block: layout.DeviceBlock) -> Sample | None:
         if block.value("error_all"):
             return None
-        t_ns, energy_mj = self._stable(block)
-        reset = block.value("offset_mj")
+        t_ns, energy_mj, reset = self._stable(block)
         last_reset, last_mj = self._shown.get(block.index, (reset, 0))
         if reset == last_reset:  # a register holds what it showed: a segment written late takes nothing back
             energy_mj = max(energy_mj, last_mj)
         self._shown[block.index] = reset, energy_mj
         return Sample(t_ns, f"gpu{block.index}", energy_mj=energy_mj, source=self.name)
 
-    def _stable(self, block: layout.DeviceBlock) -> tuple[int, int]:
-        """Stamp and counter, read while the writer did not write (bounded tries: it may have died)."""
-        t_ns, energy_mj = 0, 0
+    def _stable(self, block: layout.DeviceBlock) -> tuple[int, int, float]:
+        """Stamp, counter and where its last reset was, read while the writer did not write.
+
+        Tries are bounded: it may have died.
+        """
+        t_ns, energy_mj, reset = 0, 0, 0.0
         for _ in range(_ATTEMPTS):
             before = int(block.value("sequence"))
             t_ns = self._clock()
-            energy_mj = block.counter_mj(t_ns)
+            energy_mj, reset = block.counter_mj(t_ns), block.value("offset_mj")
             if before % 2 == 0 and before == block.value("sequence"):
                 break
-        return t_ns, energy_mj
+        return t_ns, energy_mj, reset
 
     def _found(self, block: layout.DeviceBlock) -> Found:
         names = layout.NAME.unpack_from(block.buffer, block.base + layout.NAME_OFFSET)

@@ -83,10 +83,12 @@ typedef struct { unsigned long long counter_mj; unsigned instant_mw, average_mw;
 
 static Reading read_device(const Device *d) {
     Reading r = {0};
+    double offset = 0;
     for (int attempt = 0; attempt < 10000; attempt++) {  /* bounded: the writer may have died inside */
         uint64_t before = __atomic_load_n(&d->sequence, __ATOMIC_ACQUIRE);
         int64_t t = edge_ns(d, clock_ns(CLOCK_MONOTONIC));
-        double mj = d->gain * (energy_mj(d, t) - d->offset_mj);
+        offset = d->offset_mj;
+        double mj = d->gain * (energy_mj(d, t) - offset);
         r.counter_mj = mj > 0 ? (unsigned long long)mj : 0;
         r.instant_mw = (unsigned)(power_w(d, t, d->instant_ns) * 1e3 + .5);
         r.average_mw = (unsigned)(power_w(d, t, d->average_ns) * 1e3 + .5);
@@ -95,9 +97,9 @@ static Reading read_device(const Device *d) {
         sched_yield();
     }
     /* A register holds what it showed: a segment written late, of less power, cannot take it back. */
-    if (shown[d - devices].offset_mj == d->offset_mj && r.counter_mj < shown[d - devices].mj)
+    if (shown[d - devices].offset_mj == offset && r.counter_mj < shown[d - devices].mj)
         r.counter_mj = shown[d - devices].mj;
-    shown[d - devices].offset_mj = d->offset_mj;
+    shown[d - devices].offset_mj = offset;
     shown[d - devices].mj = r.counter_mj;
     return r;
 }

@@ -6,6 +6,7 @@ segment along. Elsewhere, and under TLS, the stamp is taken when the loop reads,
 """
 
 import asyncio
+import functools
 import platform
 import socket
 import ssl
@@ -191,7 +192,20 @@ class TlsWire(asyncio.Protocol):
 def stamp_reads(sock: socket.socket) -> None:
     """Ask for the kernel's stamps; a listening socket hands that on to those it accepts."""
     if _STAMPED:
+        _keep_stamping()
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+@functools.cache
+def _keep_stamping() -> socket.socket:
+    """A socket that asks for stamps as long as this process lives, and gets none.
+
+    Linux stamps nothing while no socket asks, and switches that on and off some time after the first
+    asks and the last is closed (net_enable_timestamp): the first bytes of a lone connection had none.
+    """
+    kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    kept.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return kept
 
 
 async def dial(host: str, port: int, tls: ssl.SSLContext | None, owner: Owner) -> Wire:

@@ -13,6 +13,8 @@ from loadgen.wire import PlainWire, StampClock, Wire, dial
 
 MS = 1_000_000
 
+kernel_stamps = pytest.mark.skipif(not wire._STAMPED, reason="the kernel stamps reads on Linux only")
+
 
 @dataclass
 class Heard:
@@ -41,6 +43,19 @@ class Pair:
 
 
 @pytest.fixture
+def stamping() -> None:
+    """Linux begins to stamp some time after the first socket of the machine asks for it."""
+    until = time.monotonic_ns() + 10_000 * MS
+    ours, peer = _connected()
+    with ours, peer:
+        wire.stamp_reads(ours)
+        peer.send(b"x")
+        while not _read_stamps(ours):
+            assert time.monotonic_ns() < until
+            peer.send(b"x")
+
+
+@pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     heard = Heard()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -51,7 +66,20 @@ async def pair() -> AsyncIterator[Pair]:
         made.close()
 
 
-@pytest.mark.skipif(not wire._STAMPED, reason="the kernel stamps reads on Linux only")
+@kernel_stamps
+@pytest.mark.usefixtures("stamping")
+def test_the_kernel_goes_on_stamping_while_no_connection_is_open() -> None:
+    until = time.monotonic_ns() + 50 * MS  # it would stop some time after the last was closed
+    while time.monotonic_ns() < until:
+        ours, peer = _connected()
+        with ours, peer:
+            peer.send(b"x")  # before this one asks for stamps
+            wire.stamp_reads(ours)
+            assert _read_stamps(ours)
+
+
+@kernel_stamps
+@pytest.mark.usefixtures("stamping")
 async def test_a_late_reader_still_knows_when_the_bytes_came(pair: Pair) -> None:
     pair.peer.send(b"first")
     sent = time.monotonic_ns()
@@ -76,6 +104,10 @@ async def test_without_the_kernels_stamps_the_read_itself_is_stamped(
     made.close()
     peer.close()
     assert before <= heard.reads[0][1] <= time.monotonic_ns()
+
+
+def _read_stamps(ours: socket.socket) -> list[tuple[int, int, bytes]]:
+    return ours.recvmsg(1, 64)[1]
 
 
 def _connected() -> tuple[socket.socket, socket.socket]:

@@ -27,6 +27,7 @@ COMPILED: Final = (
     "proxy/relay/answer.py",
     "proxy/relay/answers.py",
     "proxy/relay/balancer.py",
+    "proxy/relay/bodies.py",
     "proxy/relay/call.py",
     "proxy/relay/client.py",
     "proxy/relay/exchange.py",

@@ -5,7 +5,8 @@ from typing import Final
 import msgspec
 
 from proxy.core.sse import data_of
-from proxy.relay.bodies import TEXT_LENGTH, AnswerBody, Inner, Usage, answered, count_of
+from proxy.relay.bodies import TEXT_LENGTH, answered, count_of, has_token
+from proxy.relay.fields import AnswerBody, Inner, Usage
 
 DONE: Final = b"[DONE]"
 _REASONS: Final = 128  # as many as an answer may have choices
@@ -58,7 +59,7 @@ class Reading:
         self.items = len(body.data) if body.data is not None else self.items
         tokens = 0
         for choice in body.choices or ():
-            tokens += choice.has_token
+            tokens += has_token(choice)
             if choice.finish_reason and len(self.finish_reasons) < _REASONS:
                 self.finish_reasons.append(choice.finish_reason[:TEXT_LENGTH])
         if body.type is not None:  # messages, responses

@@ -14,8 +14,9 @@ from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
-from proxy.relay.bodies import TEXT_LENGTH, Asked, asked, count_of
+from proxy.relay.bodies import TEXT_LENGTH, asked, count_of
 from proxy.relay.call import Call
+from proxy.relay.fields import Asked
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
 from proxy.relay.lane import Lane

@@ -29,7 +29,7 @@ from proxy.core.channel import (
 )
 from proxy.units import ns_from_seconds
 
-_GATHER_SECONDS: Final = 0.01
+_GATHER_SECONDS: Final = 0.02
 _RECONNECT_SECONDS: Final[tuple[float, ...]] = (0.05, 0.1, 0.2, 0.5, 1.0)
 _log = logging.getLogger(__name__)
 

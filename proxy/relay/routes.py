@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from proxy.relay.bodies import Asked
+from proxy.relay.fields import Asked
 
 _ROUTES: Final = {
     "/v1/chat/completions": "chat",

@@ -2,7 +2,8 @@
 
 import pytest
 
-from proxy.relay.bodies import AnswerBody, Asked, answered, asked
+from proxy.relay.bodies import answered, asked
+from proxy.relay.fields import AnswerBody, Asked
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model":3}', b'{"model":"\xc3"}', b'{"model":"\xff"}'])

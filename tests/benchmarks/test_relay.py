@@ -1,9 +1,10 @@
 """What the relay costs, beside other proxies: CPU by process, first chunk, memory; all in one run.
 
-The proxies run side by side before one backend and are driven in turn by one client, in several rounds, on a
-core of their own; all else, the meter too, has the others. The median of the rounds counts, and for a ratio
-that of the ratios of each round: the machine is not the same from one to the next. Only the CPU of the
-proxy's own processes is counted. The meter is a process of its own: its CPU is told apart, not hidden.
+The proxies run side by side before one backend and are driven in turn by one client, in several rounds. While
+CPU is measured they have a core of their own; all else, the meter too, has the others. The median of the
+rounds counts, and for a ratio that of the ratios of each round: the machine is not the same from one to the
+next. Only the CPU of the proxy's own processes is counted. The meter is a process of its own: its CPU is told
+apart, not hidden.
 """
 
 import statistics
@@ -47,6 +48,7 @@ class Measured:
     """What was measured of whom, in each round (us of CPU, ms of p50, MB); who was not, and why."""
 
     skipped: dict[str, str]
+    apart: bool = True  # the proxies had a core of their own
     rows: dict[str, Row] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
     def median(self, name: str, column: str) -> float | None:
@@ -174,41 +176,41 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Everything, measured once."""
     folder = tmp_path_factory.mktemp("relay")
     with (
-        cores.one_kept_free() as core,
         backend(folder) as behind,
         client() as driver,
         all_started(PEERS, folder, behind) as (peers, skipped),
         ours(folder / "fast", behind, Build.fast()) as (_, (relay,), meter),
         ours(folder / "interpreted", behind, Build.interpreted()) as (_, (interpreted,), _),
     ):
-        for proxy in (*peers, relay, interpreted):
-            cores.move(proxy.pids, core)
         found = Measured(skipped)
         rows = found.rows
         driven = [(peer.name, peer, PATH) for peer in peers]
         driven += [(OURS, relay, PATH), (UNMETERED, relay, "/unmetered"), (SOURCES, interpreted, PATH)]
+        with cores.one_for([pid for _, proxy, _ in driven for pid in proxy.pids]) as found.apart:
+            for turn in range(ROUNDS):
+                for column in loads(OURS, PATH):
+                    for name, proxy, path in driven:
+                        if name != SLOW or turn == 0:
+                            rows[name][column].append(cpu_us(column, proxy, driver, path))
+            measure_meter(rows[METER], relay, meter, driver)
         for turn in range(ROUNDS):
-            now = [one for one in driven if one[0] != SLOW or turn == 0]
-            for column in loads(OURS, PATH):
-                for name, proxy, path in now:
-                    rows[name][column].append(cpu_us(column, proxy, driver, path))
             direct = first_ms(driver, behind, PATH)
-            for name, proxy, path in now:
-                count = FIRSTS if name != SLOW else FIRSTS // 10
-                rows[name]["first_ms"].append(first_ms(driver, proxy.port, path, count) - direct)
-        measure_meter(rows[METER], relay, meter, driver)
+            for name, proxy, path in driven:
+                if name != SLOW or turn == 0:
+                    count = FIRSTS if name != SLOW else FIRSTS // 10
+                    rows[name]["first_ms"].append(first_ms(driver, proxy.port, path, count) - direct)
         for peer in peers:
             if peer.name != SLOW:
                 measure_idle([(rows[peer.name], peer)], driver)
         measure_idle([(rows[OURS], relay), (rows[METER], meter)], driver)
-    say(found, core)
+    say(found)
     return found
 
 
-def say(found: Measured, core: int | None) -> None:
-    where = "the machine's only core" if core is None else "a core of its own"
+def say(found: Measured) -> None:
+    where = "a core of its own" if found.apart else "the machine's only core"
     lines = [
-        f"medians of {ROUNDS} rounds, each proxy on {where}",
+        f"medians of {ROUNDS} rounds, CPU of each proxy on {where}",
         f"{'':16} CPU us per JSON request   CPU us per chunk    added first    MB per {IDLE_STREAMS}",
         f"{'':16}   {JSON_CONNECTIONS} clients     1 client   {STREAMS} streams  1 stream  "
         "chunk p50, ms   idle streams",

@@ -9,26 +9,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.benchmarks.peers.start import tree
+
 
 @contextmanager
-def one_kept_free() -> Iterator[int | None]:
-    """Keep this process, and all that it starts, off one core, and say which; None: there is but one."""
+def one_for(pids: Iterable[int]) -> Iterator[bool]:
+    """These processes on one core, this one and all others it started off it; false: there is but one."""
     cores = os.sched_getaffinity(0)
     if len(cores) == 1:
-        yield None
+        yield False
         return
-    kept = min(cores)
-    os.sched_setaffinity(0, cores - {kept})
+    one = {min(cores)}
+    everyone = tree(os.getpid())
+    _move(everyone, cores - one)
+    _move(pids, one)
     try:
-        yield kept
+        yield True
     finally:
-        os.sched_setaffinity(0, cores)
+        _move(everyone, cores)
 
 
-def move(pids: Iterable[int], core: int | None) -> None:
-    """Put every thread of the processes on a core; None: leave them."""
-    if core is None:
-        return
+def _move(pids: Iterable[int], cores: set[int]) -> None:
+    """Put every thread of the processes there."""
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+            os.sched_setaffinity(int(thread.name), cores)

@@ -13,6 +13,7 @@ import numpy as np
 
 from proxy.core.accounts import Account
 from proxy.core.device_model import DeviceModel, group_terms
+from proxy.core.energy_series import EnergySeries
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
 from proxy.core.outputs import NEVER, Streams
 from proxy.core.policies import Block, policy_named
@@ -27,6 +28,7 @@ _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, wh
 _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
 _COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen,
 _COLD_ENOUGH: Final = 10_000  # or until so many ended: nothing else is done while they are divided
+_STALE_PERIODS: Final = 3  # a sensor that is seldom refreshed is not silent
 _BATCH: Final = 3 << 16  # numbers of outputs (three each) taken at once
 
 __all__ = ["Attributor", "Share"]
@@ -53,7 +55,7 @@ class Attributor:
         """Waits are in seconds of the timeline.
 
         ``settle_s``: for requests to report their usage, before the windows they began in are closed;
-        ``stale_s``: for a silent sensor, before its time is a gap.
+        ``stale_s``: for a silent sensor, before its time is a gap; longer for one of long periods.
         """
         self.policy = policy_named(policy)
         self._settle_ns = ns_from_seconds(settle_s)
@@ -200,15 +202,16 @@ class Attributor:
 
     def _give_up_silent(self, t_ns: int) -> None:
         """The time of a sensor that has long been silent is a gap: nobody waits for its windows."""
-        silent = [
-            account.series
-            for account in self._accounts.values()
-            if account.series.last_ns is not None and t_ns - account.series.last_ns > self._stale_ns
-        ]
+        silent = [a.series for a in self._accounts.values() if self._is_silent(a.series, t_ns)]
         for series in silent:
             series.lose(t_ns, "no_samples")
         if silent:
             self._close_what_is_ripe()
+
+    def _is_silent(self, series: EnergySeries, t_ns: int) -> bool:
+        if series.last_ns is None or t_ns - series.last_ns <= self._stale_ns:
+            return False
+        return t_ns - series.last_ns > _STALE_PERIODS * (series.period_ns or 0.0)
 
     def _measured(self, track: Track) -> list[Account]:
         """Accounts of the request's devices that have readings."""
@@ -279,9 +282,9 @@ class Attributor:
         model = self._models.setdefault(account.device, DeviceModel())
         slots = [model.slot(group.key) for group, _, _ in here]
         totals = [work.features() for _, _, work in here]
-        split = self.policy.split(
-            model.fit, Block(edges, measured - outside, [work for _, _, work in here], totals, slots)
-        )
+        known = ~account.series.in_gaps(edges)
+        block = Block(edges, measured - outside, [work for _, _, work in here], totals, slots, known)
+        split = self.policy.split(model.fit, block)
         model.learned_ns = end
         rows = zip(here, totals, split.terms, split.scales, split.misfits, strict=True)
         hands = [share(work, *row) for (_, _, work), *row in rows]

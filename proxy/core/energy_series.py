@@ -14,6 +14,7 @@ A counter that stands still between two polls has not been updated yet, so such 
 """
 
 import bisect
+import math
 from array import array
 from typing import Final
 
@@ -62,7 +63,13 @@ class EnergySeries:
         self.source: str | None = None
 
     def feed(self, sample: Sample) -> bool:
-        """Take a reading; true when it made an edge. A device keeps the kind of its first reading."""
+        """Take a reading; true when it made an edge. A device keeps the kind of its first reading.
+
+        One that is no amount (NaN, infinite, negative) is as if it had not been taken.
+        """
+        value = sample.energy_mj if sample.energy_mj is not None else sample.power_mw
+        if value is None or not 0.0 <= value < math.inf:
+            return False
         self.source = sample.source or self.source
         if sample.energy_mj is not None and self._last_w is None:
             return self._feed_counter(sample.t_ns, sample.energy_mj)
@@ -80,10 +87,12 @@ class EnergySeries:
         start = self._edge_t[-1]
         if t_ns <= start:
             return False  # two readings of one instant: the second says nothing new
-        if millijoules < last or self._silent:
+        if self._silent:
             self._last_mj = millijoules
-            self.gaps.append(Gap(start, t_ns, self._silent or "counter_reset"))
-            self._silent = None
+            return self._begin_again(t_ns)
+        if millijoules < last:
+            self._last_mj = millijoules
+            self.gaps.append(Gap(start, t_ns, "counter_reset"))
             self._push(t_ns, self._edge_j[-1])
             return True
         if millijoules == last and t_ns - start < STILL_LIMIT_NS:
@@ -102,6 +111,8 @@ class EnergySeries:
         if last_t is None or last_w is None:
             self._push(t_ns, 0.0)
             return True
+        if self._silent:
+            return self._begin_again(t_ns)
         length = t_ns - last_t
         limit = max(POWER_GAP_NS, POWER_GAP_PERIODS * (self._period_ns or 0.0))
         if length > limit:
@@ -109,6 +120,21 @@ class EnergySeries:
             self._push(t_ns, self._edge_j[-1])
             return True
         self._push(t_ns, self._edge_j[-1] + 0.5 * (watts + last_w) * seconds_from_ns(length))
+        return True
+
+    def _begin_again(self, t_ns: int) -> bool:
+        """The first reading after a silence is a baseline; true when it made an edge."""
+        start, reason = self._edge_t[-1], self._silent
+        assert reason is not None
+        if t_ns < start:
+            return False  # it is of the silence itself
+        self._silent = None
+        if t_ns == start:
+            return False
+        if self.gaps and self.gaps[-1].end_ns == start and self.gaps[-1].reason == reason:
+            start = self.gaps.pop().start_ns
+        self.gaps.append(Gap(start, t_ns, reason))
+        self._push(t_ns, self._edge_j[-1])
         return True
 
     def _push(self, t_ns: int, joules: float) -> None:
@@ -153,6 +179,15 @@ class EnergySeries:
     def period_ns(self) -> float | None:
         """Running mean distance of edges: the counter's update period as seen."""
         return self._period_ns
+
+    def in_gaps(self, edges: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the windows between ``edges`` (W + 1,) lie in a gap, (W,)."""
+        inside = np.zeros(len(edges) - 1, bool)
+        for gap in reversed(self.gaps):
+            if gap.end_ns <= edges[0]:
+                break
+            inside |= (edges[:-1] < gap.end_ns) & (edges[1:] > gap.start_ns)
+        return inside
 
     def edge_at_or_before(self, t_ns: int) -> int:
         """The newest edge at or before ``t_ns``, else the oldest kept."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxy.core.cells import Habits
 from proxy.core.engine_steps import engine_steps
@@ -39,7 +40,8 @@ class Split:
 class Block:
     """One device's windows, edges (W + 1,) ns and joules (W,), and the works on it.
 
-    ``totals``: the features of each work's cells, (C, 4); ``slots`` index the device's model.
+    ``totals``: the features of each work's cells, (C, 4); ``slots`` index the device's model. ``known``:
+    which windows were measured, (W,); those in a gap hold no joules, and teach nothing.
     """
 
     edges: Ints
@@ -47,6 +49,7 @@ class Block:
     works: Sequence[Work]
     totals: Sequence[Floats]
     slots: Sequence[int]
+    known: NDArray[np.bool_]
 
 
 class Policy(Protocol):
@@ -123,7 +126,8 @@ class Steps(_Stepwise):
         for slot, work, totals in zip(block.slots, block.works, block.totals, strict=True):
             happened[:, slot * WIDTH : (slot + 1) * WIDTH] = in_windows(work, totals, block.edges)
         happened[:, -1] = np.clip(seconds - covered_seconds(block.works, block.edges), 0.0, None)
-        model.learn(happened, joules, seconds)
+        known = block.known
+        model.learn(happened[known], joules[known], seconds[known])
         theta = model.theta
         busy = happened[:, :-1] @ theta[:-1]
         modelled = busy + happened[:, -1] * theta[-1]

@@ -38,9 +38,9 @@ def chunks_of(tokens: Ints, request: Ints, missing: Floats, chunks: Ints) -> Chu
     """What is known of each chunk; ``missing`` and ``chunks`` of the answers, (R,) each."""
     counted = np.maximum(tokens, 1).astype(float)
     lacking = missing > 0.0
-    each = 1.0 + np.where(lacking, missing, 0.0) / np.maximum(chunks, 1)
+    each = np.where(lacking, missing, 0.0) / np.maximum(chunks, 1)
     uncertain = (tokens < 0) | lacking[request]
-    return Chunks(counted, np.where(uncertain, each[request], counted), uncertain)
+    return Chunks(counted, np.where(uncertain, counted + each[request], counted), uncertain)
 
 
 def sized(held: Chunks, request: Ints, burst: Ints, previous: Ints) -> Floats:

@@ -382,3 +382,31 @@ def test_nothing_is_lost_beside_a_window_of_enormous_power(policy: str) -> None:
         attributor.feed(event)
     attributor.flush()
     law(attributor, {share.request: share for share in attributor.drain()})
+
+
+def test_a_silence_teaches_the_fit_nothing() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    events: list[Event] = [e for e in steady(300, 200, hz=2) if not 60 * S < (e.t_ns or 0) < 100 * S]
+    for second in range(1, 199):
+        name, start = f"r{second}", second * S + S // 3
+        events += [
+            Arrive(start, name, devices=GPU),
+            *(Output(start + i * S // 20, name, 1) for i in (2, 4, 6)),
+            End(start + S // 2, name, 200, completion_tokens=3, prompt_tokens=5),
+        ]
+    for event in sorted(events, key=lambda e: e.t_ns or 0):
+        attributor.feed(event)
+    (terms,) = attributor.terms()
+    assert terms.idle_w == pytest.approx(300.0, rel=0.01)
+    assert terms.r2 == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_counter_refreshed_once_a_minute_is_no_silent_one() -> None:
+    events: list[Event] = [Sample(i * 60 * S, "gpu0", energy_mj=i * 60 * 300e3) for i in range(20)]
+    for second in range(1, 1100, 4):
+        events += [Arrive(second * S, f"r{second}", devices=GPU), End((second + 3) * S, f"r{second}", 200)]
+    attributor, shares = run(*events)
+    (account,) = attributor.accounts()
+    assert account.measured_joules == pytest.approx(300.0 * 60 * 18)  # of the first its period was not known
+    assert sum(s.joules is None for s in shares.values()) < 32
+    law(attributor, shares)

@@ -1,5 +1,8 @@
+from collections.abc import Callable
 from itertools import pairwise
 
+import msgspec
+import numpy as np
 import pytest
 
 from proxy.core.energy_series import EnergySeries
@@ -19,6 +22,10 @@ def power(*readings: tuple[int, float]) -> EnergySeries:
     for t_ms, watts in readings:
         series.feed(Sample(t_ms * NS_PER_MS, "gpu0", power_mw=watts * 1e3))
     return series
+
+
+def reading(t_s: int, field: str, value: float) -> Sample:
+    return msgspec.structs.replace(Sample(t_s * NS_PER_SECOND, "gpu0"), **{field: value})
 
 
 def total(series: EnergySeries) -> float:
@@ -135,6 +142,54 @@ def test_what_was_used_in_a_silence_given_up_is_not_put_behind_it() -> None:
     assert series.joules_at(60 * NS_PER_SECOND) == 200.0
     assert series.joules_at(61 * NS_PER_SECOND) == 300.0
     assert [(g.start_ns // NS_PER_SECOND, g.end_ns // NS_PER_SECOND, g.reason) for g in series.gaps] == [
-        (2, 40, "no_samples"),
-        (40, 60, "no_samples"),
+        (2, 60, "no_samples"),
     ]
+
+
+def test_power_after_a_silence_given_up_is_a_baseline() -> None:
+    series = power(*((t, 300.0) for t in range(0, 60_001, 15_000)))
+    series.lose(91 * NS_PER_SECOND, "no_samples")
+    series.feed(Sample(93 * NS_PER_SECOND, "gpu0", power_mw=300e3))
+    series.feed(Sample(108 * NS_PER_SECOND, "gpu0", power_mw=300e3))
+    # of the first 15 s, longer than the gap limit while no period is known, nothing is counted
+    assert series.joules_at(93 * NS_PER_SECOND) == pytest.approx(300.0 * 45)
+    assert total(series) - series.joules_at(93 * NS_PER_SECOND) == pytest.approx(300.0 * 15)
+    assert (series.gaps[-1].start_ns, series.gaps[-1].end_ns) == (60 * NS_PER_SECOND, 93 * NS_PER_SECOND)
+
+
+def test_a_reading_of_the_silence_itself_that_comes_late_does_not_end_it() -> None:
+    series = power((0, 300.0), (1000, 300.0))
+    series.lose(40 * NS_PER_SECOND, "no_samples")
+    for t_s in (30, 41, 42):
+        series.feed(reading(t_s, "power_mw", 300e3))
+    assert series.joules_at(41 * NS_PER_SECOND) == pytest.approx(300.0)
+    assert total(series) == pytest.approx(600.0)
+    assert [gap.end_ns for gap in series.gaps] == [41 * NS_PER_SECOND]
+
+
+@pytest.mark.parametrize("of", [power, counter])
+def test_a_reading_at_the_end_of_a_silence_makes_no_window_of_no_length(
+    of: Callable[..., EnergySeries],
+) -> None:
+    series = of((0, 1.0), (1000, 2.0))
+    series.lose(40 * NS_PER_SECOND, "no_samples")
+    field = "power_mw" if of is power else "energy_mj"
+    for t_s in (40, 41, 42):
+        series.feed(reading(t_s, field, 1e3 * t_s))
+    stamps, _ = series.windows(0, 42 * NS_PER_SECOND)
+    assert all(a < b for a, b in pairwise(stamps.tolist()))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("field", ["energy_mj", "power_mw"])
+def test_what_is_no_amount_is_no_reading(field: str, wrong: float) -> None:
+    series = EnergySeries()
+    for t_s, value in ((0, wrong), (1, 1e3), (2, wrong), (3, 5e3)):
+        series.feed(reading(t_s, field, value))
+    assert total(series) == pytest.approx(4.0 if field == "energy_mj" else 6.0)
+
+
+def test_windows_in_a_gap_are_told_from_those_that_were_measured() -> None:
+    series = counter((0, 1e3), (100, 2e3), (200, 0.0), (300, 1e3))
+    edges = np.array([0, 100, 150, 200, 300]) * NS_PER_MS
+    assert series.in_gaps(edges).tolist() == [False, True, True, False]

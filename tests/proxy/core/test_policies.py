@@ -20,7 +20,8 @@ def scene() -> tuple[Group, list[Track]]:
 def block(policy: Policy, edges_ms: tuple[int, ...], joules: tuple[float, ...]) -> Block:
     here, tracks = scene()
     work = policy.work(here, tracks, 0, 400 * MS)
-    return Block(np.array(edges_ms, np.int64) * MS, np.array(joules), [work], [work.features()], [0])
+    edges, known = np.array(edges_ms, np.int64) * MS, np.ones(len(joules), bool)
+    return Block(edges, np.array(joules), [work], [work.features()], [0], known)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -44,3 +44,9 @@ def test_nothing_missing_nothing_changed() -> None:
     assert sized(chunks, R0[:2], np.array([0, 3]), np.array([-1, 0])).tolist() == [1.0, 3.0]
     empty = chunks_of(R0[:0], R0[:0], np.empty(0), R0[:0])
     assert sized(empty, R0[:0], R0[:0], R0[:0]).tolist() == []
+
+
+def test_an_answer_that_misses_tokens_keeps_those_its_chunks_counted() -> None:
+    chunks = chunks_of(np.array([1, 5]), R0[:2], np.array([1.0]), np.array([2]))
+    assert chunks.expected.tolist() == [1.5, 5.5]
+    assert sized(chunks, R0[:2], np.array([0, 5]), np.array([-1, 0])).sum() == 7.0

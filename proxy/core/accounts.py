@@ -14,6 +14,8 @@ from proxy.core.outside import OutsideWork
 from proxy.schema import DeviceAccount, Gap
 
 KEEP_WINDOWS: Final = 200_000
+BEFORE_FIRST: Final = "before_first_sample"
+NOT_KEPT: Final = "no_longer_kept"
 _COLUMNS: Final = ("measured", "requests", "idle", "unattributed")
 
 
@@ -71,16 +73,25 @@ class Account:
 
         What was measured but is not closed yet is ``open_joules``.
         """
+        gaps = self._gaps_between(start_ns, end_ns)
         if not self._edges:
-            return self._account(dict.fromkeys(_COLUMNS, 0.0), start_ns, end_ns, ())
+            return self._account(dict.fromkeys(_COLUMNS, 0.0), start_ns, end_ns, gaps)
         ends = (np.array([start_ns, end_ns]) - self._edges[0]).astype(float)
         at = (np.array(self._edges) - self._edges[0]).astype(float)
         over = {
             name: float(np.diff(np.interp(ends, at, np.array(column)))[0])
             for name, column in self._columns.items()
         }
-        gaps = tuple(g for g in self.series.gaps if g.start_ns < end_ns and g.end_ns > start_ns)
         return self._account(over, start_ns, end_ns, gaps)
+
+    def _gaps_between(self, start_ns: int, end_ns: int) -> tuple[Gap, ...]:
+        """What is not known of [start_ns, end_ns): gaps, and what lies before the first window kept."""
+        gaps = tuple(g for g in self.series.gaps if g.start_ns < end_ns and g.end_ns > start_ns)
+        first = self._edges[0] if self._edges else self.series.first_ns
+        if first is None or first <= start_ns:
+            return gaps
+        reason = NOT_KEPT if self._edges and first != self.series_start_ns else BEFORE_FIRST
+        return (Gap(start_ns, min(first, end_ns), reason), *gaps)
 
     def _account(
         self,

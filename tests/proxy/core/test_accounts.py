@@ -4,6 +4,7 @@ import pytest
 from proxy.core import accounts
 from proxy.core.accounts import Account
 from proxy.core.events import Sample
+from proxy.schema import Gap
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -60,3 +61,17 @@ def test_old_edges_are_forgotten_totals_are_not(monkeypatch: pytest.MonkeyPatch)
     assert account.between(95 * S, 100 * S).measured_joules == pytest.approx(50.0)
     forgotten = account.between(0, 50 * S).measured_joules
     assert forgotten == 0.0, "only the newest edges are kept"
+
+
+def test_what_lies_before_the_first_reading_or_is_no_longer_kept_is_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accounts, "KEEP_WINDOWS", 10)
+    account = booked(4, first=10)
+    early = account.between(8 * S, 12 * S)
+    assert early.measured_joules == pytest.approx(20.0)
+    assert early.gaps == (Gap(8 * S, 10 * S, "before_first_sample"),)
+    assert account.between(2 * S, 4 * S).gaps == (Gap(2 * S, 4 * S, "before_first_sample"),)
+    booked(40, account, first=14)
+    assert account.between(20 * S, 60 * S).gaps[0].reason == "no_longer_kept"
+    assert account.between(50 * S, 54 * S).gaps == ()

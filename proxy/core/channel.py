@@ -76,6 +76,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     t_ns: int
     wait_ns: int = 0
     output_tokens: int | None = None
+    key: int | None = None  # of the request, which tells it from others of that id
 
 
 class Told(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):

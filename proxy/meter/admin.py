@@ -118,7 +118,7 @@ class _Admin:
         return json_answer({"monotonic_ns": now, "now_ns": now, "unix_ns": self._meter.anchor.unix(now)})
 
     async def request(self, request: web.Request) -> web.Response:
-        name = request.match_info["id"]
+        name = self._meter.intake.newest(request.match_info["id"])
         await self._meter.until_final(name, number(request, "wait_seconds", 0, 0, MAX_WAIT_SECONDS))
         record = self._meter.record(name)
         if record is None:
@@ -150,7 +150,7 @@ class _Admin:
         return json_answer(self._records(ids))
 
     def _records(self, ids: list[str]) -> list[RequestEnergy]:
-        found = (self._meter.record(name) for name in ids)
+        found = (self._meter.record(self._meter.intake.newest(name)) for name in ids)
         return [record for record in found if record is not None]
 
     async def summary(self, request: web.Request) -> web.Response:

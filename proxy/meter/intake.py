@@ -9,17 +9,19 @@ relays kept meanwhile, so that requests older than its first sample are seen as 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from proxy.core.channel import Chunk, Closed, Dropped, Leaving, Opened, ToMeter
+from proxy.core.channel import Ask, Chunk, Closed, Dropped, Leaving, Opened, ToMeter
 from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
 from proxy.units import NS_PER_SECOND
 
 Held = Sample | Opened | Output | Closed | Outside
 RELAY_LOST: Final = "relay_lost"
 MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
+_Key = TypeVar("_Key", int, str)
+_RENAMED_KEPT: Final = 4096
 START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to connect again once a second
 
 
@@ -53,6 +55,7 @@ class Intake:
         self._count = 0
         self._last_ns = 0
         self._names: set[str] = set()
+        self._newest: dict[str, str] = {}  # by id, the name of its last request where that is another
         self.relays = 0
         self._numbered = 0
         self.late = 0
@@ -105,12 +108,19 @@ class Intake:
 
     def _close(self, closed: Closed) -> None:
         request = closed.end.request
-        self._names.discard(request)
         self._seen(closed)
         self._hold(closed.end.t_ns, _ENDED, request, closed)
 
+    def final(self, request: str) -> None:
+        """Nothing more will be said of it: its name may be used again."""
+        self._names.discard(request)
+
+    def newest(self, request: str) -> str:
+        """The name of the last request with that id."""
+        return self._newest.get(request, request)
+
     def _name(self, connection: "Connection", message: Opened | Closed) -> str:
-        """A client may use an id twice at once: the second is told apart by its key."""
+        """A client may use an id again before it is final: the second is told apart by its key."""
         name = message.arrive.request if isinstance(message, Opened) else message.end.request
         return f"{name}~{connection.number}.{message.key}" if name in self._names else name
 
@@ -119,6 +129,10 @@ class Intake:
         name = self._name(connection, message)
         self._names.add(name)
         connection.running[message.key] = name
+        self._newest.pop(arrive.request, None)
+        if name != arrive.request:
+            _put(self._newest, arrive.request, name)
+            _put(connection.renamed, message.key, name)
         devices = arrive.devices or self._devices_of(arrive.backend)
         return msgspec.structs.replace(
             message, arrive=msgspec.structs.replace(arrive, request=name, devices=devices)
@@ -172,12 +186,24 @@ class Intake:
 class Connection:
     """One relay's: its requests by key."""
 
-    __slots__ = ("leaving", "number", "running")
+    __slots__ = ("leaving", "number", "renamed", "running")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.running: dict[int, str] = {}
         self.leaving = False  # it takes no more requests
+        self.renamed: dict[int, str] = {}  # by key, those that go by another name than their id
+
+    def name_of(self, ask: Ask) -> str:
+        """Of the request that is asked for."""
+        return ask.request if ask.key is None else self.renamed.get(ask.key, ask.request)
+
+
+def _put(names: dict[_Key, str], key: _Key, name: str) -> None:
+    """Keep a name, and no more than some."""
+    names[key] = name
+    if len(names) > _RENAMED_KEPT:
+        del names[next(iter(names))]
 
 
 def _ended(closed: Closed, request: str) -> Closed:

@@ -159,6 +159,7 @@ class Meter:
             self._recorder = None
 
     def _finish(self, share: Share) -> None:
+        self.intake.final(share.request)
         entry = self.ledger.settle(self._named(share))
         if entry is not None:
             self._export(entry)
@@ -208,13 +209,14 @@ class Meter:
             if not others:
                 self._waiting.pop(request, None)
 
-    async def tell(self, ask: Ask) -> bytes:
+    async def tell(self, connection: Connection, ask: Ask) -> bytes:
         """The energy object for an answer, as JSON."""
-        await self.until_final(ask.request, seconds_from_ns(ask.wait_ns))
-        record = self.record(ask.request)
+        request = connection.name_of(ask)
+        await self.until_final(request, seconds_from_ns(ask.wait_ns))
+        record = self.record(request)
         if record is None:  # shorter than the reorder time: it is about to be known
             await asyncio.sleep(min(2 * seconds_from_ns(self.intake.reorder_ns), _SHORT_SECONDS))
-            record = self.record(ask.request)
+            record = self.record(request)
         if record is None:
             return msgspec.json.encode({"joules": None, "final": False, "unknown": "not_known"})
         fields = msgspec.structs.asdict(record)

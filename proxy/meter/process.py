@@ -213,7 +213,7 @@ class _RelayProtocol(asyncio.Protocol):
                 self._transport.abort()
 
     async def _tell(self, ask: Ask) -> None:
-        energy = await self._process.meter.tell(ask)
+        energy = await self._process.meter.tell(self._connection, ask)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode_frame([Told(ask.ask, energy)]))
 

@@ -373,7 +373,9 @@ class Exchange:
         assert answer is not None
         config = self._shared.config
         wait = config.energy_wait_seconds if answer.plan.energy == "wait" else 0.0
-        told = await self._shared.link.ask(self.request_id, wait, wait + _ANSWER_SECONDS)
+        call = answer.plan.call
+        assert call is not None  # energy is put into metered answers alone
+        told = await self._shared.link.ask(call.request, call.key, wait, wait + _ANSWER_SECONDS)
         answer.told(told or _NO_ENERGY)
         self._asking = False
         self.on_read()

@@ -131,14 +131,14 @@ class MeterLink:
             else:
                 transport.write(frame)
 
-    async def ask(self, request: str, wait_seconds: float, bound_seconds: float) -> bytes | None:
-        """The energy of a request as JSON; None if there is no answer within ``bound_seconds``."""
+    async def ask(self, request: str, key: int, wait_seconds: float, bound_seconds: float) -> bytes | None:
+        """The energy of a request, by id and key, as JSON; None if no answer came in ``bound_seconds``."""
         if self._transport is None:
             return None
         number = next(self._asks)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
-        self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds)))
+        self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds), key=key))
         self._flush()
         try:
             async with asyncio.timeout(bound_seconds):

@@ -58,7 +58,7 @@ def test_devices_of_the_backend_are_filled_in() -> None:
     assert devices == [("gpu1",), ("gpu0",)]
 
 
-def test_an_id_used_twice_at_once_is_told_apart() -> None:
+def test_an_id_used_again_before_it_is_final_is_told_apart() -> None:
     held, relay = intake(), Connection(7)
     held.add(relay, opened(1, 1))
     held.add(relay, opened(2, 2))
@@ -66,7 +66,13 @@ def test_an_id_used_twice_at_once_is_told_apart() -> None:
     held.add(relay, Closed(1, End(4, "r")))
     held.add(relay, opened(3, 5))
     names = [e.request for _, e in held.ripe(1000) if isinstance(e, Arrive | End)]
-    assert names == ["r", "r~7.2", "r~7.2", "r", "r"]
+    assert names == ["r", "r~7.2", "r~7.2", "r", "r~7.3"]
+    assert held.newest("r") == "r~7.3"
+    assert [relay.name_of(Ask(1, "r", 0, key=key)) for key in (1, 2, 3)] == ["r", "r~7.2", "r~7.3"]
+    held.final("r")
+    held.add(relay, opened(4, 2000))
+    assert [e.request for _, e in held.ripe(3000) if isinstance(e, Arrive)] == ["r"]
+    assert held.newest("r") == "r"
 
 
 def test_a_relay_that_dies_ends_its_requests() -> None:

@@ -12,6 +12,7 @@ from proxy.core.events import Arrive, End, Event, Header
 from proxy.core.ledger import BEGINNING_LOST
 from proxy.core.timeline import TimelineReader
 from proxy.exporters.base import Finished
+from proxy.meter.intake import Connection
 from proxy.meter.meter import ENERGY_FIELDS, Meter, put_aside
 from proxy.timeline_file import read_blocks
 from proxy.units import NS_PER_MS, NS_PER_SECOND
@@ -37,7 +38,7 @@ def told(meter: Meter, request: str, wait_ns: int = 0) -> Any:
 
 
 async def told_async(meter: Meter, request: str, wait_ns: int = 0) -> Any:
-    return msgspec.json.decode(await meter.tell(Ask(1, request, now_ns(), wait_ns)))
+    return msgspec.json.decode(await meter.tell(Connection(1), Ask(1, request, now_ns(), wait_ns)))
 
 
 def test_a_request_becomes_one_final_record_for_every_exporter() -> None:
@@ -206,3 +207,22 @@ def test_a_full_disk_ends_the_recording_not_the_measuring(caplog: pytest.LogCapt
     assert "No space left" in caplog.text
     meter.settle()
     meter.close()
+
+
+def test_an_id_used_again_before_its_first_request_is_final_has_two_records() -> None:
+    kept = Kept()
+    meter, relay = a_meter(kept)
+    end = now_ns()
+    start = end - 8 * NS_PER_SECOND
+    samples(meter, start - NS_PER_SECOND, end + NS_PER_SECOND)
+    for key, (after, seconds) in enumerate(((0, 2), (2, 4)), 1):
+        begun = start + after * NS_PER_SECOND
+        begin(meter, relay, "again", begun, key)
+        finish(meter, relay, "again", begun + seconds * NS_PER_SECOND, key)
+    meter.tick(0)
+    meter.tick(end + 2 * NS_PER_SECOND)
+    meter.settle()
+    records = [f.record for f in kept.finished]
+    assert [(r.request_id, r.duration_s) for r in records] == [("again", 2.0), ("again~1.2", 4.0)]
+    assert [r.joules for r in records] == pytest.approx([2.0 * WATTS, 4.0 * WATTS])
+    assert meter.intake.newest("again") == "again~1.2"

@@ -103,7 +103,7 @@ async def test_messages_gather_and_a_question_takes_them_along(tmp_path: Path) -
         call = a_call(link, "a")
         chunks(call, 2)
         assert [type(m) for m in link._pending] == [Opened, Chunk, Chunk]
-        told = asyncio.ensure_future(link.ask("a", 0.0, 1.0))
+        told = asyncio.ensure_future(link.ask("a", 1, 0.0, 1.0))
         await asyncio.sleep(0)
         assert link._pending == [], "a question does not wait"
         assert await told == meter.energy

@@ -1,5 +1,6 @@
 """The ledger on disk: one JSON line a final record, written at once."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from proxy.exporters.base import Finished
 from proxy.schema import encode
 
 KEPT_FILES: Final = 5
+_log = logging.getLogger(__name__)
 
 
 class LedgerStore:
@@ -16,6 +18,7 @@ class LedgerStore:
 
     Beyond ``max_bytes`` the file becomes ``FILE.1``, the former ``FILE.2`` and so on, up to
     :data:`KEPT_FILES`. One that another program moved away (logrotate) is made anew; no signal is needed.
+    Where a file cannot be moved (one mounted alone), it grows on, and is tried again after as many bytes.
     """
 
     name = "ledger"
@@ -23,30 +26,35 @@ class LedgerStore:
     def __init__(self, path: Path, max_bytes: int = 1 << 30) -> None:
         """Open for appending; raises :class:`ConfigError` if that cannot be."""
         self._path = path
-        self._max_bytes = max_bytes
+        self._max_bytes = self._bound = max_bytes
+        self._file: int | None = None
         try:
             self._open()
         except OSError as error:
             raise ConfigError(f"ledger: {path} cannot be written: {error.strerror}") from error
 
     def _open(self) -> None:
-        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        status = os.fstat(self._file)
+        """Open, or raise ``OSError`` with everything as it was."""
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = file
+        status = os.fstat(file)
         self._inode = status.st_dev, status.st_ino
-        self._size = status.st_size
-        self._torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
+        self._size, self._bound = status.st_size, self._max_bytes
+        self._torn = self._size > 0 and os.pread(file, 1, self._size - 1) != b"\n"
 
     def export(self, finished: Finished) -> None:
         """Append the record; raises ``OSError`` if it could not be written whole."""
         line = encode(finished.record) + b"\n"
         if self._was_moved():
-            os.close(self._file)
             self._open()
-        elif self._size and self._size + len(line) > self._max_bytes:
+        elif self._size and self._size + len(line) > self._bound:
             self._rotate()
         if self._torn:
             line = b"\n" + line
         self._torn = True  # until it is written whole
+        assert self._file is not None
         written = os.write(self._file, line)
         self._size += written
         if written < len(line):
@@ -61,12 +69,18 @@ class LedgerStore:
         return (status.st_dev, status.st_ino) != self._inode
 
     def _rotate(self) -> None:
-        os.close(self._file)
+        aside = self._path.with_name(f"{self._path.name}.0")
+        try:
+            self._path.replace(aside)  # first, so that the others stay where they are if it cannot be
+        except OSError as error:
+            self._bound = self._size + self._max_bytes
+            _log.error("ledger: %s cannot be moved, so it grows on: %s", self._path, error.strerror)
+            return
         for number in range(KEPT_FILES - 1, 0, -1):
             older = self._numbered(number)
             if older.exists():
                 older.replace(self._numbered(number + 1))
-        self._path.replace(self._numbered(1))
+        aside.replace(self._numbered(1))
         self._open()
 
     def _numbered(self, number: int) -> Path:
@@ -74,4 +88,6 @@ class LedgerStore:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

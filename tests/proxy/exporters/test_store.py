@@ -1,4 +1,6 @@
+import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -88,3 +90,40 @@ def test_after_a_line_that_was_not_written_whole_the_next_starts_afresh(tmp_path
     torn, whole = path.read_bytes().splitlines()
     assert len(torn) == 100
     assert decode_request(whole).request_id == "whole"
+
+
+def test_a_file_that_cannot_be_moved_grows_on_and_the_older_stay(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    size = len(encode(RECORD)) + 1
+    store = LedgerStore(path, max_bytes=2 * size)
+    for name in "abcd":
+        store.export(record(name))
+    (tmp_path / "ledger.jsonl.0").mkdir()
+    for name in "efg":
+        store.export(record(name))
+    assert (lines(path), lines(tmp_path / "ledger.jsonl.1")) == (["c", "d", "e", "f", "g"], ["a", "b"])
+    (tmp_path / "ledger.jsonl.0").rmdir()
+    for name in "hi":
+        store.export(record(name))
+    assert (lines(path), lines(tmp_path / "ledger.jsonl.2")) == (["i"], ["a", "b"])
+    store.close()
+
+
+def test_a_folder_that_is_gone_is_an_error_of_that_record_and_harms_no_other_file(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = LedgerStore(folder / "ledger.jsonl")
+    shutil.rmtree(folder)
+    others = []
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            store.export(record("a"))
+        others.append(os.pipe())
+    for reader, writer in others:
+        assert os.write(writer, b"x") == 1
+        os.close(reader)
+        os.close(writer)
+    folder.mkdir()
+    store.export(record("b"))
+    store.close()
+    assert lines(folder / "ledger.jsonl") == ["b"]

@@ -92,8 +92,8 @@ class PrometheusSource:
         last = self._last.get(point.device)
         if last is not None and point.t_ns <= last.t_ns:
             return False
+        self._last[point.device] = point
         if last is None or last.value != point.value:
-            self._last[point.device] = point
             self._moved_ns = max(self._moved_ns, point.t_ns)
             return True
         return not counter and point.t_ns - self._moved_ns < STALE_NS

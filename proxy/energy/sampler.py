@@ -76,6 +76,7 @@ class Sampler:
         self._last: dict[str, Sample] = {}
         self._again: dict[str, int] = {}  # when to measure a counter whose edges were lost,
         self._patience: dict[str, int] = {}  # less often each time: some have no regular edges
+        self._failing = False
         self._follow_ns = 0
         self._eager_until_ns = 0
         self._thread: threading.Thread | None = None
@@ -194,15 +195,28 @@ class Sampler:
         self._again[device] = self._clock() + wait
 
     def _read(self) -> list[Sample]:
-        """One reading of the source; a failure is counted and logged, and yields nothing."""
+        """One reading of the source; a failure is counted, its beginning and end logged, and yields nothing.
+
+        Whatever it is that failed: a thread that ended would be a sensor that is silent for ever.
+        """
         started = self._clock()
         try:
             samples = self._source.read()
-        except SensorError as error:
+        except Exception as error:  # noqa: BLE001 - see above
             self.stats.failures += 1
-            if self.stats.failures == 1:
-                _LOG.warning("%s failed: %s (further failures are counted)", self._source.name, error)
+            if not self._failing:
+                unforeseen = not isinstance(error, SensorError)
+                _LOG.warning(
+                    "%s failed: %r (further failures are counted)",
+                    self._source.name,
+                    error,
+                    exc_info=unforeseen,
+                )
+            self._failing = True
             return []
+        if self._failing:
+            self._failing = False
+            _LOG.warning("%s answers again", self._source.name)
         self.stats.latency_s = latency = seconds_from_ns(self._clock() - started)
         self.stats.latency_max_s = max(latency, self.stats.latency_max_s)
         return samples

@@ -112,3 +112,21 @@ def test_a_server_is_asked_for_raw_samples_on_its_own_clock() -> None:
     assert source.read() == []  # nothing twice
     assert set(queries) == {"time()", "kepler_node_gpu_joules_total[2m]"}
     source.close()
+
+
+def test_power_of_a_server_that_stands_still_is_told_once_a_scrape() -> None:
+    series = '{"metric":{"UUID":"GPU-a"},"values":[[4980,"300"],[4985,"300"],[4990,"300"],[4995,"300"]]}'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.params["query"] == "time()":
+            return httpx.Response(200, text='{"status":"success","data":{"result":[5000,"5000"]}}')
+        return httpx.Response(200, text=f'{{"status":"success","data":{{"result":[{series}]}}}}')
+
+    source = PrometheusSource(
+        "http://prometheus.example/api/v1/query#watts=w",
+        lambda: 60 * NS_PER_SECOND,
+        httpx.MockTransport(answer),
+    )
+    source.open()
+    assert [len(source.read()) for _ in range(3)] == [4, 0, 0]
+    source.close()

@@ -20,6 +20,7 @@ class Scripted:
 
     def __init__(self, clock: Ticking, stall: int = -1, broken: int = -1) -> None:
         self.clock, self.stall, self.broken, self.reads = clock, stall, broken, 0
+        self.error: Exception = SensorError("broken")
         self.closed = False
 
     def open(self) -> list[Found]:
@@ -30,16 +31,19 @@ class Scripted:
         if self.reads == self.stall:
             self.clock.now_ns += 210 * NS_PER_MS
         if self.reads == self.broken:
-            raise SensorError("broken")
+            raise self.error
         return [Sample(self.clock(), "gpu0", power_mw=1.0)]
 
     def close(self) -> None:
         self.closed = True
 
 
-def _run(stall: int = -1, broken: int = -1) -> tuple[Sampler, list[int], Scripted]:
+def _run(
+    stall: int = -1, broken: int = -1, error: Exception | None = None
+) -> tuple[Sampler, list[int], Scripted]:
     clock = Ticking(3 * NS_PER_SECOND)
     source = Scripted(clock, stall, broken)
+    source.error = error or source.error
     stamps: list[int] = []
     sampler = Sampler(source, lambda s: stamps.append(s[0].t_ns), 20.0, clock=clock, wait=clock.wait)
     sampler.run()
@@ -62,10 +66,15 @@ def test_a_slow_call_skips_ticks_and_the_rest_stay_in_place() -> None:
     assert sampler.stats.latency_max_s > 0.2
 
 
-def test_a_failing_reading_is_counted_and_the_thread_goes_on() -> None:
-    sampler, stamps, _ = _run(broken=5)
+@pytest.mark.parametrize("error", [SensorError("broken"), TypeError("unforeseen")])
+def test_a_failing_reading_is_counted_and_told_and_the_thread_goes_on(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler, stamps, _ = _run(broken=5, error=error)
     assert sampler.stats.failures == 1
     assert len(stamps) == 39
+    assert [str(error) in record.message for record in caplog.records] == [True, False]
+    assert "answers again" in caplog.records[-1].message
 
 
 Profile = Callable[[int], float]

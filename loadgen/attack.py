@@ -28,6 +28,8 @@ from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import NS_PER_SECOND
 
 _HEARTBEAT_S = 0.02
+_TURN_NS = 2_000_000
+_LATE_S = 0.002  # the loop's timers may be early by a millisecond
 _STATUS_OK = range(200, 300)
 
 
@@ -173,6 +175,8 @@ class Attack:
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _finished: asyncio.Event = field(default_factory=asyncio.Event)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_call: asyncio.TimerHandle | None = None
+    _error: Exception | None = None
     _interrupted: bool = False
     _cut_short: bool = False
     _pumping: bool = False
@@ -196,11 +200,16 @@ class Attack:
         self.start_ns = start_ns or time.monotonic_ns() + NS_PER_SECOND // 50
         heartbeat = loop.call_later(_HEARTBEAT_S, self._beat, loop)
         self._alarm.set(self.start_ns)
+        self._call_at_the_end()
         try:
             await self._stopped.wait()
             await self._drain()
+            if self._error is not None:
+                raise self._error
         finally:
             self._alarm.close()
+            if self._last_call is not None:
+                self._last_call.cancel()
             heartbeat.cancel()
         # By the time it was at work: an attack that is interrupted before it starts has run as well.
         return self._outcome((time.process_time_ns() - cpu) / max(time.monotonic_ns() - began, 1))
@@ -279,9 +288,14 @@ class Attack:
         if self._pumping:  # a send that fails at once ends within this very loop
             return
         self._pumping = True
+        until_ns = time.monotonic_ns() + _TURN_NS
         try:
             while self._sending_end_ns is None and self._step():
-                pass
+                if time.monotonic_ns() > until_ns:  # behind: answers must be read, and signals heard
+                    self._alarm.set(1)
+                    break
+        except Exception as error:  # noqa: BLE001 - raised by ``run``: a callback's is only logged
+            self._fail(error)
         finally:
             self._pumping = False
 
@@ -310,7 +324,17 @@ class Attack:
         self.progress.sent += 1
         request, self._prepared = self._prepared, b""
         self.client.send(call, request)
-        self._loop.call_soon(self._prepare)
+        self._loop.call_soon(self._prepare_ahead)
+
+    def _prepare_ahead(self) -> None:
+        try:
+            self._prepare()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self.interrupt()
 
     def _prepare(self) -> None:
         """Make the next request's bytes ahead of its time, so that making them delays nothing."""
@@ -318,6 +342,13 @@ class Attack:
             return
         index = self.first_index + self.progress.sent * self.stride
         self._prepared = self._form.request(index, self.workload.body(index))
+
+    def _call_at_the_end(self) -> None:
+        """Ask the pacer once more when its time is up: where nothing ends, nothing else would."""
+        ends_ns = self.pacer.ends_ns
+        if ends_ns is not None:
+            left_ns = self.start_ns + ends_ns - time.monotonic_ns()
+            self._last_call = self._loop.call_later(left_ns / NS_PER_SECOND + _LATE_S, self._pump)
 
     def _stop(self) -> None:
         if self._sending_end_ns is not None:

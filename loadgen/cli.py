@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[command](words)
     except ValueError as error:
         return _refuse(str(error))
+    except OSError as error:  # a file to be written
+        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return _EXIT["interrupted"]
 
@@ -63,6 +65,8 @@ def _measure(command: str, argv: list[str]) -> int:
     if config.spec.dataset:
         read_dataset(Path(config.spec.dataset))
     read_tokenizer(config.spec)
+    if config.out != Path():
+        config.out.mkdir(parents=True, exist_ok=True)  # before anything is measured that could not be kept
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)

@@ -244,9 +244,17 @@ class Client:
         task.add_done_callback(self._opening.discard)
 
     async def warm(self, count: int) -> None:
-        """Open connections beforehand, so that handshakes are not in the first latencies."""
-        opened = await asyncio.gather(*(self._open() for _ in range(count - len(self._idle))))
-        self._idle.extend(opened)
+        """Open connections beforehand, so that handshakes are not in the first latencies.
+
+        Where some cannot be opened, the requests that would need them fail and are counted; raises
+        ``OSError`` where none can.
+        """
+        opening = (self._open() for _ in range(count - len(self._idle)))
+        opened = await asyncio.gather(*opening, return_exceptions=True)
+        self._idle.extend(one for one in opened if isinstance(one, Connection))
+        for one in opened:
+            if isinstance(one, BaseException) and not (self._idle and isinstance(one, OSError)):
+                raise one
 
     async def fetch(
         self,
@@ -294,6 +302,9 @@ class Client:
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
             exchange.failed(f"cannot connect: {why}", time.monotonic_ns())
+            return
+        except UnicodeError as error:
+            exchange.failed(f"cannot connect: no host has such a name: {error}", time.monotonic_ns())
             return
         connection.send(exchange, request)
 

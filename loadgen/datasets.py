@@ -76,12 +76,27 @@ def _item(raw: bytes, where: str) -> Item:
     fields = row.body or row
     length = fields.max_completion_tokens or fields.max_tokens
     if fields.messages:
+        for number, message in enumerate(fields.messages, start=1):
+            _check(message, f"{where}: message {number}")
         return Item(fields.messages, length)
     if fields.prompt:
         return Item([{"role": "user", "content": fields.prompt}], length)
     if fields.conversations:
         return Item(_conversation(fields.conversations, where), length)
     raise ValueError(f"{where}: neither messages, prompt nor conversations; {_SHAPES}")
+
+
+def _check(message: dict[str, Any], where: str) -> None:
+    """Refuse content that is neither text nor parts, before anything is sent."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        if not isinstance(part, dict) or not isinstance(part.get("text", ""), str):
+            raise ValueError(
+                f'{where}: content must be text or a list of parts as {{"type": "text", "text": ...}}'
+            )
 
 
 def _conversation(said: Sequence[_Said], where: str) -> list[dict[str, Any]]:

@@ -43,6 +43,10 @@ Decision = Send | Hold | Stop
 class Pacer(Protocol):
     """What the attack obeys."""
 
+    @property
+    def ends_ns(self) -> int | None:
+        """When to ask again though no request ended; None where nothing depends on the time alone."""
+
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
         """The next thing to do, with ``sent`` requests sent so far and ``in_flight`` unanswered."""
 
@@ -61,6 +65,11 @@ class OpenLoop:
     requests: int | None = None
     worker: int = 0
     workers: int = 1
+
+    @property
+    def ends_ns(self) -> int | None:
+        """When the last arrivals are due."""
+        return self.duration_ns
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
         """The ``sent``-th of this worker's arrivals; never ``Hold``."""
@@ -85,6 +94,11 @@ class ClosedLoop:
     duration_ns: int | None = None
     requests: int | None = None
 
+    @property
+    def ends_ns(self) -> int | None:
+        """The end, which comes where no request ends any more, too."""
+        return self.duration_ns
+
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
         """``Send`` at once while fewer than ``concurrency`` are in flight."""
         if self.concurrency == 0 or (self.requests is not None and sent >= self.requests):
@@ -99,19 +113,28 @@ class Capped:
     """An open loop whose client refuses to hold more than ``limit`` requests.
 
     The schedule does not move: a request held back keeps its deadline, so that its wait shows in the
-    latency from *scheduled*. ``bound`` counts the decisions where the cap held something back.
+    latency from *scheduled*. ``bound`` counts the decisions where the cap held something back. What is
+    still held back ``patience_ns`` after the end is not sent any more: nothing has ended.
     """
 
     inner: Pacer
     limit: int
+    patience_ns: int = 0
     bound: int = field(default=0)
+
+    @property
+    def ends_ns(self) -> int | None:
+        """The end of the patience."""
+        ends_ns = self.inner.ends_ns
+        return None if ends_ns is None else ends_ns + self.patience_ns
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
         """The inner decision, or ``Hold`` at the cap once the deadline has passed."""
         decision = self.inner.decide(elapsed_ns, sent, in_flight)
         if isinstance(decision, Send) and in_flight >= self.limit:
             self.bound += decision.deadline_ns <= elapsed_ns
-            return HOLD
+            ends_ns = self.ends_ns
+            return STOP if ends_ns is not None and elapsed_ns >= ends_ns else HOLD
         return decision
 
 

@@ -18,6 +18,7 @@ from loadgen.tokenizer import Tokenizer
 from loadgen.traces import read_trace
 from loadgen.vision import parse_size
 from loadgen.workload import Style, Workload
+from proxy.units import ns_from_seconds
 
 _SESSIONS: Final = 32
 _WARM_CONNECTIONS: Final = 256
@@ -44,7 +45,8 @@ def plan(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> tuple[L
     pacer = OpenLoop(arrivals, end, spec.requests, worker, workers)
     if spec.max_in_flight is None:
         return lengths, pacer
-    return lengths, Capped(pacer, part_of(spec.max_in_flight, worker, workers))
+    held = part_of(spec.max_in_flight, worker, workers)
+    return lengths, Capped(pacer, held, ns_from_seconds(spec.drain_seconds))
 
 
 def make_workload(

@@ -1,6 +1,7 @@
 """The composition of a run: preflight, points one after the other, energy joined, verdict."""
 
 import asyncio
+import contextlib
 import platform
 import signal
 import uuid
@@ -70,6 +71,7 @@ class Session:
     interrupted: bool = False
     save: Callable[[Finished], None] | None = None
     _attack: Attack | FleetAttack | None = None
+    _interrupt: asyncio.Event = field(default_factory=asyncio.Event)
     _fleet: Fleet | None = None
     _items: Sequence[Item] = ()
     _tokenizer: Tokenizer | None = None
@@ -144,8 +146,14 @@ class Session:
     def interrupt(self) -> None:
         """End now, with what there is: what a signal does."""
         self.interrupted = True
+        self._interrupt.set()
         if self._attack is not None:
             self._attack.interrupt()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, until a Ctrl-C at most."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._interrupt.wait(), seconds)
 
     async def _grid(self, server: Server, power_limit: float | None) -> None:
         spec = self.config.spec
@@ -154,7 +162,7 @@ class Session:
             if (level, power_limit) in done:
                 continue
             if self.points and not self.interrupted:
-                await asyncio.sleep(spec.cool_down_seconds)
+                await self._pause(spec.cool_down_seconds)
             if self.interrupted:
                 return
             with no_collections():
@@ -190,7 +198,8 @@ class Session:
     async def _own_attack(self, server: Server, number: int, level: float) -> Attack:
         spec = self.config.spec
         lengths, pacer = plan(spec, level)
-        await server.client.warm(warm_connections(spec, level))
+        with contextlib.suppress(OSError):  # a server that died since: the requests fail, and say why
+            await server.client.warm(warm_connections(spec, level))
         return self.attack(server, number, lengths, pacer)
 
     def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:

@@ -112,6 +112,8 @@ class Search:
             self._service_s = found.service_s
         if self._backlog:
             self._fail = min(probe.level, self._fail or probe.level)
+            if self._fail <= self.limits.low and self._pass is not None and self._pass <= self.limits.low:
+                self._pass = None  # it passed on too few requests to be outside
         else:
             self._pass = max(probe.level, self._pass or 0.0)
 

@@ -143,7 +143,9 @@ def probe_pacer(spec: Spec, probe: Probe, number: int) -> Pacer:
     # Each probe draws arrivals of its own: the same ones again would tell nothing new.
     seed = spec.seed * 1_000_003 + number
     pacer = OpenLoop(make_arrivals(spec.arrivals, probe.level, seed, probe.max_s), end_ns)
-    return Capped(pacer, spec.max_in_flight) if spec.max_in_flight else pacer
+    if spec.max_in_flight is None:
+        return pacer
+    return Capped(pacer, spec.max_in_flight, ns_from_seconds(spec.drain_seconds))
 
 
 def probe_window(probe: Probe, end_ns: int) -> Window:

@@ -76,9 +76,16 @@ def _percentile(head: str, part: str) -> float:
 def meets(latencies: Mapping[str, float | None], objectives: Sequence[Objective]) -> bool:
     """Whether one successful request is within all limits.
 
-    A metric that is undefined for the request (TPOT of a single token) cannot be violated by it.
+    A gap that is undefined for the request (TPOT of a single token) cannot be violated by it; a first token
+    that never came is not in time.
     """
-    return all((value := latencies.get(o.metric)) is None or value <= o.limit_seconds for o in objectives)
+    return all(_within(latencies.get(one.metric), one) for one in objectives)
+
+
+def _within(seconds: float | None, objective: Objective) -> bool:
+    if seconds is None:
+        return objective.metric in {"tpot", "itl"}
+    return seconds <= objective.limit_seconds
 
 
 def tightest_seconds(objectives: Sequence[Objective]) -> float | None:

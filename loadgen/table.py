@@ -62,9 +62,11 @@ def headline(run: Run) -> str:
     """The verdict in a sentence."""
     slo = run.spec.get("slo")
     asked = f" (SLO {slo})" if slo else ""
+    failed = any(point.failed for point in run.points)
+    why = "requests failed" if failed else "no point was stable: queues grew"
     said = {
         "pass": "PASS" + asked if slo else "DONE: no SLO was given (--slo), so nothing was judged",
-        "fail": "FAIL: the SLO is missed" + asked if slo else "FAIL: requests failed",
+        "fail": "FAIL: the SLO is missed" + asked if slo else f"FAIL: {why}",
         "generator-bound": "GENERATOR-BOUND: this machine could not drive the load; do not use the"
         " numbers of that point",
         "interrupted": "INTERRUPTED: partial results",

@@ -6,6 +6,7 @@ segment along. Elsewhere, and under TLS, the stamp is taken when the loop reads,
 """
 
 import asyncio
+import atexit
 import functools
 import platform
 import socket
@@ -205,6 +206,7 @@ def _keep_stamping() -> socket.socket:
     """
     kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     kept.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    atexit.register(kept.close)
     return kept
 
 

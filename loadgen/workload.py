@@ -191,7 +191,7 @@ class Workload:
 
 
 def _with_picture(message: dict[str, Any], url: str) -> dict[str, Any]:
-    content = message["content"]
+    content = message.get("content") or ""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     return message | {"content": [*parts, {"type": "image_url", "image_url": {"url": url}}]}
 

@@ -10,6 +10,7 @@ from loadgen.arrivals import Constant, Renewal
 from loadgen.attack import Attack
 from loadgen.client import Client, Target
 from loadgen.config import Spec
+from loadgen.datasets import Item
 from loadgen.lengths import Fixed, Lengths
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns, schedule_ns
 from loadgen.records import Record
@@ -135,3 +136,33 @@ async def test_an_attack_interrupted_before_it_starts_has_done_nothing(
     outcome = await running
     assert (outcome.records, outcome.interrupted, outcome.end_ns) == ([], True, 1)
     assert 0.0 <= outcome.cpu_share <= 1.5
+
+
+@pytest.mark.parametrize(
+    "pacer",
+    [
+        ClosedLoop(2, duration_ns(0.1)),
+        Capped(OpenLoop(Constant(50.0), duration_ns(0.1)), 2, duration_ns(0.05) or 0),
+    ],
+)
+async def test_a_server_that_never_answers_does_not_hold_the_point_beyond_its_time(pacer: Pacer) -> None:
+    async with TruthServer(Truth(60.0, 0.002, 3)) as server:
+        client = Client(Target(server.url))
+        outcome = await asyncio.wait_for(attack(client, pacer, drain_s=0.05).run(), 5)
+        await client.close()
+    assert [r.error for r in outcome.records] == ["not ended 0.05 s after the last"] * 2
+
+
+async def test_a_request_that_cannot_be_made_ends_the_point_with_its_reason(client: Client) -> None:
+    good, bad = Item([{"role": "user", "content": "a"}]), Item([{"role": "user", "content": 7}])
+    rows = [good] * 9 + [bad]
+    broken = Workload("completions", "truth", Lengths(Fixed(8), Fixed(3)), items=rows)
+    one = Attack(client, broken, OpenLoop(Constant(100.0), duration_ns(60.0)), 3, "a")
+    with pytest.raises(TypeError, match="not iterable"):
+        await asyncio.wait_for(one.run(), 20)
+
+
+async def test_a_schedule_that_cannot_be_kept_leaves_the_loop_time_to_listen(client: Client) -> None:
+    one = attack(client, OpenLoop(Constant(1e7), duration_ns(60.0)), drain_s=0.01)
+    asyncio.get_running_loop().call_later(0.2, one.interrupt)
+    assert (await asyncio.wait_for(one.run(), 10)).interrupted

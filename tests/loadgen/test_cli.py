@@ -156,6 +156,7 @@ async def test_unknown_model_and_wrong_path_are_diagnosed(server: TruthServer) -
         ("sweep --search --slo 1s --requests 5", "--budget"),
         ("sweep --search --slo 1s --budget 1s", "at least"),
         ("report /nowhere", "run directory"),
+        (f"--rate 1 --url http://127.0.0.1:1 --out {__file__}/x", "Not a directory"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(

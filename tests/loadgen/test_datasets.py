@@ -32,6 +32,8 @@ def test_the_known_shapes(tmp_path: Path) -> None:
         (f"{CHAT}\n{{", "line 2"),
         (f"{CHAT}\n{{}}", "neither messages"),
         ('{"messages": 3}', "messages"),
+        (f'{CHAT}\n{{"messages": [{{"role": "user", "content": ["plain"]}}]}}', "line 2: message 1: content"),
+        ('{"messages": [{"role": "user", "content": 7}]}', "content must be"),
         ('[{"prompt": ""}]', "row 1"),
         ("[{", "data.jsonl"),
         ('{"conversations": [{"from": "bot", "value": "x"}]}', "from 'bot'"),

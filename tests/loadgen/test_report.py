@@ -66,6 +66,8 @@ def test_headlines() -> None:
     assert "concurrency 2" in headline(run(point(1), point(2), best=1))
     bound = msgspec.structs.replace(run(), verdict="generator-bound")
     assert headline(bound).startswith("GENERATOR-BOUND")
+    grew = msgspec.structs.replace(run(point(1, stable=False)), verdict="fail", spec={})
+    assert headline(grew).startswith("FAIL: no point was stable")
 
 
 def test_answers_without_a_first_token_are_drawn_by_their_end() -> None:

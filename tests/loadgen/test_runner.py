@@ -1,5 +1,8 @@
 """A run as a whole: its points, what it tells, how it ends."""
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -90,6 +93,31 @@ async def test_what_was_measured_before_is_not_measured_again(server: TruthServe
     found = await session.run()
     assert [line for line in told.lines if line.startswith("started")] == ["started: 2 at once"]
     assert [p.concurrency for p in found.run.points] == [1, 2]
+
+
+async def test_a_server_that_dies_between_points_is_failures_not_the_end() -> None:
+    server = await TruthServer(Truth(0.01, 0.002, 3)).__aenter__()
+    dying: list[asyncio.Future[None]] = []
+
+    class Kills(Told):
+        def point_ended(self, point: Point) -> None:
+            super().point_ended(point)
+            if not dying:
+                dying.append(asyncio.ensure_future(server.__aexit__()))
+
+    found = await Session(sweep(server.url, "--cool-down", "0.3s"), Kills()).run()
+    assert [p.failed for p in found.run.points] == [0, 6]
+    assert all("cannot connect" in (r.error or "") for r in found.records[6:])
+
+
+async def test_a_signal_ends_a_pause(server: TruthServer) -> None:
+    class Stops(Told):
+        def point_ended(self, point: Point) -> None:
+            super().point_ended(point)
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+
+    found = await asyncio.wait_for(Session(sweep(server.url, "--cool-down", "60s"), Stops()).run(), 20)
+    assert (found.run.verdict, len(found.run.points)) == ("interrupted", 1)
 
 
 async def test_nothing_starts_without_a_server() -> None:

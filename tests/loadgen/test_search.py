@@ -112,3 +112,9 @@ def test_a_queue_is_let_go_before_the_next_probe_and_wasted_time_counts() -> Non
     assert down.level < 16
     assert down.settle_to == int(down.level * 0.2)
     assert one.stopped("interrupted").reason == "interrupted"
+
+
+def test_the_lowest_load_does_not_pass_on_a_handful_of_requests_that_are_all_outside() -> None:
+    found = [QueueServer(first_s=0.5, seed=seed).find(search())[0] for seed in range(20)]
+    assert {(knee.level, knee.low) for knee in found} == {(None, None)}
+    assert all("even 1 is outside" in knee.reason for knee in found)

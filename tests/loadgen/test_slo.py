@@ -43,3 +43,9 @@ def test_durations() -> None:
     assert format_duration(0.2) == "200ms"
     with pytest.raises(ValueError, match="10s"):
         parse_duration("10")
+
+
+def test_a_first_token_that_never_came_is_not_in_time() -> None:
+    nothing = {"ttft": None, "tpot": None, "itl": None, "e2e": 0.1}
+    assert not meets(nothing, parse_slo("ttft=1s"))
+    assert meets(nothing, parse_slo("tpot=1ms,e2e=1s"))

@@ -104,8 +104,6 @@ async def test_a_video_is_a_job_with_content(films: ImageServer) -> None:
     made = (await call(films, "/v1/videos", {"prompt": "x", "seconds": "2", "num_inference_steps": 8})).json()
     assert (made["object"], made["status"]) == ("video", "queued")
     path = f"/v1/videos/{made['id']}"
-    early = await call(films, f"{path}/content", method="GET")
-    assert early.status_code == 400
     for _ in range(200):
         seen = (await call(films, path, method="GET")).json()
         if seen["status"] == "completed":
@@ -120,6 +118,15 @@ async def test_a_video_is_a_job_with_content(films: ImageServer) -> None:
     ]
     assert (await call(films, path, method="DELETE")).json()["deleted"]
     assert (await call(films, path, method="GET")).status_code == 404
+
+
+async def test_a_video_that_is_not_made_yet_has_no_content() -> None:
+    server = ImageServer(replace(FILMS, seconds=StepCosts(60.0, 0.0, 0.0)), lambda _t, _w: None)
+    await server.start()
+    made = (await call(server, "/v1/videos", {"prompt": "x", "num_inference_steps": 8})).json()
+    early = await call(server, f"/v1/videos/{made['id']}/content", method="GET")
+    assert early.status_code == 400
+    await server.close()
 
 
 async def test_a_form_is_read_like_json(films: ImageServer) -> None:

@@ -17,18 +17,20 @@ REORDER_NS = 50 * MS
 TICK_NS = 20 * MS
 
 
-def message_of(event: Event, keys: dict[str, int]) -> tuple[str, ToMeter] | None:
-    """Whose it is and what a relay says of it; None for what no relay says, or nothing is known of."""
+def message_of(event: Event, keys: dict[str, int | None]) -> tuple[str, ToMeter] | None:
+    """Whose it is and what a relay says of it; None for what no relay says: not begun, or ended already."""
+    if isinstance(event, Arrive):
+        key = keys[event.request] = len(keys)
+        return event.request, Opened(key, event)
+    told = keys.get(event.request) if isinstance(event, Output | End) else None
+    if told is None:
+        return None
     match event:
-        case Arrive():
-            keys[event.request] = len(keys)
-            return event.request, Opened(keys[event.request], event)
-        case Output() if event.request in keys:
-            return event.request, Chunk(
-                keys[event.request], event.t_ns, -1 if event.tokens is None else event.tokens
-            )
-        case End() if event.request in keys:
-            return event.request, Closed(keys[event.request], event)
+        case Output():
+            return event.request, Chunk(told, event.t_ns, -1 if event.tokens is None else event.tokens)
+        case End():
+            keys[event.request] = None
+            return event.request, Closed(told, event)
         case _:
             return None
 
@@ -37,7 +39,7 @@ def seen(events: list[Event], worker_of: dict[str, int], delays_ns: list[int]) -
     """What the core sees of requests that are dealt to workers, each as late as it is."""
     intake = Intake(REORDER_NS, lambda _: ("gpu0",))
     connections = [intake.connected() for _ in delays_ns]
-    keys: dict[str, int] = {}
+    keys: dict[str, int | None] = {}
     coming: list[tuple[int, int | None, ToMeter | Sample]] = []
     for event in events:
         if isinstance(event, Sample):

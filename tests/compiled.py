@@ -70,6 +70,7 @@ def _digest() -> str:
     for name in _FILES[:2]:
         found.update((ROOT / name).read_bytes())
     for package in _PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            found.update(str(path).encode() + path.read_bytes())
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.suffix in {".py", ".pyi", ".c"}:
+                found.update(str(path).encode() + path.read_bytes())
     return found.hexdigest()[:16]

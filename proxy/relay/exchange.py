@@ -365,7 +365,8 @@ class Exchange:
         elif self._upstream is not None:
             shape = answer.shape
             if shape is not None and self._call is not None:
-                self._upstream.lane = Lane(shape, self._call, self._client.writer())
+                lane = Lane(shape, self._call, self._client.writer(), self._client.descriptor)
+                self._upstream.follow(lane, self._shared.pump)
 
     async def _ask(self) -> None:
         """Put the energy into the answer, then go on with it."""

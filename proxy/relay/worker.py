@@ -4,25 +4,28 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
 import uvloop
 
 from proxy.children import say_ready
 from proxy.clock import now_ns
-from proxy.config import Backend, Config, ConfigError, RelayConfig
+from proxy.config import Address, Backend, Config, ConfigError, RelayConfig
 from proxy.core.channel import BackendState, RelayState
 from proxy.origin import serving_tls
 from proxy.relay.balancer import Balancer
 from proxy.relay.checks import Checks
 from proxy.relay.client import Client
 from proxy.relay.link import MeterLink
+from proxy.relay.pump import pump_if_built
 from proxy.relay.shared import Shared
 from proxy.relay.sticky import Keys
 from proxy.relay.upstream import Pool, hold_little
 
+_BACKLOG: Final = 1024
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
 _log = logging.getLogger(__name__)
@@ -36,9 +39,11 @@ class Worker:
         self._link = MeterLink(meter_socket, config.event_buffer_messages)
         balancer = Balancer(backends, config, now_ns())
         pools = {slot: Pool(slot.backend, config) for slot in balancer.slots}
-        self._shared = Shared(config, self._link, balancer, pools, _keys(config, backends))
+        self._shared = Shared(
+            config, self._link, balancer, pools, _keys(config, backends), pump_if_built(self._link)
+        )
         self._checks = Checks(config, balancer, pools.__getitem__)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sweeps = 0
@@ -49,18 +54,19 @@ class Worker:
         config, shared = self._config, self._shared
         self._tls = serving_tls(config.tls_certificate, config.tls_key)
         await self._checks.start()
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
-            config.listen.host,
-            config.listen.port,
-            reuse_port=True,
-            backlog=1024,
-            ssl=self._tls,
-            ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
-        )
-        for listening in self._server.sockets:  # inherited by what is accepted
-            hold_little(listening, config.high_water_bytes)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if shared.pump is not None:
+            shared.pump.open()
+        for listening in _listening(config.listen):
+            hold_little(listening, config.high_water_bytes)  # inherited by what is accepted
+            self.port = self.port or listening.getsockname()[1]
+            server = await asyncio.get_running_loop().create_server(
+                lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
+                sock=listening,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
+            )
+            self._servers.append(server)
         self._sweep()
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
@@ -120,8 +126,8 @@ class Worker:
         shared.draining = True
         self._checks.close()
         self._link.leave()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for client in tuple(shared.clients):
             if not client.busy:
                 client.close()
@@ -139,7 +145,19 @@ class Worker:
         for pool in shared.pools.values():
             pool.close()
         await asyncio.gather(*shared.tasks, return_exceptions=True)
+        if shared.pump is not None:
+            shared.pump.close()
         await self._link.close()
+
+
+def _listening(address: Address) -> Iterator[socket.socket]:
+    """One socket for each address of the host; raises ``OSError``.
+
+    Looked up here, where it may block: the loop would start four threads for it.
+    """
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, where in found:
+        yield socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=True)
 
 
 def _keys(config: RelayConfig, backends: Sequence[Backend]) -> Keys | None:

@@ -1,0 +1,223 @@
+"""Streams of many chunks, one at a time: by lanes, in the compiled build by the pump (see test_pump.py)."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy.clock import now_ns
+from proxy.config import Backend, RelayConfig
+from proxy.core.channel import Chunk, Closed
+from proxy.relay.worker import Worker
+from tests.fakes.certificates import certificates
+from tests.fakes.meter import FakeMeter
+from tests.fakes.raw_upstream import RawUpstream
+from tests.proxy.relay.test_client import CONFIG, POST
+from tests.proxy.relay.test_lane import event
+from tests.proxy.relay.test_worker import DONE, ROLE, SSE, USAGE, chunked
+
+BODY = b'{"stream":true,"stream_options":{"include_usage":true}}'
+REQUEST = POST + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+FIRST = chunked(ROLE, end=False)[0]
+ONE = chunked(event("one"), end=False)[0]
+END = b"".join(chunked(USAGE, DONE))
+MANY = 20  # more than a lane is proven by
+
+
+Asked = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+class Conversation:
+    """A client, a relay, and a backend that says what it is told, once the client has what it said before."""
+
+    def __init__(self, worker: Worker, asked: Asked) -> None:
+        self.worker = worker
+        self._asked = asked
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+        self.backend_reader: asyncio.StreamReader
+        self.backend: asyncio.StreamWriter
+
+    async def open(self, tls: ssl.SSLContext | None = None) -> None:
+        name = "127.0.0.1" if tls else None
+        self.reader, self.writer = await asyncio.open_connection(
+            "127.0.0.1", self.worker.port, ssl=tls, server_hostname=name
+        )
+        self.writer.write(REQUEST)
+        self.backend_reader, self.backend = await asyncio.wait_for(self._asked.get(), 5)
+        await self.begin()
+
+    async def begin(self) -> None:
+        self.backend.write(SSE + FIRST)
+        await asyncio.wait_for(self.reader.readuntil(FIRST), 5)
+
+    async def pass_on(self, data: bytes) -> bytes:
+        """What the client gets, as many bytes as the backend says now."""
+        self.backend.write(data)
+        return await asyncio.wait_for(self.reader.readexactly(len(data)), 5)
+
+    async def chunks(self, count: int = MANY) -> None:
+        for _ in range(count):
+            assert await self.pass_on(ONE) == ONE
+
+    @property
+    def pumped(self) -> int:
+        """Streams on the pump; where there is none, one lane is as good."""
+        pump = self.worker._shared.pump
+        return 1 if pump is None else len(pump._riders)
+
+
+@asynccontextmanager
+async def conversation(
+    *, config: RelayConfig = CONFIG, tls: ssl.SSLContext | None = None, meter: str = "/nowhere"
+) -> AsyncIterator[Conversation]:
+    asked: Asked = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait((reader, writer))
+        await over.wait()
+
+    async with RawUpstream(script) as backend:
+        worker = Worker(config, [Backend(backend.url, "b")], meter)
+        await worker.start()
+        said = Conversation(worker, asked)
+        await said.open(tls)
+        try:
+            yield said
+        finally:
+            over.set()
+            said.writer.close()
+            await worker.close()
+    pump = worker._shared.pump
+    assert pump is None or not pump._riders
+
+
+async def test_it_passes_byte_for_byte_and_every_token_is_told(tmp_path: Path) -> None:
+    async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket) as said:
+        await said.chunks()
+        assert said.pumped == 1
+        two = ONE + chunked(event("two"), end=False)[0]
+        assert await said.pass_on(two) == two
+        other = chunked(event("x", more=',"finish_reason":"stop"'), end=False)[0]
+        assert await said.pass_on(other) == other
+        await said.chunks()
+        assert said.pumped == 1
+        assert await said.pass_on(END) == END
+        chunks = await meter.until(Chunk, 2 * MANY + 3)
+        stamps = [one.t_ns for one in chunks if isinstance(one, Chunk)]
+        assert stamps == sorted(stamps)
+        assert stamps[-1] <= now_ns()
+        (closed,) = await meter.until(Closed)
+    assert isinstance(closed, Closed)
+    assert (closed.end.status, closed.end.cancelled, closed.end.prompt_tokens) == (200, False, 3)
+
+
+async def test_the_connections_serve_the_next_request() -> None:
+    async with conversation() as said:
+        await said.chunks()
+        await said.pass_on(END)
+        said.writer.write(REQUEST)
+        asked = await asyncio.wait_for(said.backend_reader.readuntil(BODY), 5)
+        assert asked.startswith(b"POST /v1/chat/completions")
+        await said.begin()
+        await said.chunks()
+        assert await said.pass_on(END) == END
+        assert len(said.worker._shared.clients) == 1
+
+
+async def test_a_client_that_leaves_takes_its_backend_request_along_at_once(tmp_path: Path) -> None:
+    async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket) as said:
+        await said.chunks()
+        said.writer.transport.abort()
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(said.backend_reader.read(), 5) == b""
+        (closed,) = await meter.until(Closed)
+    assert isinstance(closed, Closed)
+    assert closed.end.cancelled
+    assert len([one for one in meter.messages if isinstance(one, Chunk)]) == MANY
+
+
+async def test_a_backend_that_dies_breaks_the_stream() -> None:
+    async with conversation() as said:
+        await said.chunks()
+        said.backend.transport.abort()
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+
+
+async def test_a_backend_that_hangs_up_after_a_last_chunk_breaks_the_stream_after_it() -> None:
+    async with conversation() as said:
+        await said.chunks()
+        said.backend.write(ONE)
+        said.backend.close()
+        with pytest.raises(asyncio.IncompleteReadError) as broken:
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+        assert broken.value.partial == ONE
+
+
+async def test_a_backend_that_stalls_is_not_waited_for_for_ever() -> None:
+    async with conversation(config=replace(CONFIG, stall_timeout_seconds=0.3)) as said:
+        for _ in range(4):
+            await said.chunks(5)
+            await asyncio.sleep(0.15)  # a stream that goes on is none that stalls
+        assert said.pumped == 1
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+
+
+async def test_a_client_that_stops_reading_stops_its_backend_and_loses_nothing() -> None:
+    async with conversation() as said:
+        await said.chunks()
+        said.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+        try:
+            async with asyncio.timeout(0.7):
+                while True:
+                    said.backend.write(ONE * 100)
+                    sent += 100
+                    await said.backend.drain()
+        except TimeoutError:
+            pass
+        assert sent * len(ONE) < 32 * 1024 * 1024
+        said.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        said.backend.write(END)
+        received = await asyncio.wait_for(said.reader.readexactly(sent * len(ONE) + len(END)), 20)
+        assert received == ONE * sent + END
+        await said.chunks(0)
+
+
+async def test_the_next_meter_is_told_of_tokens_that_passed_before(tmp_path: Path) -> None:
+    async with conversation(meter=str(tmp_path / "meter.sock")) as said:
+        async with FakeMeter(tmp_path) as first:
+            await said.chunks()
+            await first.until(Chunk, MANY)
+        while said.worker._link._transport is not None:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.001)
+        await said.chunks(5)
+        async with FakeMeter(tmp_path) as second:
+            told = [one.tokens for one in await second.until(Chunk, 7) if isinstance(one, Chunk)]
+    assert told == [1, MANY - 1, 1, 1, 1, 1, 1]
+
+
+async def test_a_drain_lets_it_end() -> None:
+    async with conversation(config=replace(CONFIG, drain_timeout_seconds=5.0)) as said:
+        await said.chunks()
+        closing = asyncio.ensure_future(said.worker.close())
+        await said.chunks()
+        assert await said.pass_on(END) == END
+        await asyncio.wait_for(closing, 5)
+
+
+async def test_under_tls_the_transport_encrypts_every_chunk(tmp_path: Path) -> None:
+    made = certificates(tmp_path, "127.0.0.1")
+    config = replace(CONFIG, tls_certificate=made.chain, tls_key=made.key)
+    trusting = ssl.create_default_context(cafile=made.authority)
+    async with conversation(config=config, tls=trusting) as said:
+        await said.chunks()
+        assert said.worker._shared.pump is None or said.pumped == 0
+        assert await said.pass_on(END) == END

@@ -2,9 +2,9 @@
 
 The proxies run side by side before one backend and are driven in turn by one client, in several rounds. While
 CPU is measured they have a core of their own; all else, the meter too, has the others. The median of the
-rounds counts, and for a ratio that of the ratios of each round: the machine is not the same from one to the
-next. Only the CPU of the proxy's own processes is counted. The meter is a process of its own: its CPU is told
-apart, not hidden.
+rounds counts, and for a ratio that of the ratios of each round: a machine that is shared is half as fast for
+half a minute, so that what is compared is driven one right after the other. Only the CPU of the proxy's own
+processes is counted. The meter is a process of its own: its CPU is told apart, not hidden.
 """
 
 import statistics
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -30,14 +31,15 @@ from tests.e2e.serving import COMMAND, Serving, serving
 
 pytestmark = pytest.mark.bench
 
-ROUNDS, TURNS = 7, 2  # of two turns the lower: the first has its connections and caches to bring back
+ROUNDS, TURNS = 9, 2  # of two turns the lower: the first has its connections to bring back
 JSON_CONNECTIONS, JSON_REQUESTS, JSON_ALONE = 8, 150, 250
 STREAMS, CHUNKS, CHUNKS_ALONE = 16, 400, 300
 FIRSTS, IDLE_STREAMS = 150, 1000
+CONNECTIONS = 512  # so many that two workers get about as many each
 SLOW = "LiteLLM"  # one round of a tenth of the work
 OURS, UNMETERED, METER, SOURCES = "jouleproxy", "  unmetered path", "  its meter", "  interpreted"
+NEIGHBOURS = ("nginx", OURS, "vllm-router", UNMETERED)  # are compared
 WATTS = 300.0
-
 
 COLUMNS = ("json_us", "json_alone_us", "chunk_us", "chunk_alone_us", "first_ms", "idle_mb")
 Row = dict[str, list[float]]  # by column, of each round
@@ -86,29 +88,44 @@ def loads(name: str, path: str) -> dict[str, Load]:
 
 
 def cpu_us(column: str, proxy: Running, driver: Client, path: str) -> float:
-    """Of one round."""
+    """Of one turn."""
     load = loads(proxy.name, path)[column]
-    turns = []
-    for _ in range(TURNS if proxy.name != SLOW else 1):
-        before = proxy.cpu_seconds()
-        driver.drive(proxy.port, load.data, load.connections, load.each)
-        turns.append((proxy.cpu_seconds() - before) / load.count * 1e6)
-    return min(turns)
+    before = proxy.cpu_seconds()
+    driver.drive(proxy.port, load.data, load.connections, load.each)
+    return (proxy.cpu_seconds() - before) / load.count * 1e6
+
+
+def measure_cpu(rows: dict[str, Row], driven: list[tuple[str, Running, str]], driver: Client) -> None:
+    """One round."""
+    order = sorted(driven, key=lambda one: NEIGHBOURS.index(one[0]) if one[0] in NEIGHBOURS else -1)
+    for column in loads(OURS, PATH):
+        turns: dict[str, list[float]] = defaultdict(list)
+        for _ in range(TURNS):
+            for name, proxy, path in order:
+                if name != SLOW or not turns[name]:
+                    turns[name].append(cpu_us(column, proxy, driver, path))
+        for name, values in turns.items():
+            rows[name][column].append(min(values))
 
 
 def first_ms(driver: Client, port: int, path: str, count: int = FIRSTS) -> float:
     return statistics.median(driver.drive(port, request(path, stream=True), 1, count)) * 1e3
 
 
-def measure_meter(row: Row, proxy: Running, meter: Running, driver: Client) -> None:
-    """The meter's CPU for the same work, less what it uses anyhow; what it does later is waited for."""
+def measure_meter(row: Row, proxy: Running, meter: Running, driver: Client, admin: str) -> None:
+    """The meter's CPU for the same work, less what it uses anyhow, until all of it is divided.
+
+    Of one client alone it is too little beside that to be told.
+    """
+    final(admin, 1)
     before = meter.cpu_seconds()
-    time.sleep(1.0)
-    idle = meter.cpu_seconds() - before
-    for column, load in loads(OURS, PATH).items():
+    time.sleep(2.0)
+    idle = (meter.cpu_seconds() - before) / 2.0
+    for column in ("json_us", "chunk_us"):
+        load = loads(OURS, PATH)[column]
         start, before = time.monotonic(), meter.cpu_seconds()
         driver.drive(proxy.port, load.data, load.connections, load.each)
-        time.sleep(0.5)
+        final(admin, load.connections)
         used = meter.cpu_seconds() - before - idle * (time.monotonic() - start)
         row[column].append(max(used, 0.0) / load.count * 1e6)
 
@@ -179,20 +196,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         backend(folder) as behind,
         client() as driver,
         all_started(PEERS, folder, behind) as (peers, skipped),
-        ours(folder / "fast", behind, Build.fast()) as (_, (relay,), meter),
+        ours(folder / "fast", behind, Build.fast()) as (serving_fast, (relay,), meter),
         ours(folder / "interpreted", behind, Build.interpreted()) as (_, (interpreted,), _),
     ):
         found = Measured(skipped)
         rows = found.rows
         driven = [(peer.name, peer, PATH) for peer in peers]
         driven += [(OURS, relay, PATH), (UNMETERED, relay, "/unmetered"), (SOURCES, interpreted, PATH)]
+        rows.update({name: defaultdict(list) for name, _, _ in driven})  # in the table's order
         with cores.one_for([pid for _, proxy, _ in driven for pid in proxy.pids]) as found.apart:
             for turn in range(ROUNDS):
-                for column in loads(OURS, PATH):
-                    for name, proxy, path in driven:
-                        if name != SLOW or turn == 0:
-                            rows[name][column].append(cpu_us(column, proxy, driver, path))
-            measure_meter(rows[METER], relay, meter, driver)
+                measure_cpu(rows, [one for one in driven if one[0] != SLOW or turn == 0], driver)
+            measure_meter(rows[METER], relay, meter, driver, serving_fast.admin)
         for turn in range(ROUNDS):
             direct = first_ms(driver, behind, PATH)
             for name, proxy, path in driven:
@@ -249,18 +264,14 @@ def missed(text: str, values: list[float], limit: float) -> bool:
     ],
 )
 def test_cpu(measured: Measured, column: str, peer: str, limit: float) -> None:
-    """None holds on every run of a busy machine: a miss is told, twice the target is a failure."""
     text = f"{column.partition('_')[0]} CPU over {peer.strip()}'s"
     ratios = [own / other for own, other in measured.pairs(OURS, peer, column)]
-    if missed(text, ratios, limit):
-        assert statistics.median(ratios) <= 2 * limit
-        pytest.xfail(f"{text} is missed, as docs/benchmarks.md says")
+    assert not missed(text, ratios, limit)
 
 
 def test_first_chunk_is_as_early_as_through_nginx(measured: Measured) -> None:
     later = [own - other for own, other in measured.pairs(OURS, "nginx", "first_ms")]
-    if missed("first chunk p50 after nginx's, ms", later, 0.2):
-        pytest.xfail("missed, as docs/benchmarks.md says")
+    assert not missed("first chunk p50 after nginx's, ms", later, 0.2)
 
 
 def test_idle_streams_take_little(measured: Measured) -> None:
@@ -286,19 +297,51 @@ def burst(folder: Path, workers: int) -> tuple[float, list[float], float]:
 
 def charged(proxy: Serving, count: int) -> float:
     """Joules of the last ``count`` records, once all are final, over what the device drew meanwhile."""
-    for _ in range(50):
-        time.sleep(0.2)
-        answer = httpx.get(f"{proxy.admin}/energy/requests", params={"limit": count}, timeout=30)
-        records = answer.raise_for_status().json()
-        if len(records) == count and all(one["stream"] and one["final"] for one in records):
-            begin = min(one["start_unix_ns"] for one in records) / 1e9
-            end = max(one["start_unix_ns"] / 1e9 + one["duration_s"] for one in records)
-            return float(sum(one["joules"] for one in records) / (WATTS * (end - begin)))
-    raise TimeoutError("the records were not final within 10 s")
+    records = final(proxy.admin, count)
+    begin = min(one["start_unix_ns"] for one in records) / 1e9
+    end = max(one["start_unix_ns"] / 1e9 + one["duration_s"] for one in records)
+    return float(sum(one["joules"] for one in records) / (WATTS * (end - begin)))
+
+
+def final(admin: str, count: int) -> list[dict[str, Any]]:
+    """The last ``count`` records, once all are final."""
+    for _ in range(60):
+        time.sleep(0.5)
+        answer = httpx.get(f"{admin}/energy/requests", params={"limit": count}, timeout=30)
+        records: list[dict[str, Any]] = answer.raise_for_status().json()
+        if len(records) == count and all(one["final"] for one in records):
+            return records
+    raise TimeoutError("the records were not final within 30 s")
+
+
+def throughput(folder: Path, workers: int) -> float:
+    """Requests a second of workers with a tenth of a core each: client, backend and meter have the rest."""
+    folder.mkdir()
+    with (
+        backend(folder) as behind,
+        client() as driver,
+        ours(folder, behind, Build.interpreted(), workers) as (_, relays, _),
+    ):
+        port, pids = relays[0].port, [pid for relay in relays for pid in relay.pids]
+        driver.drive(port, request(), CONNECTIONS, 1)
+        with cores.a_part_for_each(pids, 0.1):
+            start = time.monotonic()
+            driver.drive(port, request(), CONNECTIONS, 20)
+            return CONNECTIONS * 20 / (time.monotonic() - start)
+
+
+def test_two_workers_serve_more_where_cores_allow(tmp_path: Path) -> None:
+    """Connections are dealt out by the kernel, by chance: the larger half is what the client waits for."""
+    try:
+        alone = statistics.median(throughput(tmp_path / f"one{turn}", 1) for turn in range(3))
+        both = statistics.median(throughput(tmp_path / f"two{turn}", 2) for turn in range(3))
+    except OSError as error:
+        pytest.skip(f"no control groups here: {error}")
+    sys.stdout.write(f"\na tenth of a core each: 1 worker {alone:.0f} requests/s, 2 workers {both:.0f}\n")
+    assert not missed("throughput of one worker over two's", [alone / both], 1 / 1.7)
 
 
 def test_two_workers_cost_what_one_does_and_measure_alike(tmp_path: Path) -> None:
-    """Twice the throughput needs cores for client and backend, too; shares and joules do not."""
     alone_us, _, alone = burst(tmp_path / "one", 1)
     both_us, shares, both = burst(tmp_path / "two", 2)
     sys.stdout.write(

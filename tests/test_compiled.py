@@ -42,9 +42,10 @@ def in_it(package: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_hot_path_is_compiled_and_the_rest_is_as_it_was(package: Path) -> None:
-    names = "import proxy.relay.client as c, proxy.relay.worker as w; print(c.__file__, w.__file__)"
-    compiled_file, plain_file = in_it(package, "-c", names).stdout.split()
-    assert (Path(compiled_file).suffix, Path(plain_file).suffix) == (".so", ".py")
+    modules = "from proxy.relay import client, pumping, worker"
+    names = f"{modules}; print(client.__file__, pumping.__file__, worker.__file__)"
+    compiled_file, pump_file, plain_file = in_it(package, "-c", names).stdout.split()
+    assert [Path(file).suffix for file in (compiled_file, pump_file, plain_file)] == [".so", ".so", ".py"]
     assert Path(compiled_file).parent == Path(plain_file).parent == package / "proxy" / "relay"
 
 

@@ -9,12 +9,14 @@ from proxy.relay.fields import ANSWER, ASKED, AnswerBody, Asked, Choice
 
 TEXT_LENGTH: Final = 500  # of a name in records, which are kept in memory; a body may say anything
 
+_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last of a thousand brackets
+
 
 def asked(body: bytes) -> Asked:
     """What the body asks for; defaults where it is not the JSON of a request (the backend judges that)."""
     try:
         return ASKED.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return Asked()
 
 
@@ -22,7 +24,7 @@ def answered(data: bytes) -> AnswerBody | None:
     """What an answer, or a streamed event, says; None where it is not the JSON of one."""
     try:
         return ANSWER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return None
 
 

@@ -5,6 +5,8 @@ interpreted install has no pump, and lanes do all of it.
 """
 
 import asyncio
+import logging
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.core.channel import Chunk
@@ -13,12 +15,17 @@ from proxy.relay.link import MeterLink
 if TYPE_CHECKING:
     from proxy.relay.pumping import Stream
 
+_log = logging.getLogger(__name__)
+
 
 class Rider(Protocol):
     """Whose stream is on the pump."""
 
     def left(self, unsent: bytes, unread: bytes) -> None:
         """It is off: what was read and passed but not sent, and what was read and is not like the rest."""
+
+    def lose(self, reason: str) -> None:
+        """It is off, and cannot be read any more."""
 
 
 class Pump:
@@ -58,10 +65,18 @@ class Pump:
         chunks, left = self._pump.run()
         if chunks:
             self._link.send_chunks(chunks)
-        for stream, unsent, unread in left:
+        for stream, unsent, unread, why in left:
             rider = self._riders.pop(stream, None)
-            if rider is not None:
-                rider.left(unsent, unread)
+            if rider is None:
+                continue
+            try:
+                if why:
+                    rider.lose(os.strerror(why))
+                else:
+                    rider.left(unsent, unread)
+            except Exception:  # noqa: BLE001 - as a transport does: the rider ends, the others go on
+                _log.exception("a stream cannot go on")
+                rider.lose("it cannot go on")
 
 
 def pump_if_built(link: MeterLink) -> Pump | None:
@@ -69,6 +84,9 @@ def pump_if_built(link: MeterLink) -> Pump | None:
     try:
         return Pump(link)
     except ImportError:
+        return None
+    except OSError as error:
+        _log.warning("no pump, streams go the longer way: %s", error)
         return None
 
 

@@ -98,31 +98,36 @@ static Py_ssize_t count_chunks(const Stream *stream, const char *data, Py_ssize_
 
 /* --- Stream -------------------------------------------------------------------------------------------- */
 
-static int stream_init(Stream *self, PyObject *args, PyObject *names)
+static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
     static char *keywords[] = {"source", "target", "before", "after", "key", NULL};
     PyObject *before, *after, *key;
-    if (self->key != NULL
-        || !PyArg_ParseTupleAndKeywords(args, names, "iiSSO!:Stream", keywords, &self->source, &self->target,
-            &before, &after, &PyLong_Type, &key))
-        return -1;
+    int source, target;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, names, "iiSSO!:Stream", keywords, &source, &target, &before, &after, &PyLong_Type, &key))
+        return NULL;
+    Stream *self = (Stream *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->source = source;
+    self->target = target;
     self->before = Py_NewRef(before);
     self->after = Py_NewRef(after);
     self->key = Py_NewRef(key);
-    return 0;
+    return (PyObject *)self;
 }
 
 static void stream_dealloc(Stream *self)
 {
-    Py_XDECREF(self->before);
-    Py_XDECREF(self->after);
-    Py_XDECREF(self->key);
+    Py_DECREF(self->before);
+    Py_DECREF(self->after);
+    Py_DECREF(self->key);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
 static PyObject *stream_count(Stream *self, PyObject *data)
 {
-    if (!PyBytes_Check(data) || self->key == NULL)
+    if (!PyBytes_Check(data))
         return PyErr_Format(PyExc_TypeError, "bytes expected");
     return PyLong_FromSsize_t(count_chunks(self, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)));
 }
@@ -145,8 +150,7 @@ static PyTypeObject StreamType = {
     .tp_doc = "Stream(source, target, before, after, key): two descriptors, the shape of the chunks between.",
     .tp_basicsize = sizeof(Stream),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)stream_init,
+    .tp_new = stream_new,
     .tp_dealloc = (destructor)stream_dealloc,
     .tp_methods = stream_methods,
     .tp_members = stream_members,
@@ -154,26 +158,29 @@ static PyTypeObject StreamType = {
 
 /* --- Pump ---------------------------------------------------------------------------------------------- */
 
-static int pump_init(Pump *self, PyObject *args, PyObject *names)
+static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
     static char *keywords[] = {"chunk", NULL};
     PyObject *chunk;
-    if (self->chunk != NULL || !PyArg_ParseTupleAndKeywords(args, names, "O:Pump", keywords, &chunk))
-        return -1;
-    self->chunk = Py_NewRef(chunk);
-    self->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (self->epoll < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
+    if (!PyArg_ParseTupleAndKeywords(args, names, "O:Pump", keywords, &chunk))
+        return NULL;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Pump *self = (Pump *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        close(epoll);
+        return NULL;
     }
-    return 0;
+    self->epoll = epoll;
+    self->chunk = Py_NewRef(chunk);
+    return (PyObject *)self;
 }
 
 static void pump_dealloc(Pump *self)
 {
-    if (self->epoll > 0)
-        close(self->epoll);
-    Py_XDECREF(self->chunk);
+    close(self->epoll);
+    Py_DECREF(self->chunk);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -192,7 +199,7 @@ static int watch(Pump *self, Stream *stream, int operation)
 static PyObject *pump_put(Pump *self, PyObject *object)
 {
     Stream *stream = (Stream *)object;
-    if (!Py_IS_TYPE(object, &StreamType) || stream->key == NULL || stream->on)
+    if (!Py_IS_TYPE(object, &StreamType) || stream->on)
         return PyErr_Format(PyExc_ValueError, "a Stream that is not on a pump expected");
     if (watch(self, stream, EPOLL_CTL_ADD) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -218,18 +225,20 @@ static PyObject *pump_take(Pump *self, PyObject *stream)
     Py_RETURN_NONE;
 }
 
-/* Off the pump, with what was read but not sent, or was read and is none of its chunks; -1 on error. */
+/* Off the pump, with what was read but not sent, or was read and is none of its chunks, or why it could not
+ * be read (errno, which a socket tells but once); -1 on error. */
 static int leave(Pump *self, Stream *stream, PyObject *left, const char *unsent, Py_ssize_t unsent_size,
-    const char *unread, Py_ssize_t unread_size)
+    const char *unread, Py_ssize_t unread_size, int why)
 {
-    PyObject *one = Py_BuildValue("Oy#y#", stream, unsent, unsent_size, unread, unread_size);
+    off(self, stream);
+    PyObject *one = Py_BuildValue("Oy#y#i", stream, unsent, unsent_size, unread, unread_size, why);
     int failed = one == NULL || PyList_Append(left, one);
     Py_XDECREF(one);
-    off(self, stream);
     return failed ? -1 : 0;
 }
 
-/* What the meter is to know of tokens that came just now; -1 on error. */
+/* What the meter is to know of tokens that came just now; -1 on error. It runs Python, which may take any
+ * stream off. */
 static int tell(Pump *self, Stream *stream, Py_ssize_t tokens, PyObject *told)
 {
     PyObject *t_ns = PyLong_FromLongLong(stream->last_ns), *one = PyLong_FromLong(1);
@@ -251,48 +260,47 @@ static int pass(Pump *self, Stream *stream, unsigned events, PyObject *told, PyO
     Py_ssize_t size = recv(stream->source, self->read, READ_BYTES, MSG_DONTWAIT);
     if (size < 0 && errno == EAGAIN)
         return 0;
-    if (size <= 0)
-        return leave(self, stream, left, "", 0, "", 0); /* its transport sees why */
+    if (size <= 0) /* at its end the transport reads that, too */
+        return leave(self, stream, left, "", 0, "", 0, size < 0 ? errno : 0);
     Py_ssize_t tokens = count_chunks(stream, self->read, size);
     if (!tokens)
-        return leave(self, stream, left, "", 0, self->read, size);
+        return leave(self, stream, left, "", 0, self->read, size, 0);
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     stream->last_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
     stream->tokens += tokens;
     Py_ssize_t sent = send(stream->target, self->read, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (tell(self, stream, tokens, told))
-        return -1;
-    if (sent < size) { /* its transport waits until it can go on, or sees why not */
+    if (sent < size) { /* its transport waits until it can go on, or is told why not */
         sent = sent < 0 ? 0 : sent;
-        return leave(self, stream, left, self->read + sent, size - sent, "", 0);
+        if (leave(self, stream, left, self->read + sent, size - sent, "", 0, 0))
+            return -1;
+    } else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) && size < READ_BYTES) {
+        if (leave(self, stream, left, "", 0, "", 0, 0))
+            return -1;
+    } else if (size == READ_BYTES && watch(self, stream, EPOLL_CTL_MOD) < 0) { /* more, after others' turn */
+        if (leave(self, stream, left, "", 0, "", 0, errno))
+            return -1;
     }
-    if (size == READ_BYTES) /* there may be more, after the others' turn */
-        return watch(self, stream, EPOLL_CTL_MOD) < 0 ? leave(self, stream, left, "", 0, "", 0) : 0;
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-        return leave(self, stream, left, "", 0, "", 0);
-    return 0;
+    return tell(self, stream, tokens, told);
 }
 
 static PyObject *pump_run(Pump *self, PyObject *Py_UNUSED(none))
 {
     struct epoll_event events[BATCH];
-    int count = epoll_wait(self->epoll, events, BATCH, 0), failed = 0;
     PyObject *told = PyList_New(0), *left = PyList_New(0);
-    if (told == NULL || left == NULL)
-        count = 0;
-    for (int at = 0; at < count; at++)
-        Py_INCREF(events[at].data.ptr); /* a collection may take any of them off meanwhile */
-    for (int at = 0; at < count; at++) {
-        Stream *stream = events[at].data.ptr;
-        if (stream->on && !failed)
-            failed = pass(self, stream, events[at].events, told, left);
-        Py_DECREF(stream);
-    }
-    if (failed || told == NULL || left == NULL) {
+    if (told == NULL || left == NULL) {
         Py_XDECREF(told);
         Py_XDECREF(left);
         return NULL;
+    }
+    int count = epoll_wait(self->epoll, events, BATCH, 0);
+    for (int at = 0; at < count; at++)
+        Py_INCREF(events[at].data.ptr); /* Python runs below, and may take any of them off */
+    for (int at = 0; at < count; at++) {
+        Stream *stream = events[at].data.ptr;
+        if (stream->on && pass(self, stream, events[at].events, told, left) < 0)
+            PyErr_WriteUnraisable((PyObject *)stream); /* no memory: the others are not to suffer for it */
+        Py_DECREF(stream);
     }
     return Py_BuildValue("NN", told, left);
 }
@@ -302,7 +310,7 @@ static PyMethodDef pump_methods[] = {
     {"put", (PyCFunction)pump_put, METH_O, "Pass on what comes for a stream from now on; raises OSError."},
     {"take", (PyCFunction)pump_take, METH_O, "Do so no more."},
     {"run", (PyCFunction)pump_run, METH_NOARGS,
-     "Pass on what came, without waiting: (chunks, [(stream that left, bytes not sent, bytes not taken)])."},
+     "Pass on what came, at once: (chunks, [(stream that left, bytes not sent, bytes not taken, errno)])."},
     {NULL},
 };
 
@@ -312,8 +320,7 @@ static PyTypeObject PumpType = {
     .tp_doc = "Pump(chunk): passes streams on; chunk(key, t_ns, 1) makes what is told of each token.",
     .tp_basicsize = sizeof(Pump),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)pump_init,
+    .tp_new = pump_new,
     .tp_dealloc = (destructor)pump_dealloc,
     .tp_methods = pump_methods,
 };

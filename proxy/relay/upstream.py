@@ -118,9 +118,10 @@ class Upstream:
             self._transport.resume_reading()
 
     def left(self, unsent: bytes, unread: bytes) -> None:
-        """The pump passes no more on."""
-        lane, self.lane = self.lane, None
-        assert lane is not None
+        """The pump passes no more on; the lane does, and knows when the last chunk came."""
+        lane = self.lane
+        if lane is None:
+            return
         lane.off()
         self._read_on()
         if unsent:
@@ -180,7 +181,7 @@ class Upstream:
         lane = self.lane
         if lane is not None:
             if lane.take(data):
-                if self._pump is not None and lane.taken % _PROVEN == 0:
+                if self._pump is not None and lane.taken % _PROVEN == 0 and self.lane is lane:
                     self._to_pump(lane)
                 return
             self.lane = None
@@ -193,7 +194,7 @@ class Upstream:
         try:
             self._read(asker, data)
         except (FramingError, HeadError) as error:
-            self._lose(str(error))
+            self.lose(str(error))
             return
         asker.on_read()
 
@@ -254,9 +255,10 @@ class Upstream:
             asker.on_end()
             asker.on_read()
         else:
-            self._lose(str(error) if error else "the backend closed the connection")
+            self.lose(str(error) if error else "the backend closed the connection")
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
+        """It is of no more use."""
         asker = self._asker
         self.abort()
         if asker is not None:

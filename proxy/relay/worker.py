@@ -4,16 +4,15 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import uvloop
 
 from proxy.children import say_ready
 from proxy.clock import now_ns
-from proxy.config import Address, Backend, Config, ConfigError, RelayConfig
+from proxy.config import Backend, Config, ConfigError, RelayConfig
 from proxy.core.channel import BackendState, RelayState
 from proxy.origin import serving_tls
 from proxy.relay.balancer import Balancer
@@ -25,7 +24,6 @@ from proxy.relay.shared import Shared
 from proxy.relay.sticky import Keys
 from proxy.relay.upstream import Pool, hold_little
 
-_BACKLOG: Final = 1024
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
 _log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class Worker:
             config, self._link, balancer, pools, _keys(config, backends), pump_if_built(self._link)
         )
         self._checks = Checks(config, balancer, pools.__getitem__)
-        self._servers: list[asyncio.Server] = []
+        self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sweeps = 0
@@ -56,17 +54,18 @@ class Worker:
         await self._checks.start()
         if shared.pump is not None:
             shared.pump.open()
-        for listening in _listening(config.listen):
-            hold_little(listening, config.high_water_bytes)  # inherited by what is accepted
-            self.port = self.port or listening.getsockname()[1]
-            server = await asyncio.get_running_loop().create_server(
-                lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
-                sock=listening,
-                backlog=_BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
-            )
-            self._servers.append(server)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
+            config.listen.host,
+            config.listen.port,
+            reuse_port=True,
+            backlog=1024,
+            ssl=self._tls,
+            ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
+        )
+        for listening in self._server.sockets:  # inherited by what is accepted
+            hold_little(listening, config.high_water_bytes)
+        self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
@@ -126,8 +125,8 @@ class Worker:
         shared.draining = True
         self._checks.close()
         self._link.leave()
-        for server in self._servers:
-            server.close()
+        if self._server is not None:
+            self._server.close()
         for client in tuple(shared.clients):
             if not client.busy:
                 client.close()
@@ -148,16 +147,6 @@ class Worker:
         if shared.pump is not None:
             shared.pump.close()
         await self._link.close()
-
-
-def _listening(address: Address) -> Iterator[socket.socket]:
-    """One socket for each address of the host; raises ``OSError``.
-
-    Looked up here, where it may block: the loop would start four threads for it.
-    """
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _, _, _, where in found:
-        yield socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=True)
 
 
 def _keys(config: RelayConfig, backends: Sequence[Backend]) -> Keys | None:

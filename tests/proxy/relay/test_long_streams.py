@@ -1,6 +1,8 @@
 """Streams of many chunks, one at a time: by lanes, in the compiled build by the pump (see test_pump.py)."""
 
 import asyncio
+import random
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -34,9 +36,10 @@ Asked = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 class Conversation:
     """A client, a relay, and a backend that says what it is told, once the client has what it said before."""
 
-    def __init__(self, worker: Worker, asked: Asked) -> None:
+    def __init__(self, worker: Worker, asked: Asked, request: bytes = REQUEST) -> None:
         self.worker = worker
         self._asked = asked
+        self._request = request
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
         self.backend_reader: asyncio.StreamReader
@@ -47,7 +50,7 @@ class Conversation:
         self.reader, self.writer = await asyncio.open_connection(
             "127.0.0.1", self.worker.port, ssl=tls, server_hostname=name
         )
-        self.writer.write(REQUEST)
+        self.writer.write(self._request)
         self.backend_reader, self.backend = await asyncio.wait_for(self._asked.get(), 5)
         await self.begin()
 
@@ -73,7 +76,12 @@ class Conversation:
 
 @asynccontextmanager
 async def conversation(
-    *, config: RelayConfig = CONFIG, tls: ssl.SSLContext | None = None, meter: str = "/nowhere"
+    *,
+    config: RelayConfig = CONFIG,
+    tls: ssl.SSLContext | None = None,
+    meter: str = "/nowhere",
+    request: bytes = REQUEST,
+    socket: str | None = None,
 ) -> AsyncIterator[Conversation]:
     asked: Asked = asyncio.Queue()
     over = asyncio.Event()
@@ -82,10 +90,10 @@ async def conversation(
         asked.put_nowait((reader, writer))
         await over.wait()
 
-    async with RawUpstream(script) as backend:
+    async with RawUpstream(script, socket=socket) as backend:
         worker = Worker(config, [Backend(backend.url, "b")], meter)
         await worker.start()
-        said = Conversation(worker, asked)
+        said = Conversation(worker, asked, request)
         await said.open(tls)
         try:
             yield said
@@ -221,3 +229,122 @@ async def test_under_tls_the_transport_encrypts_every_chunk(tmp_path: Path) -> N
         await said.chunks()
         assert said.worker._shared.pump is None or said.pumped == 0
         assert await said.pass_on(END) == END
+
+
+async def test_the_usage_that_its_client_did_not_ask_for_is_kept_back(tmp_path: Path) -> None:
+    body = b'{"stream":true}'
+    request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
+        await said.chunks()
+        assert said.pumped == 1
+        said.backend.write(END)
+        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+        (closed,) = await meter.until(Closed)
+    assert rest == b"".join(chunked(DONE))
+    assert isinstance(closed, Closed)
+    assert closed.end.prompt_tokens == 3
+
+
+async def test_energy_is_said_at_its_end(tmp_path: Path) -> None:
+    request = REQUEST.replace(b"\r\n", b"\r\nx-energy: on\r\n", 1)
+    async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
+        await said.chunks()
+        assert said.pumped == 1
+        said.backend.write(END)
+        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+    assert b'"usage":{"energy":{"joules":7.5,"final":true},' in rest
+    assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+async def test_a_backend_behind_a_unix_socket(tmp_path: Path) -> None:
+    async with conversation(socket=str(tmp_path / "engine.sock")) as said:
+        await said.chunks()
+        assert said.pumped == 1
+        assert await said.pass_on(END) == END
+
+
+async def test_a_slow_client_is_no_backend_that_stalls() -> None:
+    config = replace(CONFIG, stall_timeout_seconds=1.0)
+    async with conversation(config=config) as said:
+        for _ in range(5):
+            await said.chunks(6)
+            await asyncio.sleep(0.25)
+        pump = said.worker._shared.pump
+        said.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+        while pump is not None and pump._riders:  # until the client's buffers are full
+            said.backend.write(ONE * 20)
+            sent += 20
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.6)
+        said.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await asyncio.wait_for(said.reader.readexactly(sent * len(ONE)), 5)
+        await said.chunks()
+        assert said.pumped == 1
+        assert await said.pass_on(END) == END
+
+
+async def test_what_cannot_be_parsed_passes_and_harms_no_other_stream() -> None:
+    deep = b'data: {"choices":[],"extra":' + b"[" * 5000 + b"]" * 5000 + b"}\n\n"
+    nested = chunked(deep, end=False)[0]
+    async with conversation() as said:
+        other = Conversation(said.worker, said._asked)
+        await other.open()
+        await said.chunks()
+        await other.chunks()
+        said.backend.write(nested)
+        other.backend.write(END)
+        assert await asyncio.wait_for(said.reader.readexactly(len(nested)), 5) == nested
+        assert await asyncio.wait_for(other.reader.readexactly(len(END)), 5) == END
+        await said.chunks()
+        assert await said.pass_on(END) == END
+        other.writer.close()
+
+
+async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
+    """Connections break off on both sides, so that their descriptors are used again at once."""
+    rng = random.Random(7)
+    names = iter(range(10_000))
+    over = asyncio.get_running_loop().time() + 1.5
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = f"<{next(names)}>"
+        writer.write(SSE + FIRST)
+        breaks = rng.randrange(100) if rng.random() < 0.3 else None
+        for number in range(60):
+            whole = chunked(event(f"{name}{number}"), end=False)[0]
+            cut = rng.randrange(len(whole)) if rng.random() < 0.02 else len(whole)
+            writer.write(whole[:cut])
+            await asyncio.sleep(rng.random() * 0.002)
+            writer.write(whole[cut:])
+            await writer.drain()
+            if number == breaks:
+                writer.transport.abort()
+        writer.write(END)
+
+    async def client(port: int) -> list[bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        got, enough = b"", rng.randrange(300, 12_000)
+        with suppress(ConnectionResetError):
+            while len(got) < enough and not got.endswith(END):
+                more = await asyncio.wait_for(reader.read(65_536), 5)
+                if not more:
+                    break
+                got += more
+        writer.transport.abort()
+        return re.findall(rb'"content":"(<\d+>)(\d+)"', got)
+
+    async def user(port: int) -> None:
+        while asyncio.get_running_loop().time() < over:
+            said = await client(port)
+            assert len({name for name, _ in said}) <= 1
+            assert [int(number) for _, number in said] == list(range(len(said)))
+
+    async with RawUpstream(script) as backend:
+        worker = Worker(CONFIG, [Backend(backend.url, "b")], "/nowhere")
+        await worker.start()
+        await asyncio.gather(*(user(worker.port) for _ in range(20)))
+        await worker.close()
+    assert next(names) > 100
+    assert worker._shared.pump is None or not worker._shared.pump._riders

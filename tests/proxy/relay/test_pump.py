@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -34,9 +35,13 @@ class Ride:
         assert shape is not None
         self.stream = pumping.Stream(self.source.fileno(), self.target.fileno(), *shape, key)
         self.left_with: tuple[bytes, bytes] | None = None
+        self.lost: str | None = None
 
     def left(self, unsent: bytes, unread: bytes) -> None:
         self.left_with = unsent, unread
+
+    def lose(self, reason: str) -> None:
+        self.lost = reason
 
     def received(self) -> bytes:
         try:
@@ -183,17 +188,47 @@ def test_a_stream_that_was_taken_off_passes_nothing_and_is_put_again(bench: Benc
 def test_what_a_rider_takes_off_when_another_left_is_not_told(bench: Bench) -> None:
     first, second = bench.ride(), bench.ride()
 
-    class Breaks:
+    class Breaks(Ride):
         def left(self, _unsent: bytes, _unread: bytes) -> None:
-            for one in (first, second):
-                bench.pump.take(one.stream)
+            bench.pump.take(first.stream)
+            bench.pump.take(second.stream)
 
-    for one in (first, second):
-        bench.pump.take(one.stream)
-        bench.pump.put(one.stream, Breaks())
+    breaks = Breaks(bench.stack)
+    bench.pump.put(breaks.stream, breaks)
+    for one in (breaks, first, second):
         one.backend.send(b"x")
     bench.pump.run()
     assert bench.pump._riders == {}
+    assert first.left_with is second.left_with is None
+
+
+def test_a_rider_that_fails_ends_and_no_other_does(bench: Bench) -> None:
+    class Fails(Ride):
+        def left(self, _unsent: bytes, _unread: bytes) -> None:
+            raise RecursionError("too deep")
+
+    fails = Fails(bench.stack)
+    bench.pump.put(fails.stream, fails)
+    other = bench.ride()
+    for one in (fails, other):
+        one.backend.send(b"x")
+    bench.pump.run()
+    assert fails.lost == "it cannot go on"
+    assert (other.left_with, other.lost) == ((b"", b"x"), None)
+
+
+def test_a_backend_that_resets_is_lost_for_that_reason(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        backend = bench.stack.enter_context(socket.create_connection(server.getsockname()))
+        source, _ = server.accept()
+    ride = Ride(bench.stack)
+    with source:
+        stream = pumping.Stream(source.fileno(), ride.target.fileno(), b"a", b"b", 1)
+        bench.pump.put(stream, ride)
+        backend.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        backend.close()
+        bench.pump.run()
+    assert (ride.lost, ride.left_with) == ("Connection reset by peer", None)
 
 
 def test_what_cannot_be_watched_is_an_error(bench: Bench) -> None:

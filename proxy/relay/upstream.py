@@ -101,6 +101,7 @@ class Upstream:
             pump.put(lane.between(pump, source, target), self)
         except OSError as error:
             lane.off()
+            self._pump = None
             _log.warning("a stream goes the longer way: %s", error)
         else:
             transport.pause_reading()

@@ -348,3 +348,31 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
         await worker.close()
     assert next(names) > 100
     assert worker._shared.pump is None or not worker._shared.pump._riders
+
+
+class Refusing:
+    """A pump that the kernel gives no more streams."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.tokens = self.last_ns = 0
+
+    def stream(self, *_: object) -> "Refusing":
+        return self
+
+    def put(self, _stream: object, _rider: object) -> None:
+        self.asked += 1
+        raise OSError(28, "No space left on device")
+
+
+async def test_where_the_pump_takes_no_more_the_lane_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with conversation() as said:
+        shared, refusing = said.worker._shared, Refusing()
+        built, shared.pump = shared.pump, refusing  # type: ignore[assignment]
+        await said.chunks(40)
+        shared.pump = built
+        assert await said.pass_on(END) == END
+    assert refusing.asked == 1
+    assert [one.message for one in caplog.records] == [
+        "a stream goes the longer way: [Errno 28] No space left on device"
+    ]

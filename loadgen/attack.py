@@ -180,6 +180,7 @@ class Attack:
     _interrupted: bool = False
     _cut_short: bool = False
     _pumping: bool = False
+    _behind: bool = False
 
     async def run(self, start_ns: int | None = None) -> Outcome:
         """Send until the pacer stops, then wait at most ``drain_s`` for what is in flight.
@@ -187,7 +188,7 @@ class Attack:
         ``start_ns`` is the absolute beginning (workers agree on one); by default 20 ms from now.
         """
         loop = self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(loop, self._pump)
+        self._alarm = Alarm(loop, self._wake)
         self._form = RequestForm(
             self.client.target,
             PATHS[self.workload.endpoint],
@@ -283,15 +284,23 @@ class Attack:
         elif not self._calls:
             self._finished.set()
 
+    def _wake(self) -> None:
+        """The alarm rang."""
+        self._behind = False
+        self._pump()
+
     def _pump(self) -> None:
         """Send all that is due and set the alarm for what is not."""
-        if self._pumping:  # a send that fails at once ends within this very loop
+        # A send that fails at once ends within this very loop. What is behind goes on in the loop's next
+        # turn: if each request that ended did so, every turn would have more to do than the one before.
+        if self._pumping or self._behind:
             return
         self._pumping = True
         until_ns = time.monotonic_ns() + _TURN_NS
         try:
             while self._sending_end_ns is None and self._step():
                 if time.monotonic_ns() > until_ns:  # behind: answers must be read, and signals heard
+                    self._behind = True
                     self._alarm.set(1)
                     break
         except Exception as error:  # noqa: BLE001 - raised by ``run``: a callback's is only logged

@@ -50,7 +50,7 @@ class Pump:
     def put(self, stream: "Stream", rider: Rider) -> None:
         """Pass on what comes; raises ``OSError``.
 
-        Its sockets must stay open, and nobody else may read or write them, until it is off.
+        Until it is off both sockets must stay open, and nobody else may read the source or write the target.
         """
         self._pump.put(stream)
         self._riders[stream] = rider

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -16,7 +16,7 @@ from proxy.core.channel import Chunk
 from proxy.relay.framing import chunk
 from proxy.relay.link import MeterLink
 from proxy.relay.pump import Pump
-from tests.proxy.relay.test_lane import event, parsed
+from tests.proxy.relay.test_lane import event, parsed, said
 
 pumping = pytest.importorskip("proxy.relay.pumping", reason="not a compiled build")
 
@@ -257,17 +257,9 @@ async def test_the_loop_runs_it(bench: Bench) -> None:
     bench.pump.close()
 
 
-@given(
-    st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3),
-    st.none() | st.tuples(st.floats(0, 1), st.sampled_from([b"", b"0", b'"', b"\\", b"}", b"\r\n", b"\xc3"])),
-)
-def test_it_takes_what_the_lane_takes_and_what_the_parsers_would(
-    texts: Sequence[str], broken: tuple[float, bytes] | None
-) -> None:
-    data = b"".join(chunk(event(text)) for text in texts)
-    if broken is not None:
-        place = int(broken[0] * len(data))
-        data = data[:place] + broken[1] + data[place + 1 :]
+@given(said())
+def test_it_takes_what_the_lane_takes_and_what_the_parsers_would(made: tuple[bytes, int, bool]) -> None:
+    data, _, _ = made
     shape = shape_of(event("one"))
     assert shape is not None
     taken = pumping.Stream(0, 1, *shape, 7).count(data)

@@ -1,14 +1,13 @@
-"""The compiled build of the hot path: the same source as C extensions, by mypyc, and the pump, which is C.
+"""The compiled build of the hot path: the same source as C extensions, by mypyc.
 
 ``JOULEPROXY_COMPILE=1 pip install .`` asks for it and needs a C compiler; else the package is pure Python.
 All other settings are in pyproject.toml.
 """
 
 import os
-import sys
 from typing import Final
 
-from setuptools import Extension, setup
+from setuptools import setup
 
 # What runs for every request and every chunk. A module that defines a msgspec.Struct cannot be among them:
 # its fields are found at run time. A class is native, with attributes that are slots in C, unless it inherits
@@ -38,7 +37,6 @@ COMPILED: Final = (
     "proxy/relay/health.py",
     "proxy/relay/lane.py",
     "proxy/relay/link.py",
-    "proxy/relay/pump.py",
     "proxy/relay/routes.py",
     "proxy/relay/shared.py",
     "proxy/relay/sink.py",
@@ -57,5 +55,4 @@ else:
         raise SystemExit("JOULEPROXY_COMPILE=1 needs mypy: pip install mypy") from error
     options = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")
     modules = mypycify([*options, *COMPILED], opt_level="2", group_name="jouleproxy")
-    pump = Extension("proxy.relay.pumping", ["proxy/relay/pumping.c"])  # what it waits with, Linux has alone
-    setup(ext_modules=[*modules, pump] if sys.platform == "linux" else modules)
+    setup(ext_modules=modules)

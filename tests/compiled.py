@@ -71,6 +71,6 @@ def _digest() -> str:
         found.update((ROOT / name).read_bytes())
     for package in _PACKAGES:
         for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in {".py", ".pyi", ".c"}:
+            if path.suffix in {".py", ".c"}:
                 found.update(str(path).encode() + path.read_bytes())
     return found.hexdigest()[:16]

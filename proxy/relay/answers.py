@@ -1,6 +1,6 @@
 """Answers: what the proxy reads of a backend's answer, and what it may add to it."""
 
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -18,20 +18,12 @@ _OUTPUT_TYPES: Final[tuple[str, ...]] = (
 )
 
 
-class Passing(Protocol):
-    """Who else counts tokens of an answer."""
-
-    @property
-    def tokens(self) -> int:
-        """Those that passed so far."""
-
-
 class Reading:
     """What was read of one answer so far; ``items``: of its ``data`` (images, embeddings)."""
 
     __slots__ = (
-        "_counted", "cached_tokens", "finish_reasons", "items", "model", "output_tokens", "passing",
-        "prompt_tokens", "response_id",
+        "cached_tokens", "counted", "finish_reasons", "items", "model", "output_tokens", "prompt_tokens",
+        "response_id",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -41,22 +33,8 @@ class Reading:
         self.cached_tokens: int | None = None
         self.output_tokens: int | None = None
         self.finish_reasons: list[str] = []
-        self._counted = 0
-        self.passing: Passing | None = None  # tokens that another counts
+        self.counted = 0  # output tokens so far
         self.items: int | None = None
-
-    @property
-    def counted(self) -> int:
-        """Output tokens so far."""
-        return self._counted if self.passing is None else self._counted + self.passing.tokens
-
-    def add(self, tokens: int) -> None:
-        """So many more came."""
-        self._counted += tokens
-
-    def passed(self) -> None:
-        """What was counted elsewhere is counted here again."""
-        self._counted, self.passing = self.counted, None
 
     def read_event(self, event: bytes) -> tuple[int, bool]:
         """Take one streamed event: (new tokens in it, whether it is a chunk of usage alone)."""
@@ -93,7 +71,7 @@ class Reading:
         usage = body.usage
         if usage is not None:
             tokens = self._read_usage(usage, tokens)
-        self._counted += tokens
+        self.counted += tokens
         return tokens
 
     def _name(self, response_id: str | None, model: str | None) -> None:

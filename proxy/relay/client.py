@@ -10,7 +10,6 @@ from proxy.relay.answers import error_body
 from proxy.relay.exchange import Exchange
 from proxy.relay.framing import Body, Chunked, FramingError
 from proxy.relay.head import HeadError, RequestHead
-from proxy.relay.pump import descriptor
 from proxy.relay.shared import Shared
 from proxy.units import ns_from_seconds
 
@@ -224,10 +223,6 @@ class Client:
     def writer(self) -> Callable[[bytes], None]:
         """``write``, for as long as the exchange runs: the shortest way."""
         return self._transport.write if self._transport is not None else self.write
-
-    def descriptor(self) -> int | None:
-        """Of the socket, where bytes may be written to it past ``write``: all that was written is gone."""
-        return descriptor(self._transport)
 
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""

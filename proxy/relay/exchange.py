@@ -365,8 +365,7 @@ class Exchange:
         elif self._upstream is not None:
             shape = answer.shape
             if shape is not None and self._call is not None:
-                lane = Lane(shape, self._call, self._client.writer(), self._client.descriptor)
-                self._upstream.follow(lane, self._shared.pump)
+                self._upstream.lane = Lane(shape, self._call, self._client.writer())
 
     async def _ask(self) -> None:
         """Put the energy into the answer, then go on with it."""

@@ -6,56 +6,27 @@ What happens here happens for every token, mostly with cold caches: it is one fu
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from proxy.chunks import BACKSLASH, LINES, count
 from proxy.clock import now_ns
 from proxy.core.channel import Chunk
 from proxy.relay.call import Call
-from proxy.relay.pump import Pump
-
-if TYPE_CHECKING:
-    from proxy.relay.pumping import Stream
 
 
 class Lane:
-    """Takes reads of one stream to its client, or leaves that to a pump."""
+    """Forward reads of one stream to its client and report one token per chunk to the meter.
 
-    __slots__ = (
-        "_after", "_before", "_key", "_last_ns", "_link", "_reading", "stream", "taken", "target", "write",
-    )  # fmt: skip
+    Attributes:
+        last_ns: monotonic time of the last chunk forwarded here, in nanoseconds; 0 before the first.
+    """
 
-    def __init__(
-        self,
-        shape: tuple[bytes, bytes],
-        call: Call,
-        write: Callable[[bytes], None],
-        target: Callable[[], int | None],
-    ) -> None:
-        """``target``: the descriptor that ``write`` writes to, if a pump may."""
+    __slots__ = ("_after", "_before", "_key", "_link", "_reading", "last_ns", "write")
+
+    def __init__(self, shape: tuple[bytes, bytes], call: Call, write: Callable[[bytes], None]) -> None:
         self._before, self._after = shape
         self._key, self._reading, self._link = call.key, call.reading, call.link
-        self.write, self.target = write, target
-        self.taken = 0  # reads
-        self._last_ns = 0
-        self.stream: Stream | None = None  # on a pump
-
-    @property
-    def last_ns(self) -> int:
-        """When the last chunk came."""
-        return self._last_ns if self.stream is None else max(self._last_ns, self.stream.last_ns)
-
-    def between(self, pump: Pump, source: int, target: int) -> "Stream":
-        """For the pump: the same chunks from one descriptor to another."""
-        stream = pump.stream(source, target, self._before, self._after, self._key)
-        self.stream = self._reading.passing = stream
-        return stream
-
-    def off(self) -> None:
-        """The pump has it no more."""
-        self._last_ns = self.last_ns
-        self.stream = None
-        self._reading.passed()
+        self.write = write
+        self.last_ns = 0
 
     def take(self, data: bytes) -> bool:
         """Pass on bytes that begin a chunk, if they are whole chunks of this shape; else do nothing."""
@@ -73,11 +44,10 @@ class Lane:
                 tokens = count(data, self._before, after)
         if not tokens:
             return False
-        self._last_ns = t_ns = now_ns()
-        self._reading.add(tokens)
+        self.last_ns = t_ns = now_ns()
+        self._reading.counted += tokens
         while tokens:
             tokens -= 1
             self._link.send_chunk(Chunk(self._key, t_ns, 1))
         self.write(data)
-        self.taken += 1
         return True

@@ -93,16 +93,6 @@ class MeterLink:
         if not self._flushing:
             self._flush_soon()
 
-    def send_chunks(self, chunks: list[Chunk]) -> None:
-        """Queue chunks, as many as there is room for."""
-        room = max(self._limit - len(self._pending), 0)
-        if len(chunks) > room:
-            self._dropped += len(chunks) - room
-            chunks = chunks[:room]
-        self._pending.extend(chunks)
-        if not self._flushing:
-            self._flush_soon()
-
     def _flush_soon(self) -> None:
         if self._transport is not None:
             self._flushing = True

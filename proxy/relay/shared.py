@@ -7,7 +7,6 @@ from typing import Protocol
 from proxy.config import RelayConfig
 from proxy.relay.balancer import Balancer, Slot
 from proxy.relay.link import MeterLink
-from proxy.relay.pump import Pump
 from proxy.relay.sticky import Keys
 from proxy.relay.trace import Ids
 from proxy.relay.upstream import Pool
@@ -39,7 +38,6 @@ class Shared:
     balancer: Balancer
     pools: dict[Slot, Pool]  # of backends that are gone, too, while a request is there
     keys: Keys | None  # None: nothing is sticky
-    pump: Pump | None = None  # None: it is not built
     clients: set[Swept] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ids: Ids = field(default_factory=Ids)

@@ -15,9 +15,6 @@ class Sink(Protocol):
     def writer(self) -> Callable[[bytes], None]:
         """``write``, for as long as the exchange runs: the shortest way."""
 
-    def descriptor(self) -> int | None:
-        """Of the socket, where bytes may be written to it past ``write``."""
-
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""
 

@@ -1,7 +1,6 @@
 """Connections to backends: one protocol each, kept open between requests."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -13,12 +12,9 @@ from proxy.relay.again import Answers
 from proxy.relay.framing import FramingError, UntilClose
 from proxy.relay.head import AnswerHead, HeadError
 from proxy.relay.lane import Lane
-from proxy.relay.pump import Pump, descriptor
 from proxy.units import ns_from_seconds
 
 _END: Final = b"\r\n\r\n"
-_PROVEN: Final = 8  # reads that a lane took: a pump takes some system calls to begin and to end
-_log = logging.getLogger(__name__)
 
 
 class Asker(Protocol):
@@ -61,8 +57,7 @@ class Upstream:
         self._tunnel = False
         self._paused = False
         self._transport: asyncio.Transport | None = None
-        self.lane: Lane | None = None  # takes what it can before the asker is told
-        self._pump: Pump | None = None
+        self.lane: Lane | None = None  # forwards what matches before the asker sees it
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
         self.idle_since_ns = 0
@@ -75,7 +70,7 @@ class Upstream:
     def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
         """Begin a request."""
         self._asker, self._method, self._head, self.answered = asker, method, None, False
-        self._leave()
+        self.lane = None
         self.write(data)
 
     def write(self, data: bytes) -> None:
@@ -87,52 +82,8 @@ class Upstream:
         """From now on bytes mean nothing to us."""
         self._tunnel = True
 
-    def follow(self, lane: Lane, pump: Pump | None) -> None:
-        """From now on the lane takes what it can; once that is proven, the pump does."""
-        self.lane, self._pump = lane, pump
-
-    def _to_pump(self, lane: Lane) -> None:
-        """Leave it to the pump, where both sockets allow that."""
-        pump, transport = self._pump, self._transport
-        source, target = descriptor(transport), lane.target()
-        if pump is None or transport is None or source is None or target is None or self._paused:
-            return  # perhaps later
-        try:
-            pump.put(lane.between(pump, source, target), self)
-        except OSError as error:
-            lane.off()
-            self._pump = None
-            _log.warning("a stream goes the longer way: %s", error)
-        else:
-            transport.pause_reading()
-
-    def _leave(self) -> None:
-        """No lane any more: this connection is read here."""
-        lane, self.lane = self.lane, None
-        if lane is not None and lane.stream is not None and self._pump is not None:
-            self._pump.take(lane.stream)
-            lane.off()
-            self._read_on()
-
-    def _read_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def left(self, unsent: bytes, unread: bytes) -> None:
-        """The pump passes no more on; the lane does, and knows when the last chunk came."""
-        lane = self.lane
-        if lane is None:
-            return
-        lane.off()
-        self._read_on()
-        if unsent:
-            lane.write(unsent)
-        if unread:
-            self.data_received(unread)
-
     def pause(self, *, paused: bool) -> None:
-        """Stop to read, or go on."""
-        self._leave()
+        """Stop reading from the backend, or resume."""
         transport = self._transport
         if self._paused == paused or transport is None or transport.is_closing():
             return
@@ -144,23 +95,20 @@ class Upstream:
 
     def abort(self) -> None:
         """Hang up at once; its asker hears no more."""
-        self._asker = None
-        self._leave()
+        self._asker = self.lane = None
         if self._transport is not None:
             self._transport.abort()
 
     def close(self, seconds: float) -> None:
         """Hang up once all is written, or when the time is up; its asker hears no more."""
-        self._asker = None
-        self._leave()
+        self._asker = self.lane = None
         if self._transport is not None:
             self._transport.close()
             asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def release(self, *, reusable: bool) -> None:
         """The request is over."""
-        self._asker = None
-        self._leave()
+        self._asker = self.lane = None
         usable = self._transport is not None and not self._transport.is_closing()
         if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
             self.pause(paused=False)
@@ -182,8 +130,6 @@ class Upstream:
         lane = self.lane
         if lane is not None:
             if lane.take(data):
-                if self._pump is not None and lane.taken % _PROVEN == 0 and self.lane is lane:
-                    self._to_pump(lane)
                 return
             self.lane = None
         asker = self._asker
@@ -245,8 +191,7 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
-        self._leave()
-        self._transport = None
+        self.lane = self._transport = None
         self.pool.open.discard(self)
         self.pool.forget(self)
         asker, head = self._asker, self._head

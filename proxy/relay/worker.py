@@ -19,7 +19,6 @@ from proxy.relay.balancer import Balancer
 from proxy.relay.checks import Checks
 from proxy.relay.client import Client
 from proxy.relay.link import MeterLink
-from proxy.relay.pump import pump_if_built
 from proxy.relay.shared import Shared
 from proxy.relay.sticky import Keys
 from proxy.relay.upstream import Pool, hold_little
@@ -37,9 +36,7 @@ class Worker:
         self._link = MeterLink(meter_socket, config.event_buffer_messages)
         balancer = Balancer(backends, config, now_ns())
         pools = {slot: Pool(slot.backend, config) for slot in balancer.slots}
-        self._shared = Shared(
-            config, self._link, balancer, pools, _keys(config, backends), pump_if_built(self._link)
-        )
+        self._shared = Shared(config, self._link, balancer, pools, _keys(config, backends))
         self._checks = Checks(config, balancer, pools.__getitem__)
         self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
@@ -52,8 +49,6 @@ class Worker:
         config, shared = self._config, self._shared
         self._tls = serving_tls(config.tls_certificate, config.tls_key)
         await self._checks.start()
-        if shared.pump is not None:
-            shared.pump.open()
         self._server = await asyncio.get_running_loop().create_server(
             lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
             config.listen.host,
@@ -144,8 +139,6 @@ class Worker:
         for pool in shared.pools.values():
             pool.close()
         await asyncio.gather(*shared.tasks, return_exceptions=True)
-        if shared.pump is not None:
-            shared.pump.close()
         await self._link.close()
 
 

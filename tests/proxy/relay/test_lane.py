@@ -29,7 +29,7 @@ class Stream:
         self.link = MeterLink("", 100)
         self.call = Call(self.link, Arrive(1, "r"), None, None)
         self.written: list[bytes] = []
-        self.lane = Lane(shape, self.call, self.written.append, lambda: None)
+        self.lane = Lane(shape, self.call, self.written.append)
 
     def tokens(self) -> int:
         told = [message for message in self.link._pending if isinstance(message, Chunk)]

@@ -1,4 +1,4 @@
-"""Streams of many chunks, one at a time: by lanes, in the compiled build by the pump (see test_pump.py)."""
+"""Streams of many chunks, one at a time, which take the fast path (proxy/relay/lane.py) after the first."""
 
 import asyncio
 import random
@@ -14,6 +14,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed
+from proxy.relay.client import Client
 from proxy.relay.worker import Worker
 from tests.fakes.certificates import certificates
 from tests.fakes.meter import FakeMeter
@@ -27,7 +28,7 @@ REQUEST = POST + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 FIRST = chunked(ROLE, end=False)[0]
 ONE = chunked(event("one"), end=False)[0]
 END = b"".join(chunked(USAGE, DONE))
-MANY = 20  # more than a lane is proven by
+MANY = 20
 
 
 Asked = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -67,12 +68,6 @@ class Conversation:
         for _ in range(count):
             assert await self.pass_on(ONE) == ONE
 
-    @property
-    def pumped(self) -> int:
-        """Streams on the pump; where there is none, one lane is as good."""
-        pump = self.worker._shared.pump
-        return 1 if pump is None else len(pump._riders)
-
 
 @asynccontextmanager
 async def conversation(
@@ -101,20 +96,16 @@ async def conversation(
             over.set()
             said.writer.close()
             await worker.close()
-    pump = worker._shared.pump
-    assert pump is None or not pump._riders
 
 
 async def test_it_passes_byte_for_byte_and_every_token_is_told(tmp_path: Path) -> None:
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket) as said:
         await said.chunks()
-        assert said.pumped == 1
         two = ONE + chunked(event("two"), end=False)[0]
         assert await said.pass_on(two) == two
         other = chunked(event("x", more=',"finish_reason":"stop"'), end=False)[0]
         assert await said.pass_on(other) == other
         await said.chunks()
-        assert said.pumped == 1
         assert await said.pass_on(END) == END
         chunks = await meter.until(Chunk, 2 * MANY + 3)
         stamps = [one.t_ns for one in chunks if isinstance(one, Chunk)]
@@ -173,7 +164,6 @@ async def test_a_backend_that_stalls_is_not_waited_for_for_ever() -> None:
         for _ in range(4):
             await said.chunks(5)
             await asyncio.sleep(0.15)  # a stream that goes on is none that stalls
-        assert said.pumped == 1
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
 
@@ -227,7 +217,6 @@ async def test_under_tls_the_transport_encrypts_every_chunk(tmp_path: Path) -> N
     trusting = ssl.create_default_context(cafile=made.authority)
     async with conversation(config=config, tls=trusting) as said:
         await said.chunks()
-        assert said.worker._shared.pump is None or said.pumped == 0
         assert await said.pass_on(END) == END
 
 
@@ -236,7 +225,6 @@ async def test_the_usage_that_its_client_did_not_ask_for_is_kept_back(tmp_path: 
     request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
         await said.chunks()
-        assert said.pumped == 1
         said.backend.write(END)
         rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
         (closed,) = await meter.until(Closed)
@@ -249,7 +237,6 @@ async def test_energy_is_said_at_its_end(tmp_path: Path) -> None:
     request = REQUEST.replace(b"\r\n", b"\r\nx-energy: on\r\n", 1)
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
         await said.chunks()
-        assert said.pumped == 1
         said.backend.write(END)
         rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
     assert b'"usage":{"energy":{"joules":7.5,"final":true},' in rest
@@ -259,7 +246,6 @@ async def test_energy_is_said_at_its_end(tmp_path: Path) -> None:
 async def test_a_backend_behind_a_unix_socket(tmp_path: Path) -> None:
     async with conversation(socket=str(tmp_path / "engine.sock")) as said:
         await said.chunks()
-        assert said.pumped == 1
         assert await said.pass_on(END) == END
 
 
@@ -269,10 +255,11 @@ async def test_a_slow_client_is_no_backend_that_stalls() -> None:
         for _ in range(5):
             await said.chunks(6)
             await asyncio.sleep(0.25)
-        pump = said.worker._shared.pump
         said.writer.transport.pause_reading()  # type: ignore[attr-defined]
         sent = 0
-        while pump is not None and pump._riders:  # until the client's buffers are full
+        (client,) = said.worker._shared.clients
+        assert isinstance(client, Client)
+        while client._write_paused_ns is None:  # until the client's buffers are full
             said.backend.write(ONE * 20)
             sent += 20
             await asyncio.sleep(0)
@@ -280,7 +267,6 @@ async def test_a_slow_client_is_no_backend_that_stalls() -> None:
         said.writer.transport.resume_reading()  # type: ignore[attr-defined]
         await asyncio.wait_for(said.reader.readexactly(sent * len(ONE)), 5)
         await said.chunks()
-        assert said.pumped == 1
         assert await said.pass_on(END) == END
 
 
@@ -347,34 +333,3 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
         await asyncio.gather(*(user(worker.port) for _ in range(20)))
         await worker.close()
     assert next(names) > 100
-    assert worker._shared.pump is None or not worker._shared.pump._riders
-
-
-class Refusing:
-    """A pump that the kernel gives no more streams."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.tokens = self.last_ns = 0
-
-    def stream(self, *_: object) -> "Refusing":
-        return self
-
-    def put(self, _stream: object, _rider: object) -> None:
-        self.asked += 1
-        raise OSError(28, "No space left on device")
-
-
-async def test_where_the_pump_takes_no_more_the_lane_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    async with conversation() as said:
-        shared, refusing = said.worker._shared, Refusing()
-        if shared.pump is not None:
-            pytest.skip("an attribute of a native class takes no fake")
-        shared.pump = refusing  # type: ignore[assignment]
-        await said.chunks(40)
-        shared.pump = None
-        assert await said.pass_on(END) == END
-    assert refusing.asked == 1
-    assert [one.message for one in caplog.records] == [
-        "a stream goes the longer way: [Errno 28] No space left on device"
-    ]

@@ -9,13 +9,13 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
 from loadgen.lane import Lane
 from loadgen.wire import Wire, dial
 from proxy.chunks import LINES
+from proxy.inputs import parse_url
 
 _TRIES = 8  # of finding a lane in one answer: events that differ in more than their text are parsed
 
@@ -45,33 +45,15 @@ class Exchange(Protocol):
 class Target:
     """Where to connect, from a URL; raises ``ValueError`` that says what would be right."""
 
-    __slots__ = ("base", "host", "port", "tls")
+    __slots__ = ("authority", "base", "host", "port", "tls")
 
     def __init__(self, url: str) -> None:
-        parts = split_url(url)
-        self.tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self.host = parts.hostname or ""
-        self.port = parts.port or (443 if self.tls else 80)
-        self.base = parts.path.rstrip("/").removesuffix("/v1")
-
-    @property
-    def authority(self) -> str:
-        """The ``Host`` header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
-
-
-def split_url(url: str, option: str = "--url") -> SplitResult:
-    """The parts of an http(s) URL; raises ``ValueError`` that says what would be right."""
-    example = "write http://HOST:PORT, as http://127.0.0.1:9000"
-    try:
-        parts = urlsplit(url)
-        port_ok = parts.port != 0
-    except ValueError:
-        raise ValueError(f"{option} {url!r} is not a URL: {example}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
-        raise ValueError(f"{option} {url!r} is not a URL: {example}")
-    return parts
+        origin = parse_url(url)
+        self.tls = ssl.create_default_context() if origin.tls else None
+        self.host = origin.host
+        self.port = origin.port
+        self.base = origin.prefix  # of every path
+        self.authority = origin.authority  # the Host header
 
 
 class Connection:

@@ -6,11 +6,11 @@ from typing import Literal
 import msgspec
 
 from loadgen.arrivals import parse_arrivals
-from loadgen.client import split_url
 from loadgen.lengths import parse_length
-from loadgen.slo import Objective, parse_duration, parse_slo
+from loadgen.slo import Objective, parse_slo
 from loadgen.vision import parse_size
 from loadgen.workload import PATHS
+from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_url
 
 RULES = ("auto", "mlenergy", "none")  # of loadgen.window
 _STEADY = ("poisson", "constant", "gamma")
@@ -72,8 +72,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> "Spec":
         """Itself, if all is well; raises ``ValueError`` naming the option and what would be right."""
-        split_url(self.url, "--url")
-        split_url(self.admin_url, "--admin-url")
+        named("--url", self.url, parse_url)
+        named("--admin-url", self.admin_url, parse_url)
         self._check_words()
         if self.duration_seconds is None and self.requests is None:
             raise ValueError("a run needs an end: --duration 60s or --requests N")
@@ -179,8 +179,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
 
     def header_lines(self) -> bytes:
-        """Complete header lines of every request."""
-        lines = [header.replace("=", ": ", 1) for header in self.headers]
-        if self.api_key:
-            lines.append(f"Authorization: Bearer {self.api_key}")
-        return "".join(f"{line}\r\n" for line in lines).encode()
+        """Complete header lines of every request. An Authorization of ``headers`` goes before the key."""
+        headers = [parse_header(header) for header in self.headers]
+        if self.api_key and all(name.lower() != "authorization" for name, _ in headers):
+            headers.append(("Authorization", f"Bearer {parse_key(self.api_key)}"))
+        return "".join(f"{name}: {value}\r\n" for name, value in headers).encode()

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
@@ -9,9 +10,9 @@ from typing import Any, Final, Literal, NoReturn
 import msgspec
 
 from loadgen.config import RULES, Config, Spec
-from loadgen.slo import parse_duration
 from loadgen.sweep import parse_levels
 from loadgen.workload import PATHS
+from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_number, parse_url, parse_whole
 
 USAGE: Final = 2
 _EXAMPLES = """examples:
@@ -88,6 +89,24 @@ _RARE = (
 )
 
 
+def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
+    """The parser of a number, with errors as argparse shows them."""
+
+    def read(text: str) -> float:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+    return read
+
+
+_NUMBERS: Final[dict[Any, Callable[[str], float]]] = {
+    int: _argument(parse_whole),
+    float: _argument(parse_number),
+}
+
+
 def _parser(command: str, *, everything: bool) -> Parser:
     many = command == "sweep"
     parser = Parser(
@@ -122,7 +141,11 @@ def _add(parser: Parser, option: _Option, *, shown: bool) -> None:
         parser.add_argument(option.name, action="append", metavar=option.metavar, help=text)
     else:
         parser.add_argument(
-            option.name, metavar=option.metavar, default=option.default, type=option.kind, help=text
+            option.name,
+            metavar=option.metavar,
+            default=option.default,
+            type=_NUMBERS.get(option.kind, option.kind),
+            help=text,
         )
 
 
@@ -131,14 +154,13 @@ def read_config(command: str, argv: list[str]) -> Config:
     args = _parser(command, everything="--help-all" in argv).parse_args(argv)
     spec = _resumed(args.resume) if command == "sweep" and args.resume else _spec(command, args)
     for header in args.header:
-        if "=" not in header or "\n" in header or "\r" in header:
-            raise ValueError(f"--header {header!r}: write NAME=VALUE")
+        named("--header", header, parse_header)
     resume = args.resume if command == "sweep" else None
     return Config(
         spec=spec,
         out=resume or args.out or Path(),
-        api_key=args.api_key,
-        admin_token=_token(args.admin_token),
+        api_key=_key("--api-key", args.api_key),
+        admin_token=_key("--admin-token", args.admin_token),
         headers=tuple(args.header),
         json=args.json,
         quiet=args.quiet,
@@ -146,10 +168,8 @@ def read_config(command: str, argv: list[str]) -> Config:
     )
 
 
-def _token(text: str | None) -> str | None:
-    if text is not None and not (text.isascii() and text.isprintable()):
-        raise ValueError("--admin-token: printable ASCII on one line")
-    return text
+def _key(option: str, text: str | None) -> str | None:
+    return named(option, text, parse_key) or None if text is not None else None
 
 
 def _resumed(out: Path) -> Spec:
@@ -178,8 +198,8 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         command=command,  # type: ignore[arg-type]  # one of the two keys of main
         mode=mode,  # type: ignore[arg-type]
         levels=levels,
-        url=args.url,
-        admin_url=args.admin_url,
+        url=named("--url", args.url, parse_url).url,
+        admin_url=named("--admin-url", args.admin_url, parse_url).url,
         devices=tuple(name.strip() for name in args.devices.split(",")) if args.devices else (),
         endpoint=args.endpoint,
         model=args.model,
@@ -195,10 +215,10 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         slo=args.slo,
         seed=args.seed,
         max_in_flight=args.max_in_flight,
-        drain_seconds=parse_duration(args.drain),
+        drain_seconds=named("--drain", args.drain, parse_duration),
         source=args.source,
         power_limits=_limits(args.power_limits) if command == "sweep" else (),
-        cool_down_seconds=parse_duration(args.cool_down) if command == "sweep" else 0.0,
+        cool_down_seconds=named("--cool-down", args.cool_down, parse_duration) if command == "sweep" else 0.0,
         dataset=args.dataset,
         tokenizer=args.tokenizer,
         turns=args.turns,
@@ -207,17 +227,14 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         workers=args.workers,
         ray=args.ray,
         simulate=args.simulate if command == "sweep" else None,
-        budget_seconds=parse_duration(args.budget) if search else 80.0,
+        budget_seconds=named("--budget", args.budget, parse_duration) if search else 80.0,
     ).check()
 
 
 def _duration(text: str | None, requests: int | None, command: str) -> float | None:
     if text is None:
         return (10.0 if command == "sweep" else 30.0) if requests is None else None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ValueError(f"--duration {error}") from None
+    return named("--duration", text, parse_duration)
 
 
 def _limits(text: str | None) -> tuple[float, ...]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from proxy.inputs import parse_duration
+
 METRICS = ("ttft", "tpot", "itl", "e2e")
 DEFAULT_PERCENTILE = 99.0
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|m|h)")
 _SHAPE = "200ms, ttft=200ms,tpot=50ms or p95:ttft=200ms (metrics: ttft, tpot, itl, e2e)"
 
 
@@ -25,14 +25,6 @@ class Objective(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"p{self.percentile:g}:{self.metric}={format_duration(self.limit_seconds)}"
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of ``200ms``, ``10s``, ``1.5m``; raises ``ValueError`` that says what would be right."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found:
-        raise ValueError(f"{text!r} is not a duration: write a number and a unit, as 200ms, 10s, 2m")
-    return float(found[1]) * _UNITS[found[2]]
 
 
 def format_duration(seconds: float) -> str:
@@ -67,7 +59,7 @@ def _objective(part: str, *, streamed: bool) -> Objective:
 
 
 def _percentile(head: str, part: str) -> float:
-    found = re.fullmatch(r"p(\d+(?:\.\d+)?)", head.strip())
+    found = re.fullmatch(r"p([0-9]+(?:\.[0-9]+)?)", head.strip())
     if not found or not 0 < float(found[1]) < 100:
         raise ValueError(f"SLO {part!r}: {head!r} is not a percentile; write {_SHAPE}")
     return float(found[1])

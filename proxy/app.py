@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,11 +23,15 @@ from typing import Final
 from proxy.children import REFUSED, SIGNALS, Child, reap
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, Config, ConfigError
-from proxy.origin import Origin, origin_of, serving_tls, tls_of
+from proxy.inputs import Origin
+from proxy.origin import origin_of, serving_tls, tls_of
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0
 METER_STOP_SECONDS: Final = 15.0
+_LONGEST_CHECK_SECONDS: Final = (
+    60.0  # of a connection to a backend at start, whatever the timeout of requests
+)
 
 Load = Callable[[], Config]
 Run = Callable[[Config, str, int, Load], int]  # configuration, meter socket, "ready" descriptor, it again
@@ -301,15 +306,19 @@ def check_certificates(config: Config) -> None:
 def check_backend(backend: Backend, timeout_seconds: float) -> None:
     """Raise :class:`ConfigError` unless a connection to the backend can be opened."""
     origin, tls = origin_of(backend.url), tls_of(backend)
+    hint = ""
     try:
-        with _connected(origin, timeout_seconds) as connection:
+        with _connected(origin, min(timeout_seconds, _LONGEST_CHECK_SECONDS)) as connection:
             if tls is not None:
+                hint = "; one without TLS is http://"
                 tls.wrap_socket(connection, server_hostname=origin.host).close()
     except OSError as error:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            hint = "; ca_file names its authority, verify_tls = false trusts it as it is"
         reason = error.strerror or str(error)
         raise ConfigError(
-            f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL; "
-            "--no-check-upstream serves all the same"
+            f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL{hint}; "
+            "--no-check-upstream serves without looking"
         ) from error
 
 

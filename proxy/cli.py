@@ -76,7 +76,14 @@ def _serve(arguments: Sequence[str]) -> int:
     flags = {name: value for name, value in given.items() if isinstance(value, str)}
     from proxy.app import serve  # noqa: PLC0415 - the other commands need none of it
 
-    return serve(lambda: load(flags, os.environ))
+    warned: set[str] = set()  # settings are read again at SIGHUP, by each process
+
+    def warn(line: str) -> None:
+        if line not in warned:
+            warned.add(line)
+            sys.stderr.write(f"jouleproxy: {line}\n")
+
+    return serve(lambda: load(flags, os.environ, warn=warn))
 
 
 def _all_options() -> str:

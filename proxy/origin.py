@@ -1,46 +1,14 @@
-"""A backend's URL, read once for all: where to connect to, with TLS or without."""
+"""A backend's URL and certificates: where to connect to, with TLS or without."""
 
 import ssl
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
 
 from proxy.config import Backend, ConfigError
-
-UNIX: Final = "unix:"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """``socket`` None: ``host`` and ``port`` are connected to; else the Unix socket of that path."""
-
-    host: str
-    port: int  # 0: there is none
-    socket: str | None
-    tls: bool
-    prefix: str  # of every path; begins with a slash, or is empty
-    authority: str  # the Host header
-
-    @property
-    def server(self) -> tuple[str, int | None]:
-        """``server.address`` and ``server.port`` of OpenTelemetry: a socket's path and no port."""
-        return (self.host, self.port) if self.socket is None else (self.socket, None)
+from proxy.inputs import Origin, parse_url
 
 
 def origin_of(url: str) -> Origin:
-    """Of ``http://HOST[:PORT]``, ``https://HOST[:PORT]`` or ``unix:/PATH``; raises ``ValueError``."""
-    if url.startswith(UNIX):
-        return Origin("localhost", 0, url.removeprefix(UNIX), False, "", "localhost")
-    parts = urlsplit(url)
-    tls = parts.scheme == "https"
-    return Origin(
-        parts.hostname or "",
-        parts.port or (443 if tls else 80),
-        None,
-        tls,
-        parts.path.rstrip("/"),
-        parts.netloc.rpartition("@")[2],
-    )
+    """Parse a backend's URL, ``unix:/PATH`` included; raises ``ValueError``."""
+    return parse_url(url, unix=True)
 
 
 def tls_of(backend: Backend) -> ssl.SSLContext | None:

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
+from proxy import inputs
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
-from proxy.origin import UNIX
+from proxy.inputs import InputError
 
 ENV_PREFIX: Final = "JOULEPROXY_"
 _NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, not by us
@@ -31,6 +31,21 @@ _WORDS: Final[dict[str, str]] = {
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
 _MAY_BE_0: Final = ("settle_seconds", "slow_start_seconds")
+# Lowest and highest value of a number, by the end of its option's name. The bounds only keep out slips of the
+# hand: a timer that never sleeps, a size that no machine has, a value that overflows a type of the system.
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "_seconds": (0.001, inputs.MAX_SECONDS),
+    "_bytes": (1, 2**40),
+    "workers": (1, 1024),
+    "sample_hz": (0.01, 1000),
+    "": (1, 100_000_000),
+}
+# Variables that Kubernetes sets in each pod for a Service named jouleproxy or jouleproxy-NAME, unless the pod
+# has enableServiceLinks: false.
+_SERVICE_LINK: Final = re.compile(
+    r"JOULEPROXY(_\w+)?(_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 # Energy sources, and whether each needs an argument after a colon (None: it may have one).
 SOURCES: Final[dict[str, bool | None]] = {
     "auto": False,
@@ -61,6 +76,11 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def is_duration(self) -> bool:
+        """Whether it is a number of seconds, which may also be given with a unit, as 500ms."""
+        return self.kind is float and self.name.endswith("_seconds")
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """What a word may be; empty for everything else."""
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
@@ -82,11 +102,22 @@ def _options() -> dict[str, Option]:
 OPTIONS: Final = _options()
 
 
+def _no_warning(_line: str) -> None:
+    """Drop a warning."""
+
+
 def load(
-    flags: Mapping[str, str], environment: Mapping[str, str], read: Callable[[Path], bytes] = Path.read_bytes
+    flags: Mapping[str, str],
+    environment: Mapping[str, str],
+    read: Callable[[Path], bytes] = Path.read_bytes,
+    warn: Callable[[str], None] = _no_warning,
 ) -> Config:
-    """The configuration. ``flags`` holds given flags by field name (and ``upstream``, ``config``)."""
-    variables = _variables(environment)
+    """Return the configuration. ``flags`` holds given flags by field name (and ``upstream``, ``config``).
+
+    ``warn`` is called with one line for each ``JOULEPROXY_*`` variable that is no setting: others may own it.
+    Raises :class:`ConfigError`.
+    """
+    variables = _variables(environment, warn)
     path = flags.get("config") or variables.pop("config", None)
     values, backends = _file(Path(path), read) if path else ({}, ())
     for name, (text, where) in variables.items():
@@ -114,14 +145,14 @@ def _build(values: Mapping[str, Any], backends: tuple[Backend, ...]) -> Config:
     return Config(backends, RelayConfig(**of("relay")), MeterConfig(**of("meter")), **of(""))
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Given variables by field name: (text, where); ``config`` as its text."""
+def _variables(environment: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, Any]:
+    """Return given variables by field name: (text, where); ``config`` as its text."""
     found: dict[str, Any] = {}
     for key, text in environment.items():
         if not key.startswith(ENV_PREFIX):
             continue
         name = key.removeprefix(ENV_PREFIX).lower()
-        if name in _NOT_SETTINGS:
+        if name in _NOT_SETTINGS or _is_service_link(key, text):
             continue
         if name == "config":
             found[name] = text
@@ -129,23 +160,30 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
             found[name] = (text, key)
         else:
             known = [ENV_PREFIX + option.upper() for option in (*OPTIONS, "upstream", "config")]
-            raise ConfigError(f"environment variable {key} is not a setting{nearest(key, known)}")
+            warn(f"environment variable {key} is not a setting and was ignored{nearest(key, known)}")
     return found
+
+
+def _is_service_link(key: str, text: str) -> bool:
+    """Whether Kubernetes set this variable for a Service (it does for every one in the namespace)."""
+    return bool(_SERVICE_LINK.fullmatch(key) or (key.endswith("_PORT") and _SERVICE_URL.match(text)))
 
 
 def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tuple[Backend, ...]]:
     """Values and backends of a TOML file."""
     try:
-        content = tomllib.loads(read(path).decode())
+        content = tomllib.loads(inputs.decode_text(read(path)))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise ConfigError(f"{path}: not TOML: {error}") from error
     values: dict[str, Any] = {}
     tables = content.pop("backends", [])
     upstream = content.pop("upstream", None)
     for key, value in content.items():
-        if key in _TABLES and isinstance(value, dict):
+        if key in _TABLES:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {key} = {value!r}: must be a table, begun with [{key}]")
             _take(values, value, key, path)
         else:
             _take(values, {key: value}, "", path)
@@ -153,8 +191,7 @@ def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tu
     if upstream is not None:
         if backends:
             raise ConfigError(f"{path}: upstream and [[backends]] are both given: keep one of them")
-        text = ",".join(upstream) if isinstance(upstream, list) else upstream
-        backends = _upstreams(text, f"{path}: upstream")
+        backends = _upstreams(upstream, f"{path}: upstream")
     return values, backends
 
 
@@ -178,7 +215,7 @@ def _typed(option: Option, value: object, where: str) -> object:
             return value
     elif isinstance(value, int | float) and option.kind in {int, float}:
         return _parse(option, repr(value), where)
-    elif isinstance(value, str) and option.kind not in {int, float, bool}:
+    elif isinstance(value, str) and (option.is_duration or option.kind not in {int, float, bool}):
         return _parse(option, value, where)
     raise ConfigError(f"{where} = {value!r}: {_right(option)}")
 
@@ -215,31 +252,23 @@ def _check_field(key: str, value: object, where: str) -> None:
         raise ConfigError(f"{where}: {key} = {value!r}: must be {what}")
 
 
-def _upstreams(text: object, where: str) -> tuple[Backend, ...]:
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{where}: must be URL[,URL], as http://127.0.0.1:8000")
-    return tuple(_backend(Backend(url.strip()), where) for url in text.split(","))
+def _upstreams(given: object, where: str) -> tuple[Backend, ...]:
+    """Backends of ``URL[,URL]``, or of a TOML list of URLs."""
+    items = given.split(",") if isinstance(given, str) else given
+    if not isinstance(items, list) or not items or not all(isinstance(i, str) and i.strip() for i in items):
+        raise ConfigError(f"{where} {given!r}: must be URL[,URL], as http://127.0.0.1:8000")
+    return tuple(_backend(Backend(url), where) for url in items)
 
 
 def _backend(backend: Backend, where: str) -> Backend:
-    """The backend with its URL checked and its default name."""
-    wrong = f"{where} {backend.url!r}: must be http://HOST[:PORT], https://HOST[:PORT] or unix:/PATH"
-    if backend.url.startswith(UNIX):
-        if not backend.url.startswith(UNIX + "/") or backend.url.startswith(UNIX + "//"):
-            raise ConfigError(wrong)
-        return dataclasses.replace(backend, name=backend.name or backend.url)
+    """Return the backend with its URL in one spelling and its default name."""
     try:
-        parts = urlsplit(backend.url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{wrong} ({error})") from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in backend.url):
-        raise ConfigError(wrong)
-    if parts.query or parts.fragment or parts.username is not None:
-        raise ConfigError(f"{wrong}, without user, query or fragment")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    name = backend.name or f"{host}:{port or (443 if parts.scheme == 'https' else 80)}"
-    return dataclasses.replace(backend, url=backend.url.rstrip("/"), name=name)
+        origin = inputs.parse_url(backend.url, unix=True)
+    except InputError as error:
+        raise ConfigError(f"{where} {inputs.shown_url(backend.url)!r}: {error}") from error
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    name = origin.url if origin.socket is not None else f"{host}:{origin.port}"
+    return dataclasses.replace(backend, url=origin.url, name=backend.name or name)
 
 
 def _check_names(backends: tuple[Backend, ...]) -> None:
@@ -254,26 +283,42 @@ def _parse(option: Option, text: str, where: str) -> object:
     try:
         return _value(option, text.strip())
     except ValueError as error:
-        reason = f" ({error})" if isinstance(error, ConfigError) else ""
-        raise ConfigError(f"{where} {text!r}: {_right(option)}{reason}") from error
+        reason = f" ({error})" if isinstance(error, ConfigError | InputError) else ""
+        shown = "'***'" if option.name.endswith("_token") else repr(inputs.shown_url(text))
+        raise ConfigError(f"{where} {shown}: {_right(option)}{reason}") from error
 
 
 def _value(option: Option, text: str) -> object:
     kind = option.kind
     if option.choices:
-        if text not in option.choices:
+        if text.lower() not in option.choices:
             raise ValueError
-        return text
+        return text.lower()
     if kind is bool:
         return _boolean(text.lower())
     if kind is Address:
         return parse_address(text)
     if kind is int or kind is float:
         return _number(option, text)
-    if option.name == "source":
-        split_sources(text)
+    return _text(option.name, text)
+
+
+def _text(name: str, text: str) -> str:
+    """A text that is not empty, with the grammar of its option."""
     if not text:
         raise ValueError
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise InputError("without line ends or other control characters")
+    if name.endswith("_token"):
+        return inputs.parse_key(text)
+    if name.endswith("_header"):
+        return inputs.parse_header_name(text)
+    if name == "source":
+        split_sources(text)
+    if name == "otlp":
+        return inputs.parse_url(text).url
+    if name == "health_path" and not re.fullmatch(r"/[!-~]*", text):
+        raise InputError("must begin with /, as /health, in printable ASCII without spaces")
     return text
 
 
@@ -302,21 +347,28 @@ def _boolean(text: str) -> bool:
 
 
 def _number(option: Option, text: str) -> int | float:
-    value: int | float = int(text) if option.kind is int else float(text)
-    if not 0 < value < float("inf") and not (option.name in _MAY_BE_0 and value == 0):
+    """A number within the option's range; seconds also with a unit, as ``500ms``."""
+    value: float
+    if option.is_duration and text[-1:].isalpha() and text[:1].isdecimal():
+        value = inputs.parse_duration(text)
+    else:
+        value = inputs.parse_whole(text) if option.kind is int else inputs.parse_number(text)
+    if value == 0 and option.name in _MAY_BE_0:
+        return value
+    low, high = next(bounds for end, bounds in _RANGES.items() if option.name.endswith(end))
+    if value <= 0:
         raise ConfigError("must be above 0")
+    if not low <= value <= high:
+        raise ConfigError(f"must be from {low:g} to {high:g}")
     return value
 
 
 def parse_address(text: str) -> Address:
     """``HOST:PORT`` or ``[IPV6]:PORT``; raises :class:`ConfigError`."""
-    host, colon, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not bare or (":" in bare) != (bare != host) or not port.isdecimal():
-        raise ConfigError("not HOST:PORT")
-    if int(port) > 65535:
-        raise ConfigError("a port is at most 65535")
-    return Address(bare, int(port))
+    try:
+        return Address(*inputs.parse_address(text))
+    except InputError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _right(option: Option) -> str:
@@ -327,7 +379,7 @@ def _right(option: Option) -> str:
         return f"must be {_WORDS[option.name]}"
     return {
         int: "must be a whole number above 0",
-        float: "must be a number above 0",
+        float: f"must be a number above 0{', or a duration as 500ms' if option.is_duration else ''}",
         bool: "must be true or false",
     }.get(option.kind, "must be a text that is not empty")
 
@@ -362,7 +414,5 @@ def _check(config: Config) -> None:
         )
     if relay.sticky_load_factor <= 1:
         raise ConfigError(f"sticky_load_factor {relay.sticky_load_factor:g}: must be above 1, as 1.25")
-    if not relay.health_path.startswith("/"):
-        raise ConfigError(f"health_path {relay.health_path!r}: must begin with /, as /health")
     if (relay.tls_certificate is None) != (relay.tls_key is None):
         raise ConfigError("--tls-certificate and --tls-key go together: give both or neither")

@@ -63,7 +63,7 @@ def test_targets() -> None:
     assert Target("http://[::1]:80/x/v1").base == "/x"
     assert Target("https://host").port == 443
     for bad in ("host", "http://", "ftp://x", "http://h:99999"):
-        with pytest.raises(ValueError, match="http://HOST:PORT"):
+        with pytest.raises(ValueError, match="must be http://HOST"):
             Target(bad)
 
 

@@ -65,3 +65,45 @@ def test_workers_are_for_runs_and_grids() -> None:
     for text, words in wrong.items():
         with pytest.raises(ValueError, match=text):
             read_config("sweep", ["--rate", "1..8", *words])
+
+
+def test_urls_follow_the_rule_of_the_proxy() -> None:
+    spec = read_config("run", ["--rate", "1", "--url", "HTTP://h:8000/v1/"]).spec
+    assert spec.url == "http://h:8000"
+    for text, says in (
+        ("http://u:pw@h", "without user"),
+        ("http://h?x=1", "query"),
+        ("h:8000", "http://h:8000"),
+    ):
+        for option in ("--url", "--admin-url"):
+            with pytest.raises(ValueError, match=says) as caught:
+                read_config("run", ["--rate", "1", option, text])
+            assert str(caught.value).startswith(option)
+            assert "pw" not in str(caught.value)
+
+
+def test_headers_and_keys_go_out_as_they_were_meant() -> None:
+    words = ["--rate", "1", "--api-key", "sk-1\n", "--header", "X-A=b==", "--header", "X-B: c=d"]
+    assert (
+        read_config("run", words).header_lines() == b"X-A: b==\r\nX-B: c=d\r\nAuthorization: Bearer sk-1\r\n"
+    )
+    words += ["--header", "authorization: Basic dTpwdw=="]
+    assert read_config("run", words).header_lines().count(b"uthorization") == 1
+    for option, text in (("--header", "A=b\r\nC: d"), ("--api-key", "a\nb"), ("--admin-token", "é")):
+        with pytest.raises(ValueError, match=option):
+            read_config("run", ["--rate", "1", option, text])
+
+
+@pytest.mark.parametrize("option", ["--requests", "--seed", "--workers", "--prefix-share"])
+@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "1e400", "٣", str(2**70)])
+def test_a_number_that_is_none_is_refused(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((SystemExit, ValueError)) as caught:  # argparse leaves with the status itself
+        read_config("run", ["--rate", "1", option, text])
+    assert option in f"{caught.value} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("option", ["--duration", "--drain", "--warmup"])
+@pytest.mark.parametrize("text", ["", "30", "=1s", "٣s", "9" * 400 + "s"])
+def test_a_duration_that_is_none_is_refused_by_name(option: str, text: str) -> None:
+    with pytest.raises(ValueError, match=option):
+        read_config("run", ["--rate", "1", option, text])

@@ -5,8 +5,11 @@ bottleneck, 130 interrupted.
 """
 
 import asyncio
+import contextlib
+import errno
+import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +19,19 @@ from loadgen.config import Config
 from loadgen.options import USAGE, Parser, read_config
 from loadgen.pictures import HOW
 from loadgen.records import Run, encode_run
+from proxy import stdio
 
 if TYPE_CHECKING:
+    from loadgen.live import Terminal
     from loadgen.runner import Finished, Session, View
 
 _EXIT = {"pass": 0, "fail": 1, "generator-bound": 3, "interrupted": 130}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script."""
+    """The console script; returns the exit status."""
+    if argv is None:  # the process is ours: its standard streams, too
+        stdio.protect()
     words = list(sys.argv[1:] if argv is None else argv)
     command = words.pop(0) if words and not words[0].startswith("-") else "run"
     commands: dict[str, Callable[[list[str]], int]] = {
@@ -38,13 +45,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in commands:
         return _refuse(f"no command {command!r}: one of {', '.join(commands)}")
     try:
-        return commands[command](words)
+        status = commands[command](words)
     except ValueError as error:
         return _refuse(str(error))
     except OSError as error:  # a file to be written
-        return _refuse(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _refuse(_reason(error))
     except KeyboardInterrupt:
         return _EXIT["interrupted"]
+    return _check_output(command, status)
+
+
+def _check_output(command: str, status: int) -> int:
+    """Report that standard output could not be written; a reader that went away is no failure.
+
+    A run is in its directory all the same and keeps its verdict; of other commands the output is the result.
+    """
+    lost = stdio.failure(sys.stdout)
+    if lost is None or lost.errno == errno.EPIPE:
+        return status
+    _refuse(f"standard output: {lost.strerror}")
+    return status if command in {"run", "sweep"} else status or USAGE
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _refuse(message: str) -> int:
@@ -57,6 +81,7 @@ def _measure(command: str, argv: list[str]) -> int:
     # Late, so that a usage error costs no imports.
     from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
+    from loadgen.outdir import claim, release  # noqa: PLC0415
     from loadgen.planning import plan, read_tokenizer  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
 
@@ -65,27 +90,63 @@ def _measure(command: str, argv: list[str]) -> int:
     if config.spec.dataset:
         read_dataset(Path(config.spec.dataset))
     read_tokenizer(config.spec)
-    if config.out != Path():
-        config.out.mkdir(parents=True, exist_ok=True)  # before anything is measured that could not be kept
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)
+        out = _out(config, session)
+        # Before anything is measured that could not be kept.
+        new = claim(out, overwrite=config.force or config.resume)
         try:
             finished = _run(session)
-        except PreflightError as error:
-            return _refuse(str(error))
-        # After the run: drawing takes most of a second to import.
-        from loadgen.rundir import save  # noqa: PLC0415
-
-        out = _out(config, session)
-        made = save(out, finished.run, finished.records)
-        terminal.finished(finished.run)
-        terminal.say(f"results: {out}/run.json, {', '.join(path.name for path in made)}")
-        if not _drawn(made):
-            terminal.note(HOW)
+        except BaseException as error:
+            if new:
+                release(out)
+            if isinstance(error, PreflightError):
+                return _refuse(str(error))
+            raise
+        _save(out, finished, terminal)
     if config.json:
         sys.stdout.write(encode_run(finished.run).decode())
     return exit_status(finished.run)
+
+
+def _save(out: Path, finished: "Finished", terminal: "Terminal") -> None:
+    """Write the run, then show it, then draw it: no failure of the later steps loses what was measured.
+
+    A file that cannot be written is named; the exit status remains that of the verdict.
+    """
+    # After the run: it imports what draws, which takes most of a second.
+    from loadgen.rundir import keep, load, rebuild  # noqa: PLC0415
+
+    try:
+        with _signals_ignored():
+            keep(out, finished.run, finished.records)
+    except OSError as error:
+        terminal.finished(finished.run)
+        _refuse(f"the results are not saved: {_reason(error)}")
+        return
+    terminal.finished(finished.run)
+    try:
+        # From what was written, not from memory: a later rebuild has nothing else.
+        made = rebuild(out, *load(out))
+    except OSError as error:
+        _refuse(f"{_reason(error)}; when that is mended: loadgen report {out}")
+        return
+    terminal.say(f"results: {out}/run.json, {', '.join(path.name for path in made)}")
+    if not _drawn(made):
+        terminal.note(HOW)
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Let no second Ctrl-C cut off the writing of results."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(session: "Session") -> "Finished":
@@ -116,7 +177,10 @@ def _session(config: Config, view: "View") -> "Session":
     def keep_so_far(finished: Finished) -> None:
         from loadgen.rundir import keep  # noqa: PLC0415  # it imports what draws
 
-        keep(_out(config, session), finished.run, finished.records)
+        try:
+            keep(_out(config, session), finished.run, finished.records)
+        except OSError as error:  # a disk may have room again at the end
+            view.note(f"the points so far are not saved: {_reason(error)}")
 
     if config.spec.command == "sweep" and not config.spec.search:
         session.save = keep_so_far
@@ -144,12 +208,13 @@ def _report(argv: list[str]) -> int:
     parser.add_argument("--requests-csv", type=Path, metavar="FILE", help="also one row a request")
     args = parser.parse_args(argv)
     from loadgen.flat import requests_csv  # noqa: PLC0415
+    from loadgen.outdir import write_file  # noqa: PLC0415
     from loadgen.rundir import load, rebuild  # noqa: PLC0415
 
     run, records = load(args.run)
     made = rebuild(args.run, run, records, args.html)
     if args.requests_csv is not None:
-        args.requests_csv.write_bytes(requests_csv(records))
+        write_file(args.requests_csv, requests_csv(records))
     sys.stdout.write(f"rebuilt {', '.join(map(str, made))}\n")
     if not _drawn(made):
         sys.stderr.write(f"note: {HOW}\n")

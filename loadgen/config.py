@@ -177,6 +177,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
     quiet: bool = False
     resume: bool = False
+    force: bool = False
 
     def header_lines(self) -> bytes:
         """Complete header lines of every request. An Authorization of ``headers`` goes before the key."""

@@ -57,6 +57,7 @@ _COMMON = (
     _Option("--output", "LEN", "likewise", "64"),
     _Option("--dataset", "FILE", "JSONL of OpenAI's or ShareGPT's shape"),
     _Option("--out", "DIR", "run directory, runs/ID by default", kind=Path),
+    _Option("--force", None, "replace the run that --out holds"),
     _Option("--json", None, "run.json on standard output"),
     _Option("--help-all", None, "more: arrivals, energy source, workloads, limits, resuming"),
 )
@@ -165,6 +166,7 @@ def read_config(command: str, argv: list[str]) -> Config:
         json=args.json,
         quiet=args.quiet,
         resume=resume is not None,
+        force=args.force,
     )
 
 

@@ -5,30 +5,24 @@ from pathlib import Path
 import msgspec
 
 from loadgen.flat import points_csv
+from loadgen.outdir import REQUESTS, RUN, write_file
 from loadgen.pictures import pictures
 from loadgen.records import INTERRUPTED, Record, Run, decode_records, decode_run, encode_records, encode_run
 from loadgen.report import report_html
 from proxy import zstd
 
-RUN = "run.json"
-REQUESTS = "requests.jsonl.zst"
+_DRAWN = ("curve.svg", "curve.png")
 
 
 def keep(out: Path, run: Run, records: list[Record]) -> None:
-    """Write what was measured, each file whole or not at all; the directory is made."""
+    """Write what was measured, each file completely or not at all; the directory is created.
+
+    Raises ``OSError`` naming the file that cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     packed = zstd.compress(encode_records(records), level=6)
     for name, data in ((REQUESTS, packed), (RUN, encode_run(run))):
-        part = out / f"{name}.part"
-        part.write_bytes(data)
-        part.replace(out / name)
-
-
-def save(out: Path, run: Run, records: list[Record]) -> list[Path]:
-    """Write everything; what was made of it."""
-    keep(out, run, records)
-    # From what was written, not from memory: a later rebuild has nothing else.
-    return rebuild(out, *load(out))
+        write_file(out / name, data)
 
 
 def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None) -> list[Path]:
@@ -39,9 +33,12 @@ def rebuild(out: Path, run: Run, records: list[Record], html: Path | None = None
         out / "points.csv": points_csv(run),
     }
     if drawn is not None:
-        made |= {out / "curve.svg": drawn.svg, out / "curve.png": drawn.png}
+        made |= dict(zip((out / name for name in _DRAWN), (drawn.svg, drawn.png), strict=True))
     for path, data in made.items():
-        path.write_bytes(data)
+        write_file(path, data)
+    if drawn is None:  # pictures of a run that was replaced must not stay
+        for name in _DRAWN:
+            (out / name).unlink(missing_ok=True)
     return list(made)
 
 

@@ -103,11 +103,11 @@ class Session:
         finally:
             if self._fleet is not None:
                 await self._fleet.close()
-            for number in signals:
-                loop.remove_signal_handler(number)
             await client.close()
             if admin is not None:
                 await admin.close()
+            for number in signals:  # last: a second Ctrl-C meanwhile must not lose what was measured
+                loop.remove_signal_handler(number)
         return self.finished(model, knee)
 
     async def _measure(self, server: Server) -> Knee | None:

@@ -48,6 +48,7 @@ class Child:
         """Fork; the new process runs ``body`` and ends with what it returns."""
         reader, writer = os.pipe()
         parent = os.getpid()
+        sys.stdout.flush()  # or the child would write what is buffered once more
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:

@@ -1,12 +1,14 @@
 """``jouleproxy``: the command line. Reads arguments, calls one function per command, returns its status."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from proxy import stdio
 from proxy.config import ConfigError, MeterConfig
 from proxy.settings import OPTIONS, load, nearest, parse_address
 
@@ -170,6 +172,8 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status."""
+    if arguments is None:  # the process is ours: its standard streams, too
+        stdio.protect()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] == "--version":
         from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely asked
@@ -184,7 +188,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"jouleproxy: unknown command {command}{nearest(command, _RUN)}\n")
         return 2
     try:
-        return _RUN[command](words)
+        status = _RUN[command](words)
     except ConfigError as error:
         sys.stderr.write(f"jouleproxy: {error}\n")
         return 2
+    lost = stdio.failure(sys.stdout)
+    if lost is None or lost.errno == errno.EPIPE:  # a reader that went away is no failure
+        return status
+    sys.stderr.write(f"jouleproxy: standard output: {lost.strerror}\n")
+    return status if command == "serve" else status or 2

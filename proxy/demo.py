@@ -121,7 +121,7 @@ def _live(ports: Ports, out: Path, started: list[Child]) -> int:
 
 def _steadily(ports: Ports, out: Path, started: list[Child], *words: str) -> Child:
     """Traffic without end, and without words."""
-    command = _loadgen(ports, *words, "--duration", _FOR_EVER, "--quiet", "--out", str(out))
+    command = _loadgen(ports, *words, "--duration", _FOR_EVER, "--quiet", "--force", "--out", str(out))
     return _spawn(started, "traffic", command, os.environ)
 
 
@@ -130,7 +130,7 @@ def _sweep(ports: Ports, out: Path, started: list[Child], levels: str) -> int:
         ports,
         *("--concurrency", levels, "--slo", _SLO, "--duration", f"{_POINT_SECONDS}s", "--warmup", "1s"),
         *("--model", _TEXT.name, "--devices", _TEXT.device),
-        *("--input", "256", "--output", "64", "--out", str(out)),
+        *("--input", "256", "--output", "64", "--force", "--out", str(out)),
         command="sweep",
     )
     status = _status_of(_spawn(started, "loadgen", words, os.environ))

@@ -68,6 +68,68 @@ async def test_sweep_json_and_rebuilding_to_the_same_bytes(server: TruthServer, 
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
+@pytest.mark.parametrize(
+    "redirection", ["| head -1", ">/dev/full", "<&-", ">&-", "2>&-", "--workers 2 <&- >&-"]
+)
+async def test_the_run_is_saved_whatever_becomes_of_the_terminal(
+    server: TruthServer, tmp_path: Path, redirection: str
+) -> None:
+    argv = (
+        sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "10", "--url", server.url,
+        "--admin-url", NOWHERE, "--out", str(tmp_path),
+    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}', "bash", *argv,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+    run, records = load(tmp_path)
+    assert (run.verdict, len(records)) == ("pass", 10)
+    assert (tmp_path / "report.html").exists()
+
+
+async def test_the_output_of_a_command_without_a_run_must_be_written(
+    server: TruthServer, tmp_path: Path
+) -> None:
+    common = ("--concurrency", "1", "--requests", "2", "--url", server.url, "--admin-url", NOWHERE)
+    assert (await loadgen(*common, "--out", str(tmp_path)))[0] == 0
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", '"$@" >/dev/full', "bash", sys.executable, "-m", "loadgen.cli", "compare",
+        str(tmp_path), str(tmp_path), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err) == (2, b"loadgen: standard output: No space left on device\n")
+
+
+async def test_a_run_directory_is_replaced_only_by_force(server: TruthServer, tmp_path: Path) -> None:
+    argv = (
+        "--concurrency", "1", "--requests", "2", "--url", server.url, "--admin-url", NOWHERE, "--quiet",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    assert (await loadgen(*argv))[0] == 0
+    first = load(tmp_path)[0].run_id
+    code, _, err = await loadgen(*argv)
+    assert code == 2
+    assert "holds a run; give another directory, or --force" in err
+    assert load(tmp_path)[0].run_id == first
+    assert (await loadgen(*argv, "--force"))[0] == 0
+    assert load(tmp_path)[0].run_id != first
+
+
+async def test_a_file_that_cannot_be_saved_is_named_and_the_verdict_kept(
+    server: TruthServer, tmp_path: Path
+) -> None:
+    (tmp_path / "requests.jsonl.zst.part").mkdir()  # in the way of the file
+    code, out, err = await loadgen(
+        "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,
+        "--admin-url", NOWHERE, "--out", str(tmp_path),
+    )  # fmt: skip
+    assert code == 1
+    assert "FAIL" in out
+    assert "the results are not saved" in err
+    assert "requests.jsonl.zst" in err
+
+
 async def test_a_missed_slo_is_exit_1(server: TruthServer, tmp_path: Path) -> None:
     code, out, _ = await loadgen(
         "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,

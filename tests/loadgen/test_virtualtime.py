@@ -145,8 +145,9 @@ def test_a_resumed_sweep_does_what_is_missing() -> None:
 def test_a_run_directory_and_what_cannot_be_simulated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["sweep", "--quiet", "--out", str(tmp_path), "--rate", "4", "--duration", "1s", "--simulate"]
-    assert main([*argv, PROFILE]) == 0
+    common = ["--quiet", "--out", str(tmp_path), "--rate", "4", "--duration", "1s"]
+    assert main(["sweep", *common, "--simulate", PROFILE]) == 0
+    argv = ["sweep", *common, "--force", "--simulate"]
     assert load(tmp_path)[0].verdict == "pass"
     assert main([*argv, "h100-lama-3.1-8b"]) == 2
     assert main([*argv, PROFILE, "--turns", "3"]) == 2

@@ -1,0 +1,55 @@
+"""Claim a run directory before a run, and write files so that none is ever half there.
+
+Imports nothing that draws: it is used before the first request.
+"""
+
+import contextlib
+import errno
+from pathlib import Path
+from typing import Final
+
+RUN: Final = "run.json"
+REQUESTS: Final = "requests.jsonl.zst"
+
+
+def claim(out: Path, *, overwrite: bool) -> bool:
+    """Create the directory and check that it can be written to; return whether it is new.
+
+    Raises ``ValueError`` naming ``--out`` where that fails, or where it holds a run and not ``overwrite``.
+    """
+    if not overwrite and any((out / name).exists() for name in (RUN, REQUESTS)):
+        raise ValueError(f"--out {out}: holds a run; give another directory, or --force to replace it")
+    try:
+        new = not out.exists()
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f"{RUN}.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written: {error.strerror}") from error
+    return new
+
+
+def release(out: Path) -> None:
+    """Remove the directory of a run that did not start, if it is empty."""
+    with contextlib.suppress(OSError):
+        out.rmdir()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file completely or leave the old one; raises ``OSError`` with ``filename`` set.
+
+    A device or a pipe (``/dev/stdout``) is written to as it is: it must not be replaced by a file.
+    """
+    special = path.exists() and not path.is_file()
+    part = path if special else path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(data)
+        if not special:
+            part.replace(path)
+    except OSError as error:
+        if not special:
+            with contextlib.suppress(OSError):
+                part.unlink()
+        # A failed write(2), as on a full disk, does not say which file it was.
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error

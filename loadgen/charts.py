@@ -14,7 +14,7 @@ from proxy.units import ns_from_seconds
 
 COLOURS = {
     "static": "#355070", "prefill": "#0f8b8d", "decode": "#7fb069", "context": "#f2a104",
-    "idle": "#c3ccd4", "unattributed": "#d1495b",
+    "unseparated": "#8d7b9e", "idle": "#c3ccd4", "unattributed": "#d1495b",
 }  # fmt: skip
 _LINES = ("#355070", "#0f8b8d", "#7fb069", "#f2a104", "#d1495b", "#8d99a6")
 _MOST_LINES = len(_LINES)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from loadgen.records import EnergyTotals, Record
-from proxy.schema import DeviceAccount, RequestEnergy
+from proxy.schema import DeviceAccount, RequestEnergy, sum_parts
 from proxy.units import NS_PER_SECOND
 
-PARTS = ("static", "prefill", "decode", "context")
+PARTS = ("static", "prefill", "decode", "context", "unseparated")
 _TOLERANCE = 1e-6
 
 
@@ -130,16 +130,15 @@ def totals(accounts: Sequence[DeviceAccount], records: Sequence[Record]) -> Ener
 
 def _split(requests: float, records: Sequence[Record]) -> tuple[dict[str, float | None], tuple[str, ...]]:
     """``requests`` joules in the proportion of the records' parts."""
-    sums = dict.fromkeys((*PARTS, "idle_named"), 0.0)
-    for parts in (record.parts for record in records if record.parts is not None):
-        for name in PARTS:
-            sums[name] += getattr(parts, name)
-        sums["idle_named"] += parts.idle
-    whole = sum(sums.values())
+    found = sum_parts(record.parts for record in records if record.parts is not None)
+    sums: dict[str, float | None] = {name: getattr(found, name) for name in PARTS} if found else {}
+    sums["idle_named"] = found.idle if found else 0.0
+    whole = sum(value or 0.0 for value in sums.values())
     if whole <= 0:
         empty: dict[str, float | None] = dict.fromkeys((*PARTS, "idle_named"))
         return empty, ("the proxy gave no parts for these requests",) if requests > 0 else ()
-    return {name: requests * value / whole for name, value in sums.items()}, ()
+    scale = requests / whole
+    return {name: None if value is None else scale * value for name, value in sums.items()}, ()
 
 
 def conservation_note(accounts: Sequence[DeviceAccount], records: Sequence[Record]) -> str | None:

@@ -32,6 +32,7 @@ def request_line(share: Share) -> dict[str, object]:
             "prefill": parts.prefill,
             "decode": parts.decode,
             "context": parts.context,
+            "unseparated": parts.unseparated,
         },
         "policy": share.policy,
         "evidence": share.evidence,
@@ -64,6 +65,8 @@ def model_line(terms: ModelTerms) -> dict[str, object]:
         "prefill_j": terms.prefill_j,
         "idle_w": terms.idle_w,
         "r2": terms.r2,
+        "unseparated": terms.unseparated,
+        "prior": terms.prior,
     }
 
 

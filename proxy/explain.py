@@ -18,12 +18,11 @@ from proxy.core.attribution import Attributor
 from proxy.core.events import Arrive, End
 from proxy.core.ledger import with_share
 from proxy.core.timeline import TimelineError, TimelineReader
-from proxy.schema import DeviceAccount, ModelTerms, Parts, RequestEnergy, decode_request
+from proxy.schema import DeviceAccount, ModelTerms, Parts, RequestEnergy, decode_request, sum_parts
 from proxy.timeline_file import FileError, read_blocks
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
 PARTS: Final = Parts.__struct_fields__
-_UNSURE: Final = 0.5  # of a term: a standard deviation above it
 _MOST: Final = 5  # rows of the dearest requests
 
 
@@ -44,7 +43,7 @@ class Totals:
 
     requests: int
     joules: float
-    parts: dict[str, float]  # empty where the policy knows none
+    parts: dict[str, float]  # those that are known; empty where the policy knows none
     output_tokens: int
     computed_tokens: int  # of prompts, less those the engine had cached
     at_once: float | None  # mean number of requests running
@@ -132,9 +131,9 @@ def totals(records: list[RequestEnergy]) -> Totals | None:
     known = [r for r in records if r.unknown is None and r.joules is not None and r.output_tokens]
     if not known:
         return None
-    parts = {}
-    if all(r.parts is not None for r in known):
-        parts = {name: sum(getattr(r.parts, name) for r in known) for name in PARTS}
+    parted = [r.parts for r in known if r.parts is not None]
+    summed = sum_parts(parted) if len(parted) == len(known) else None
+    parts = {name: value for name in PARTS if (value := getattr(summed, name, None)) is not None}
     lived = [(r.start_unix_ns, r.duration_s) for r in known if r.duration_s is not None]
     span = max((s + d * NS_PER_SECOND for s, d in lived), default=0) - min((s for s, _ in lived), default=0)
     return Totals(
@@ -174,7 +173,9 @@ def describe(run: Run) -> Iterator[str]:
     if total.parts:
         yield "  where they go:"
         for name, joules in total.parts.items():
-            yield f"    {name:8} {joules:12.6g} J {100 * joules / (total.joules or 1.0):6.2f} %"
+            yield f"    {name:11} {joules:12.6g} J {100 * joules / (total.joules or 1.0):6.2f} %"
+        if total.parts.get("unseparated"):
+            yield "    unseparated: the load, or the answers, do not tell the parts of these joules apart"
     else:
         yield "  the policy of these records knows no parts"
     for terms in run.terms:
@@ -193,11 +194,13 @@ def _fitted(terms: ModelTerms) -> Iterator[str]:
     }
     yield f"  fitted terms of {terms.group}:"
     for name, (value, sd, unit) in rows.items():
-        doubt = "never seen" if sd is None else f"+- {sd:.2g}"
-        yield f"    {name:8} {value:12.4g} {doubt} {unit}"
-    unsure = [name for name, (value, sd, _) in rows.items() if value and sd and sd > _UNSURE * value]
-    if unsure:
-        yield f"    load varied too little to tell {', '.join(unsure)} from the rest: only the sum is sure"
+        if value is None:
+            yield f"    {name:8} not known: {'never seen' if sd is None else 'not told from the others'}"
+        else:
+            yield f"    {name:8} {value:12.4g} +- {sd or 0.0:.2g} {unit}"
+    if terms.unseparated:
+        unsure = ", ".join(terms.unseparated)
+        yield f"    load varied too little to tell {unsure} from the rest: only the sum is sure"
 
 
 def _groups(records: list[RequestEnergy]) -> Iterator[str]:
@@ -238,14 +241,21 @@ class Cause:
 
 
 def causes(here: Totals, there: Totals) -> list[Cause]:
-    """The difference in joules per output token, part by part; the rows add up to it."""
+    """The difference in joules per output token, part by part; the rows add up to it.
+
+    What only one of them knows, and what neither does, is one row: ``unseparated``.
+    """
     if not here.parts or not there.parts:
         return []
+    common = [name for name in PARTS if name in here.parts and name in there.parts and name != "unseparated"]
     found = []
-    for name in PARTS:
+    for name in common:
         ours, theirs = here.per_token(here.parts[name]), there.per_token(there.parts[name])
         why = {"static": _batching, "prefill": _prompts}.get(name)
         found.append(Cause(name, ours, theirs, why(here, there) if why else ""))
+    rest = [sum(j for name, j in run.parts.items() if name not in common) for run in (here, there)]
+    if any(rest):
+        found.append(Cause("unseparated", here.per_token(rest[0]), there.per_token(rest[1])))
     return found
 
 
@@ -283,7 +293,7 @@ def compare(run: Run, other: Run) -> Iterator[str]:
     )
     found = causes(here, there)
     for cause in found:
-        row = f"  {cause.name:8} {cause.here:10.4g} {cause.there:10.4g} {cause.here - cause.there:+10.4g}"
+        row = f"  {cause.name:11} {cause.here:10.4g} {cause.there:10.4g} {cause.here - cause.there:+10.4g}"
         yield f"{row}  {cause.why}".rstrip()
     if not found:
         yield "  no parts to compare: a policy that knows them is steps or tokens"

@@ -4,7 +4,9 @@ Every exporter, the admin port and the load generator speak these records. Units
 field that is ``None`` is *not known*, which is never the same as zero.
 """
 
-from typing import Final
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, Self
 
 import msgspec
 
@@ -25,22 +27,81 @@ ROUTES: Final = (
 )
 
 
+class Unknown(StrEnum):
+    """Why joules are missing, incomplete or uncertain: the values of ``unknown`` and of a gap's ``reason``.
+
+    Each member's ``__doc__`` is its description for users. Readers accept other values: an older program
+    may read the file of a newer one.
+    """
+
+    def __new__(cls, value: str, description: str) -> Self:
+        """A member whose string is ``value`` and whose docstring is ``description``."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.__doc__ = description
+        return member
+
+    NO_ENERGY_SOURCE = "no_energy_source", "No energy source is configured or found: nothing is measured."
+    NO_DEVICE = "no_device", "The backend is mapped to no measured device."
+    NO_SAMPLES = "no_samples", "A device of the request gave no reading, or none for too long."
+    BEFORE_FIRST_SAMPLE = "before_first_sample", "The request began before the first reading of a device."
+    AFTER_LAST_SAMPLE = "after_last_sample", "The request ended after the last reading of a device."
+    NO_LONGER_KEPT = "no_longer_kept", "The time asked for is older than what is kept in memory."
+    COUNTER_RESET = "counter_reset", "The energy counter went backwards: what it counted before is lost."
+    SAMPLING_GAP = "sampling_gap", "Power readings lie too far apart to be integrated."
+    RUNNING = "running", "The request has not ended."
+    NOT_MEASURED_YET = "not_measured_yet", "The request ended, and the readings after it are awaited."
+    NOT_KNOWN = "not_known", "The meter has no record of the request."
+    BEGINNING_NOT_SEEN = (
+        "beginning_not_seen",
+        "The meter started, or lost events, after it began.",
+    )
+
+
 def not_measured(source: str | None) -> str | None:
     """``simulated`` or ``estimate`` where (a part of) a source is no measurement; None where it is one."""
     return next((word for word in ("simulated", "estimate") if word in (source or "")), None)
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the joules of one request went; the sum is the request's joules.
+    """Where the joules of one request went; those that are not null sum to the request's joules.
 
-    ``idle`` is other than zero only under a policy that charges idle energy by name.
+    A part is null where the data does not tell it from the others (a batch of constant size, an answer of
+    which no token was seen, windows that are still open); the joules of all such parts together are
+    ``unseparated``. ``idle`` is other than zero only under a policy that charges idle energy by name.
     """
 
-    static: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-    context: float = 0.0
+    static: float | None = 0.0
+    prefill: float | None = 0.0
+    decode: float | None = 0.0
+    context: float | None = 0.0
     idle: float = 0.0
+    unseparated: float = 0.0
+
+
+def sum_parts(parts: Iterable[Parts]) -> Parts | None:
+    """Sum the parts of several requests; None for no request.
+
+    Of a part that only some requests know, the sum is of these; the rest is in ``unseparated``.
+    """
+    sums: dict[str, float] = {}
+    count = 0
+    for one in parts:
+        count += 1
+        for name in Parts.__struct_fields__:
+            value = getattr(one, name)
+            if value is not None:
+                sums[name] = sums.get(name, 0.0) + value
+    if not count:
+        return None
+    return Parts(
+        static=sums.get("static"),
+        prefill=sums.get("prefill"),
+        decode=sums.get("decode"),
+        context=sums.get("context"),
+        idle=sums["idle"],
+        unseparated=sums["unseparated"],
+    )
 
 
 class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,17 +189,18 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     """The fitted energy terms of one group: the answer to "where do the joules go".
 
     ``E = static_j*steps + decode_j*tokens + context_j*sum(context) + prefill_j*tokens + idle_w*s``.
-    ``*_sd_*`` is a term's standard deviation, null where nothing of it was seen: one as large as its term
-    says that this load does not tell it from another. ``r2`` is the share of window-energy variance
+    A term is null where the data does not determine it; ``*_sd_*`` is its standard deviation, null where
+    nothing of it was seen. ``unseparated`` names the terms that were seen and that this load does not tell
+    from one another (their parts are null in records, too). ``r2`` is the share of window-energy variance
     explained; ``windows`` the effective number of windows behind the fit; ``age_s`` seconds since the last
-    of them.
+    of them; ``prior`` is true while too little was seen for any of it to be relied on.
     """
 
     group: str
-    static_j: float
-    decode_j: float
-    context_j: float
-    prefill_j: float
+    static_j: float | None
+    decode_j: float | None
+    context_j: float | None
+    prefill_j: float | None
     idle_w: float | None
     r2: float | None
     windows: float = 0.0
@@ -149,6 +211,7 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     context_sd_j: float | None = None
     prefill_sd_j: float | None = None
     idle_sd_w: float | None = None
+    unseparated: tuple[str, ...] = ()
 
 
 _ENCODER: Final = msgspec.json.Encoder()

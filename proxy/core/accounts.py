@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from proxy.core.energy_series import EnergySeries
 from proxy.core.outside import OutsideWork
-from proxy.schema import DeviceAccount, Gap
+from proxy.schema import DeviceAccount, Gap, Unknown
 
 KEEP_WINDOWS: Final = 200_000
-BEFORE_FIRST: Final = "before_first_sample"
-NOT_KEPT: Final = "no_longer_kept"
 _COLUMNS: Final = ("measured", "requests", "idle", "unattributed")
 
 
@@ -90,7 +88,8 @@ class Account:
         first = self._edges[0] if self._edges else self.series.first_ns
         if first is None or first <= start_ns:
             return gaps
-        reason = NOT_KEPT if self._edges and first != self.series_start_ns else BEFORE_FIRST
+        forgotten = bool(self._edges) and first != self.series_start_ns
+        reason = Unknown.NO_LONGER_KEPT if forgotten else Unknown.BEFORE_FIRST_SAMPLE
         return (Gap(start_ns, min(first, end_ns), reason), *gaps)
 
     def _account(

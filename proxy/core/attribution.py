@@ -20,7 +20,7 @@ from proxy.core.policies import Block, policy_named
 from proxy.core.shares import Share, share_of
 from proxy.core.tracks import Charge, Group, Track
 from proxy.core.work import Work, rounding, share
-from proxy.schema import DeviceAccount, ModelTerms
+from proxy.schema import DeviceAccount, ModelTerms, Unknown
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
@@ -204,7 +204,7 @@ class Attributor:
         """The time of a sensor that has long been silent is a gap: nobody waits for its windows."""
         silent = [a.series for a in self._accounts.values() if self._is_silent(a.series, t_ns)]
         for series in silent:
-            series.lose(t_ns, "no_samples")
+            series.lose(t_ns, Unknown.NO_SAMPLES)
         if silent:
             self._close_what_is_ripe()
 
@@ -290,7 +290,7 @@ class Attributor:
         hands = [share(work, *row) for (_, _, work), *row in rows]
         granted = float(split.requests.sum())
         exact = rounding(granted, sum(float(dealt.parts.sum()) for dealt in hands))
-        for (_, tracks, _), dealt in zip(here, hands, strict=True):
+        for (_, tracks, _), dealt, unsure in zip(here, hands, split.unsure, strict=True):
             parts = dealt.parts * exact
             joules = parts.sum(axis=1)
             for index in np.flatnonzero(dealt.life + joules).tolist():
@@ -300,6 +300,7 @@ class Attributor:
                     float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]), model.youth
                 )
                 track.parts += parts[index]
+                track.unsure |= unsure
         account.book(edges, measured, split.requests if exact else np.zeros_like(measured), outside)
         account.outside.forget(end)
         account.series.forget(end)
@@ -341,13 +342,14 @@ class Attributor:
         running = max(len(self._tracks) - len(self._ended), 1)
         for account in self._measured(track):
             known = track.charges.get(account.device, Charge())
-            start = max(account.closed_ns or t_ns, track.start_ns)
+            closed = account.closed_ns
+            start = max(t_ns if closed is None else closed, track.start_ns)
             end = min(track.end_ns or t_ns, t_ns)
             still_open = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
             charge = copy.charges[account.device] = replace(known)
             charge.add(still_open / running, still_open, still_open / running, 1.0)
-        total, closed = sum(c.joules for c in copy.charges.values()), float(track.parts.sum())
-        copy.parts = track.parts * (total / closed if closed > 0.0 else 0.0)
+        copy.parts, copy.unsure = track.parts, track.unsure
+        copy.unseparated = sum(c.joules for c in copy.charges.values()) - float(track.parts.sum())
         return self._share(copy, final=False)
 
     def flush(self) -> None:

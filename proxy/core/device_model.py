@@ -1,18 +1,32 @@
 """The fit of one device, and which group on it has which of its slots."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.model import EnergyModel
-from proxy.core.work import WIDTH
+from proxy.core.work import FEATURES, WIDTH
 from proxy.schema import ModelTerms
 
 Key = tuple[str, ...]
 _WINDOWS_OF_YOUTH: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Four terms (J) and the idle watts, (5,): value, variance, and whether the data leaves them unsure."""
+
+    value: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    unsure: NDArray[np.bool_]
+
+    def plus(self, other: "_Terms") -> "_Terms":
+        """The sum over two devices."""
+        return _Terms(self.value + other.value, self.variance + other.variance, self.unsure | other.unsure)
 
 
 class DeviceModel:
@@ -37,36 +51,34 @@ class DeviceModel:
             self.fit.widen(len(self._slots))
         return self._slots[key]
 
-    def terms(self) -> list[tuple[Key, NDArray[np.float64], NDArray[np.float64]]]:
-        """The four terms of each group and the idle watts, (5,), and their standard deviations."""
-        theta, deviations = self.fit.theta, self.fit.deviations()
-        found = []
+    def terms(self) -> Iterator[tuple[Key, "_Terms"]]:
+        """The terms of each group."""
+        theta, deviations, unsure = self.fit.theta, self.fit.deviations(), self.fit.unsure()
         for key, i in self._slots.items():
             own = [*range(i * WIDTH, (i + 1) * WIDTH), -1]
-            found.append((key, theta[own], deviations[own]))
-        return found
+            yield key, _Terms(theta[own], deviations[own] ** 2, unsure[own])
 
 
 def group_terms(models: Iterable[DeviceModel], now_ns: int) -> list[ModelTerms]:
     """The fitted terms of each energy group, summed over its devices; none where nothing was fitted."""
-    sums: dict[Key, NDArray[np.float64]] = {}
-    squares: dict[Key, NDArray[np.float64]] = {}
+    sums: dict[Key, _Terms] = {}
     of: dict[Key, DeviceModel] = {}
     for model in models:
         if model.fit.variance is None:
             continue
-        for key, terms, deviations in model.terms():
-            sums[key] = sums.get(key, 0.0) + terms
-            squares[key] = squares.get(key, 0.0) + deviations**2
+        for key, terms in model.terms():
+            sums[key] = terms.plus(sums[key]) if key in sums else terms
             of[key] = model
-    return [_told(key, sums[key], np.sqrt(squares[key]), of[key], now_ns) for key in sums]
+    return [_model_terms(key, sums[key], of[key], now_ns) for key in sums]
 
 
-def _told(
-    key: Key, terms: NDArray[np.float64], deviations: NDArray[np.float64], model: DeviceModel, now_ns: int
-) -> ModelTerms:
-    static, decode, context, prefill, idle = terms.tolist()
-    sd = [value if math.isfinite(value) else None for value in deviations.tolist()]
+def _model_terms(key: Key, terms: "_Terms", model: DeviceModel, now_ns: int) -> ModelTerms:
+    """The record of one group; terms that are not determined are null."""
+    sd = [math.sqrt(value) if math.isfinite(value) else None for value in terms.variance.tolist()]
+    rows = zip(terms.value.tolist(), sd, terms.unsure.tolist(), strict=True)
+    static, decode, context, prefill, idle = (
+        None if deviation is None or unsure else value for value, deviation, unsure in rows
+    )
     return ModelTerms(
         group=",".join(part for part in key if part),
         static_j=static,
@@ -83,4 +95,5 @@ def _told(
         context_sd_j=sd[2],
         prefill_sd_j=sd[3],
         idle_sd_w=sd[4],
+        unseparated=tuple(name for name, unsure in zip(FEATURES, terms.unsure, strict=False) if unsure),
     )

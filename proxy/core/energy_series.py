@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.events import Sample
-from proxy.schema import Gap
+from proxy.schema import Gap, Unknown
 from proxy.units import NS_PER_SECOND, joules_from_mj, seconds_from_ns, watts_from_mw
 
 STILL_LIMIT_NS: Final = 2 * NS_PER_SECOND
@@ -92,7 +92,7 @@ class EnergySeries:
             return self._begin_again(t_ns)
         if millijoules < last:
             self._last_mj = millijoules
-            self.gaps.append(Gap(start, t_ns, "counter_reset"))
+            self.gaps.append(Gap(start, t_ns, Unknown.COUNTER_RESET))
             self._push(t_ns, self._edge_j[-1])
             return True
         if millijoules == last and t_ns - start < STILL_LIMIT_NS:
@@ -116,7 +116,7 @@ class EnergySeries:
         length = t_ns - last_t
         limit = max(POWER_GAP_NS, POWER_GAP_PERIODS * (self._period_ns or 0.0))
         if length > limit:
-            self.gaps.append(Gap(last_t, t_ns, "sampling_gap"))
+            self.gaps.append(Gap(last_t, t_ns, Unknown.SAMPLING_GAP))
             self._push(t_ns, self._edge_j[-1])
             return True
         self._push(t_ns, self._edge_j[-1] + 0.5 * (watts + last_w) * seconds_from_ns(length))

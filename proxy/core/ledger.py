@@ -14,10 +14,9 @@ import msgspec
 from proxy.core.attribution import Share
 from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive
-from proxy.schema import RequestEnergy
+from proxy.schema import RequestEnergy, Unknown
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
-BEGINNING_LOST: Final = "beginning_not_seen"  # told to a meter that died, or dropped
 UNREAD: Final = "compressed"  # evidence of an answer whose tokens could not be read: its times alone
 _LATEST_NS: Final = 60 * NS_PER_SECOND  # an entry's beginning is at most so much older than its place
 GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
@@ -79,7 +78,7 @@ class Ledger:
             stream=arrive.stream,
             start_unix_ns=self._unix(arrive.t_ns),
             source=source,
-            unknown="running",
+            unknown=Unknown.RUNNING,
         )
         self._entries.pop(arrive.request, None)  # an id used again begins anew, as the newest
         self._entries[arrive.request] = Entry(opened, record)
@@ -111,7 +110,7 @@ class Ledger:
         entry = self._entries[end.request]
         self._ended(entry, closed)
         entry.record = msgspec.structs.replace(
-            entry.record, duration_s=None, ttft_s=None, final=True, unknown=BEGINNING_LOST
+            entry.record, duration_s=None, ttft_s=None, final=True, unknown=Unknown.BEGINNING_NOT_SEEN
         )
         self._settled(end.request)
         return entry
@@ -130,7 +129,7 @@ class Ledger:
             cached_tokens=end.cached_tokens,
             output_tokens=end.completion_tokens,
             units=end.units,
-            unknown="not_measured_yet",
+            unknown=Unknown.NOT_MEASURED_YET,
         )
 
     def settle(self, share: Share) -> Entry | None:

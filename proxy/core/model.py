@@ -21,6 +21,7 @@ from proxy.core.work import WIDTH
 
 HALF_LIFE_SECONDS: Final = 120.0
 MATURE_SECONDS: Final = 8.0
+SURE: Final = 0.1  # measured: terms of truth engines are then within 10 %, those of constant batches are out
 _RIDGE: Final = 1e-7
 _PRIOR_STRENGTH: Final = 0.002
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076). Before there is a fit
@@ -131,6 +132,15 @@ class EnergyModel:
         guessed = ((self._strength * inverse * prior) ** 2).sum(axis=1)
         found[index] = np.sqrt(np.clip(noise, 0.0, None) + guessed) / unit
         return found
+
+    def unsure(self) -> NDArray[np.bool_]:
+        """Which terms were seen and are not told from the others by the data, (groups * 4 + 1,).
+
+        A term is sure when its standard deviation is at most ``SURE`` of it. Terms that always came together
+        are not: the fit then puts all of their joules on one of them, and zero on the other.
+        """
+        deviations = self.deviations()
+        return np.isfinite(deviations) & (deviations > SURE * self.theta)
 
     def _scaled_prior(self) -> NDArray[np.float64]:
         """The published shape, scaled to this device's energy."""

@@ -20,6 +20,8 @@ from proxy.core.steps import steps
 from proxy.core.tracks import Group, Track
 from proxy.core.work import WIDTH, Floats, Ints, Work, covered_seconds, in_windows, over_cells
 
+_LEAST_TERM: Final = 1e-6  # of fixed terms: a smaller one only divides time in which nothing was seen
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -27,10 +29,12 @@ class Split:
 
     For each work its terms (4,), and for its cells (C,) the scale (measured over modelled) and the misfit
     (squared relative mismatch of model and meter). ``requests`` (W,): joules of each window that go to
-    requests; the rest is idle.
+    requests; the rest is idle. ``unsure``: for each work, which of its terms are not told from the others
+    by the data, (4,): their parts are not known one by one.
     """
 
     terms: list[Floats]
+    unsure: list[NDArray[np.bool_]]
     scales: list[Floats]
     misfits: list[Floats]
     requests: Floats
@@ -81,7 +85,7 @@ class Overlap:
     def split(self, model: EnergyModel, block: Block) -> Split:
         """By active request seconds; idle by time."""
         del model
-        return split_by_time(block, np.array([1.0, 0.0, 0.0, 0.0]))
+        return _split_by_time(block, np.array([1.0, 0.0, 0.0, 0.0]))
 
 
 class _Stepwise:
@@ -111,7 +115,7 @@ class Tokens(_Stepwise):
     def split(self, model: EnergyModel, block: Block) -> Split:
         """By tokens computed and emitted; silence counts next to nothing; idle by time."""
         del model
-        return split_by_time(block, np.array([1e-9, 1.0, 0.0, 1.0]))
+        return _split_by_time(block, np.array([1e-9, 1.0, 0.0, 1.0]))
 
 
 class Steps(_Stepwise):
@@ -132,11 +136,12 @@ class Steps(_Stepwise):
         busy = happened[:, :-1] @ theta[:-1]
         modelled = busy + happened[:, -1] * theta[-1]
         ratio = np.divide(joules, modelled, out=np.zeros_like(joules), where=modelled > 0.0)
-        terms = [theta[slot * WIDTH : (slot + 1) * WIDTH] for slot in block.slots]
-        return _split(block, terms, ratio, ratio * busy)
+        own = [slice(slot * WIDTH, (slot + 1) * WIDTH) for slot in block.slots]
+        unsure = model.unsure()
+        return _split(block, [theta[o] for o in own], [unsure[o] for o in own], ratio, ratio * busy)
 
 
-def split_by_time(block: Block, terms: Floats) -> Split:
+def _split_by_time(block: Block, terms: Floats) -> Split:
     """Idle energy by the time no request was in the engine; the rest by fixed terms (4,)."""
     seconds = np.diff(block.edges) / 1e9
     busy_seconds = np.minimum(covered_seconds(block.works, block.edges), seconds)
@@ -147,14 +152,19 @@ def split_by_time(block: Block, terms: Floats) -> Split:
     for work, totals in zip(block.works, block.totals, strict=True):
         weight += in_windows(work, totals, block.edges) @ terms
     ratio = np.divide(busy, weight, out=np.zeros_like(busy), where=weight > 0.0)
-    return _split(block, [terms] * len(block.works), ratio, ratio * weight)
+    unknown = terms < _LEAST_TERM  # the rule gives these parts no joules: it does not know them
+    count = len(block.works)
+    return _split(block, [terms] * count, [unknown] * count, ratio, ratio * weight)
 
 
-def _split(block: Block, terms: list[Floats], ratio: Floats, requests: Floats) -> Split:
+def _split(
+    block: Block, terms: list[Floats], unsure: list[NDArray[np.bool_]], ratio: Floats, requests: Floats
+) -> Split:
     usual = float(np.average(ratio, weights=requests)) if requests.any() else 1.0
     misfit = (ratio / usual - 1.0) ** 2
     return Split(
         terms,
+        unsure,
         [over_cells(work, block.edges, ratio) for work in block.works],
         [over_cells(work, block.edges, misfit) for work in block.works],
         requests,

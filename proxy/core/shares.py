@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from proxy.core.accounts import Account
 from proxy.core.intervals import half_width
 from proxy.core.tracks import Charge, Track
-from proxy.core.work import Floats
-from proxy.schema import Parts
+from proxy.schema import Parts, Unknown
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +40,11 @@ def share_of(
         joules=joules if charges else None,
         joules_low=max(joules - width, 0.0) if charges else None,
         joules_high=joules + width if charges and unknown is None else None,
-        parts=_parts(track.parts) if charges and with_parts else None,
+        parts=_parts(track) if charges and with_parts else None,
         policy=policy,
         evidence=track.evidence,
         devices={device: c.joules for device, c in charges.items()},
-        unknown=unknown if charges else unknown or "no_samples",
+        unknown=unknown if charges else unknown or Unknown.NO_SAMPLES,
         final=final,
     )
 
@@ -54,24 +52,33 @@ def share_of(
 def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> str | None:
     """Why the energy of a request is not, or not wholly, known; None where it is."""
     if not track.arrive.devices:
-        return "no_device"
+        return Unknown.NO_DEVICE
     if len(accounts) < len(track.arrive.devices):
-        return "no_samples"
+        return Unknown.NO_SAMPLES
     end = track.end_ns
     for account in accounts:
         first, closed = account.series_start_ns, account.closed_ns
         if first is None:
             first = account.series.first_ns  # nothing is closed yet, so nothing was forgotten
         if first is None or first > track.start_ns:
-            return "before_first_sample"
+            return Unknown.BEFORE_FIRST_SAMPLE
         if final and end is not None and closed is not None and closed < end:
-            return "after_last_sample"
+            return Unknown.AFTER_LAST_SAMPLE
         for gap in account.series.gaps:
             if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
                 return gap.reason
     return None
 
 
-def _parts(joules: Floats) -> Parts:
-    static, decode, context, prefill = np.asarray(joules).tolist()
-    return Parts(static=static, decode=decode, context=context, prefill=prefill)
+def _parts(track: Track) -> Parts:
+    """The parts of a request; those that are unsure are null, and their sum is in ``unseparated``."""
+    unsure = track.unsure
+    rows = zip(track.parts.tolist(), unsure.tolist(), strict=True)
+    static, decode, context, prefill = (None if hidden else joules for joules, hidden in rows)
+    return Parts(
+        static=static,
+        decode=decode,
+        context=context,
+        prefill=prefill,
+        unseparated=track.unseparated + float(track.parts[unsure].sum()),
+    )

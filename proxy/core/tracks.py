@@ -36,7 +36,11 @@ class Charge:
 
 @dataclass(slots=True)
 class Track:
-    """One request. Stamps in ns; charges by device; parts in joules (static, decode, context, prefill)."""
+    """One request: what was seen of it, and what it was charged.
+
+    Stamps in ns; charges by device; ``parts`` in joules (static, decode, context, prefill), ``unsure`` those
+    of them that are not told from the others by the data; joules of no known part are ``unseparated``.
+    """
 
     arrive: Arrive
     slot: int = 0
@@ -47,6 +51,8 @@ class Track:
     prefilled: int = 0  # prompt tokens computed in them
     charges: dict[str, Charge] = field(default_factory=dict)
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    unsure: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(4, bool))
+    unseparated: float = 0.0
 
     @property
     def start_ns(self) -> int:

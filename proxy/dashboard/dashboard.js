@@ -1,7 +1,7 @@
 "use strict";
 // One page, no library: reads the feed GET /events and draws it. Whatever is null is shown as a dash.
 const $ = id => document.getElementById(id);
-const PARTS = ["static", "prefill", "decode", "context"];
+const PARTS = ["static", "prefill", "decode", "context", "unseparated"];
 const ACCOUNTS = ["requests", "idle", "unattributed"];
 const CLASS = { requests: "requests-j" };
 const SPAN_MS = 5 * 60 * 1000;
@@ -104,12 +104,12 @@ function device(d) {
 }
 
 function request(r) {
-  const values = r.parts ? PARTS.map(p => r.parts[p]) : null;
+  const known = r.parts ? PARTS.filter(p => r.parts[p]) : [], values = known.map(p => r.parts[p]);
   const spent = r.joules == null ? `<span class="dim">${escape(r.unknown)}</span>` : num(r.joules) + (r.unknown ? ` <span class="gap" title="${escape(r.unknown)}">in part</span>` : r.final ? "" : ' <span class="dim">&hellip;</span>');
   const each = r.joules != null && !r.unknown && r.output_tokens ? num(r.joules / r.output_tokens) : DASH;
   const between = r.joules_low == null ? DASH : `${num(r.joules_low)} ${DASH} ${r.joules_high == null ? "?" : num(r.joules_high)}`;
   const name = r.request_id.length > 16 ? "…" + r.request_id.slice(-15) : r.request_id;
-  const parts = values ? `<span title="${PARTS.map((p, i) => `${p} ${num(values[i])} J`).join(", ")}">${bar(PARTS, values, true)}</span>` : DASH;
+  const parts = r.parts ? `<span title="${known.map((p, i) => `${p} ${num(values[i])} J`).join(", ")}">${bar(known, values, true)}</span>` : DASH;
   return `<tr><td title="${escape(r.request_id)}"><code>${escape(name)}</code></td><td>${spent}</td><td class="dim">${between}</td><td>${each}</td><td>${parts}</td><td>${num(r.duration_s)}</td><td>${r.prompt_tokens ?? DASH}</td><td>${r.output_tokens ?? DASH}</td><td>${escape(r.model)}</td></tr>`;
 }
 
@@ -121,15 +121,16 @@ function backend(b) {
 }
 
 function term(t) {
-  // A term without a standard deviation was never seen: its value is a prior, and no finding.
+  // A term that is null was never seen, or this load does not tell it from the others: it is no finding.
   const seen = [
     [t.static_j, t.static_sd_j, 1, "J a step"],
     [t.decode_j, t.decode_sd_j, 1e3, "mJ a token"],
     [t.prefill_j, t.prefill_sd_j, 1e3, "mJ a prompt token"],
     [t.context_j, t.context_sd_j, 1e6, "µJ a context token"],
     [t.idle_w, t.idle_sd_w, 1, "W idle"],
-  ].filter(([, sd]) => sd != null).map(([value, sd, scale, unit]) => `${num(scale * value)} ± ${num(scale * sd)} ${unit}`);
-  return `<p>Fitted on ${escape(t.group)}: ${seen.join(", ") || "nothing yet"}; R² ${num(t.r2)}.</p>`;
+  ].filter(([value]) => value != null).map(([value, sd, scale, unit]) => `${num(scale * value)} ± ${num(scale * sd)} ${unit}`);
+  const unsure = t.unseparated.length ? ` Not told apart by this load: ${escape(t.unseparated.join(", "))}; their joules are unseparated.` : "";
+  return `<p>Fitted on ${escape(t.group)}${t.prior ? " (little seen yet)" : ""}: ${seen.join(", ") || "nothing sure"}; R² ${num(t.r2)}.${unsure}</p>`;
 }
 
 const empty = (columns, text) => `<tr><td class="empty" colspan="${columns}">${text}</td></tr>`;
@@ -144,8 +145,8 @@ function show(s) {
   if (s.unix_ms - last >= 900) points.push([s.unix_ms, watts, Number($("flight").textContent)]);
   while (points.length && points[0][0] < s.unix_ms - SPAN_MS) points.shift();
   chart();
-  const parts = s.parts && PARTS.map(p => s.parts[p]);
-  $("parts").innerHTML = parts ? bar(PARTS, parts) + keys(PARTS, parts) : '<span class="dim">not known: no request of the last minute has its parts (policy ' + escape(s.policy) + ")</span>";
+  const shown = s.parts && PARTS.filter(p => s.parts[p] != null && (s.parts[p] || p !== "unseparated")), parts = shown && shown.map(p => s.parts[p]);
+  $("parts").innerHTML = parts ? bar(shown, parts) + keys(shown, parts) : '<span class="dim">not known: no request of the last minute has its parts (policy ' + escape(s.policy) + ")</span>";
   $("terms").innerHTML = s.terms.map(term).join("");
   $("devices").innerHTML = s.devices.map(device).join("") || '<span class="dim">no device is measured</span>';
   $("models").innerHTML = s.summary.map(m => `<tr><td>${escape(m.group)}</td><td>${m.requests}</td><td>${m.prompt_tokens ? num(m.prompt_tokens) : DASH}</td><td>${m.output_tokens ? num(m.output_tokens) : DASH}</td><td>${m.unknown === m.requests ? DASH : joules(m.joules)}${m.pending ? ` <span class="dim">+ ${m.pending} pending</span>` : ""}${m.unknown ? ` <span class="dim">(${m.unknown} unknown)</span>` : ""}</td><td>${num(m.joules_per_output_token)}</td></tr>`).join("") || empty(6, "no request ended in the last minute");

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from proxy.exporters.base import Finished
-from proxy.schema import RequestEnergy
+from proxy.schema import Parts, RequestEnergy
 
 Value = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Value]
@@ -145,6 +145,7 @@ def energy_attributes(record: RequestEnergy) -> Attributes:
             "energy.prefill.joules": parts.prefill if parts else None,
             "energy.decode.joules": parts.decode if parts else None,
             "energy.context.joules": parts.context if parts else None,
+            "energy.unseparated.joules": (parts.unseparated or None) if parts else None,
             "energy.joules_per_output_token": joules / tokens if joules is not None and tokens else None,
             "energy.policy": record.policy,
             "energy.evidence": record.evidence,
@@ -170,8 +171,15 @@ def phases_of(finished: Finished) -> list[tuple[str, int, int, float | None]]:
         return []
     return [
         ("prefill", begin, first, parts.prefill if parts else None),
-        ("decode", first, end, parts.decode + parts.context if parts else None),
+        ("decode", first, end, _decoding_of(parts)),
     ]
+
+
+def _decoding_of(parts: Parts | None) -> float | None:
+    """Joules of output tokens and of the context read for them; None where either is not known."""
+    if parts is None or parts.decode is None or parts.context is None:
+        return None
+    return parts.decode + parts.context
 
 
 def hardware_attributes(device: str, name: str | None, kind: str) -> Attributes:

@@ -109,6 +109,8 @@ class PrometheusExporter:
         tenant = self._label("tenant", record.tenant)
         parts = {"all": joules} if record.parts is None else msgspec.structs.asdict(record.parts)
         for part, value in parts.items():
+            if value is None:
+                continue
             key = (model, route, backend, tenant, part)
             if key not in self._joules and len(self._joules) >= SERIES_LIMIT:
                 self._other("series").inc()

@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.meter.meter import Meter
-from proxy.schema import Parts, RequestEnergy
+from proxy.schema import sum_parts
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 INTERVAL_SECONDS: Final = 0.5
@@ -61,7 +61,7 @@ class Feed:
                 "backends": meter.backends(),
                 "window_s": WINDOW_SECONDS,
                 "summary": meter.ledger.summary("model", WINDOW_SECONDS, meter.anchor.unix(t_ns)),
-                "parts": parts_of(recent),
+                "parts": sum_parts(r.parts for r in recent if r.parts is not None),
                 "requests": [meter.record(record.request_id) for record in recent[:_NEWEST]],
                 "dropped": meter.intake.dropped,
             }
@@ -69,12 +69,3 @@ class Feed:
 
     def _unix_ms(self) -> int:
         return self._meter.anchor.unix(now_ns()) // NS_PER_MS
-
-
-def parts_of(records: list[RequestEnergy]) -> Parts | None:
-    """The parts of some records, summed; None where none is known."""
-    known = [msgspec.structs.astuple(record.parts) for record in records if record.parts is not None]
-    if not known:
-        return None
-    sums = (sum(column) for column in zip(*known, strict=True))
-    return Parts(**dict(zip(Parts.__struct_fields__, sums, strict=True)))

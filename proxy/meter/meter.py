@@ -25,7 +25,7 @@ from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
 from proxy.meter.backends import Backends, BackendView, RelayView
 from proxy.meter.intake import START_NS, Connection, Intake
-from proxy.schema import DeviceAccount, RequestEnergy
+from proxy.schema import DeviceAccount, RequestEnergy, Unknown
 from proxy.timeline_file import TimelineWriter
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
@@ -41,7 +41,6 @@ ENERGY_FIELDS: Final = (
     "unknown",
 )
 _SHORT_SECONDS: Final = 0.25  # an answer is not held longer than this for events that come late
-_NO_SOURCE: Final = "no_energy_source"
 _log = logging.getLogger(__name__)
 
 
@@ -177,7 +176,7 @@ class Meter:
     def _named(self, share: Share) -> Share:
         """Where there is no source at all, that is the reason."""
         if self.source is None and share.joules is None:
-            return msgspec.structs.replace(share, unknown=_NO_SOURCE)
+            return msgspec.structs.replace(share, unknown=Unknown.NO_ENERGY_SOURCE)
         return share
 
     def record(self, request: str) -> RequestEnergy | None:
@@ -218,7 +217,7 @@ class Meter:
             await asyncio.sleep(min(2 * seconds_from_ns(self.intake.reorder_ns), _SHORT_SECONDS))
             record = self.record(request)
         if record is None:
-            return msgspec.json.encode({"joules": None, "final": False, "unknown": "not_known"})
+            return msgspec.json.encode({"joules": None, "final": False, "unknown": Unknown.NOT_KNOWN})
         fields = msgspec.structs.asdict(record)
         return msgspec.json.encode({name: fields[name] for name in ENERGY_FIELDS})
 

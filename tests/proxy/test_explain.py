@@ -58,6 +58,18 @@ def test_the_rows_of_a_comparison_add_up_to_the_difference() -> None:
     assert "-0.2 by their number, +0.1 by their price" in by_name["prefill"].why
 
 
+def test_parts_that_only_one_run_knows_are_one_row_of_the_comparison() -> None:
+    hidden = Parts(static=None, prefill=5.0, decode=None, context=0.5, unseparated=6.5)
+    here, there = totals([record("a")]), totals([record("b", parts=hidden)])
+    assert here is not None
+    assert there is not None
+    assert "static" not in there.parts
+    assert there.parts["unseparated"] == 6.5
+    rows = {row.name: (row.here, row.there) for row in causes(here, there)}
+    assert rows["unseparated"] == pytest.approx((0.65, 0.65))
+    assert "static" not in rows
+
+
 def test_a_ledger_is_described_and_says_what_is_unknown(tmp_path: Path) -> None:
     path = ledger(
         tmp_path / "l",

@@ -1,7 +1,9 @@
+import msgspec
 import pytest
 
 from proxy.core.attribution import Attributor, Share
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
+from proxy.schema import Parts
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -135,6 +137,47 @@ def test_a_record_is_final_when_the_windows_that_cover_it_are_closed() -> None:
     assert share.joules == pytest.approx(90.0 + 40.0)
     assert attributor.provisional("a", 3 * S) is None
     assert attributor.closed_ns() == 2 * S
+
+
+def streams(count: int, seconds: float, joules: float) -> list[Event]:
+    """``count`` answers streamed side by side, a token every 20 ms, at ``joules`` a step."""
+    events: list[Event] = [Arrive(0, f"r{k}", devices=GPU, stream=True) for k in range(count)]
+    steps = round(seconds * 50)
+    for step in range(1, steps + 1):
+        events += [Output(step * S // 50, f"r{k}", 1) for k in range(count)]
+        if step % 5 == 0:
+            events.append(Sample(step * S // 50, "gpu0", energy_mj=1e3 * joules * step))
+    return [Sample(0, "gpu0", energy_mj=0.0), *events]
+
+
+def total(parts: Parts | None) -> float:
+    assert parts is not None
+    return sum(value or 0.0 for value in msgspec.structs.astuple(parts))
+
+
+def test_parts_that_a_constant_batch_does_not_tell_apart_are_null_and_their_joules_are_kept() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    attributor.feed_all(streams(4, 12, 5.0))
+    attributor.feed_all(End(12 * S, f"r{k}", 200, False, 100, 0, 600) for k in range(4))
+    attributor.flush()
+    for share in attributor.drain():
+        assert share.joules == pytest.approx(750.0, rel=0.02)
+        assert share.parts is not None
+        assert (share.parts.static, share.parts.decode) == (None, None)
+        assert total(share.parts) == pytest.approx(share.joules, rel=1e-9)
+        assert share.parts.unseparated > 0.5 * total(share.parts)
+    (terms,) = attributor.terms()
+    assert {"static", "decode"} <= set(terms.unseparated)
+    assert (terms.static_j, terms.decode_j, terms.idle_w) == (None, None, None)
+
+
+def test_provisional_parts_sum_to_the_provisional_joules() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    attributor.feed_all(streams(2, 2, 5.0))
+    early = attributor.provisional("r0", 2 * S + S // 10)
+    assert early is not None
+    assert early.joules == pytest.approx(250.0 * 2.1 / 2, rel=0.01), "half of the power in its life"
+    assert total(early.parts) == pytest.approx(early.joules, rel=1e-9)
 
 
 def test_a_silent_device_does_not_hold_records_for_ever() -> None:

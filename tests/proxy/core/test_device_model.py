@@ -21,7 +21,7 @@ def learned(watts: float, windows: int = 50) -> DeviceModel:
 def test_groups_get_slots_as_they_appear() -> None:
     model = DeviceModel()
     assert [model.slot(KEY), model.slot(OTHER), model.slot(KEY)] == [0, 1, 0]
-    assert [key for key, _, _ in model.terms()] == [KEY, OTHER]
+    assert [key for key, _ in model.terms()] == [KEY, OTHER]
 
 
 def test_youth_passes() -> None:
@@ -32,6 +32,7 @@ def test_youth_passes() -> None:
 def test_terms_are_summed_over_the_devices_of_a_group() -> None:
     (terms,) = group_terms([learned(3.0), learned(5.0)], 9_000_000_000)
     assert terms.group == "gpu0,m"
+    assert terms.static_j is not None
     assert np.isclose(terms.static_j, 8.0, rtol=0.02)
     assert terms.idle_w is not None
     assert np.isclose(terms.idle_w, 100.0, rtol=0.02)
@@ -39,7 +40,20 @@ def test_terms_are_summed_over_the_devices_of_a_group() -> None:
     assert not terms.prior
     assert terms.static_sd_j is not None
     assert 0.0 < terms.static_sd_j < 0.1
-    assert terms.prefill_sd_j is None, "nothing of it was seen"
+    assert (terms.prefill_j, terms.prefill_sd_j) == (None, None), "nothing of it was seen: no prior is shown"
+    assert terms.unseparated == ()
+
+
+def test_terms_that_always_came_together_are_null_and_named() -> None:
+    model = DeviceModel()
+    model.slot(KEY)
+    rows = np.zeros((50, 5))
+    rows[:, 0], rows[:, 1] = 100.0, 800.0  # the same batch of eight in every window
+    model.fit.learn(rows, np.full(50, 400.0), np.ones(50))
+    (terms,) = group_terms([model], 0)
+    assert (terms.static_j, terms.decode_j) == (None, None)
+    assert terms.unseparated == ("static", "decode")
+    assert (terms.idle_w, terms.idle_sd_w) == (None, None), "never idle: its watts are not the prior's"
 
 
 def test_a_model_that_learned_nothing_has_no_terms() -> None:

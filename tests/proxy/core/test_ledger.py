@@ -1,7 +1,8 @@
 from proxy.core.attribution import Share
 from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
-from proxy.core.ledger import BEGINNING_LOST, UNREAD, Ledger
+from proxy.core.ledger import UNREAD, Ledger
+from proxy.schema import Unknown
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND
@@ -91,7 +92,7 @@ def test_an_end_alone_makes_a_record_that_says_what_is_missing() -> None:
     assert entry is not None
     record = entry.record
     assert (record.status, record.output_tokens, record.source, record.final) == (200, 20, "nvml", True)
-    assert (record.joules, record.duration_s, record.unknown) == (None, None, BEGINNING_LOST)
+    assert (record.joules, record.duration_s, record.unknown) == (None, None, Unknown.BEGINNING_NOT_SEEN)
     assert [r.request_id for r in book.records()] == ["a"]
     assert book.in_flight() == {}
 

@@ -5,7 +5,7 @@ from opentelemetry.sdk.resources import Resource
 
 from proxy.clock import now_ns
 from proxy.exporters.otel import otel_exporter, spans_of
-from proxy.schema import DeviceAccount
+from proxy.schema import DeviceAccount, Parts
 from tests.fakes.finished import CLIENT, PARENT, RECORD, SERVER, TRACE, finished
 from tests.fakes.otlp import attributes, receiver
 
@@ -40,6 +40,16 @@ def test_unknown_joules_are_no_attribute() -> None:
     assert call.attributes is not None
     assert "energy.joules" not in call.attributes
     assert call.attributes["energy.unknown"] == "no_samples"
+
+
+def test_parts_that_are_not_known_are_no_attribute_and_their_phase_has_no_joules() -> None:
+    parts = Parts(static=None, prefill=5.0, decode=None, context=2.0, unseparated=13.0)
+    spans = spans_of(finished(msgspec.structs.replace(RECORD, parts=parts)), Resource.create())
+    call, phases = dict(spans[1].attributes or {}), {span.name: dict(span.attributes or {}) for span in spans}
+    assert "energy.decode.joules" not in call
+    assert call["energy.unseparated.joules"] == 13.0
+    assert phases["prefill"] == {"energy.joules": 5.0}
+    assert phases["decode"] == {}
 
 
 def test_without_an_endpoint_there_are_no_spans() -> None:

@@ -4,7 +4,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
-from proxy.schema import DeviceAccount
+from proxy.schema import DeviceAccount, Parts
 from tests.fakes.finished import RECORD, TRACE, finished
 
 
@@ -48,6 +48,17 @@ def test_unknown_is_counted_as_unknown_not_as_zero() -> None:
     found = samples(metrics.render("")[0])
     assert found["jouleproxy_unknown_energy_requests_total['no_samples']"] == 1
     assert not [name for name in found if name.startswith("jouleproxy_request_joules")]
+
+
+def test_joules_of_no_known_part_are_counted_as_unseparated() -> None:
+    metrics = exporter()
+    parts = Parts(static=None, prefill=5.0, decode=None, context=2.0, unseparated=13.0)
+    metrics.export(finished(msgspec.structs.replace(RECORD, parts=parts)))
+    found = samples(metrics.render("")[0])
+    joules = {k: v for k, v in found.items() if k.startswith("jouleproxy_request_joules_total")}
+    assert sum(joules.values()) == 20.0
+    assert [v for k, v in joules.items() if "'unseparated'" in k] == [13.0]
+    assert not [k for k in joules if "'static'" in k or "'decode'" in k]
 
 
 def test_labels_are_bounded() -> None:

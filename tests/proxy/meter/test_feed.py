@@ -3,8 +3,7 @@ import json
 import pytest
 
 from proxy.meter import feed as module
-from proxy.meter.feed import Feed, parts_of
-from proxy.schema import Parts, RequestEnergy
+from proxy.meter.feed import Feed
 from tests.fakes.metered import WATTS, a_meter, story
 
 
@@ -32,10 +31,3 @@ def test_the_state_is_made_once_for_all_who_look() -> None:
     assert state["window_s"] == 60.0
     assert state["parts"] is None, "overlap knows no parts"
     assert state["devices"][0]["device"] == "gpu0"
-
-
-def test_parts_are_summed_over_those_that_have_them() -> None:
-    one = RequestEnergy(request_id="a", parts=Parts(static=1.0, decode=2.0))
-    two = RequestEnergy(request_id="b", parts=Parts(static=3.0, idle=0.5))
-    assert parts_of([one, RequestEnergy(request_id="c"), two]) == Parts(static=4.0, decode=2.0, idle=0.5)
-    assert parts_of([RequestEnergy(request_id="c")]) is None

@@ -9,11 +9,11 @@ from proxy.clock import now_ns
 from proxy.config import ConfigError, MeterConfig
 from proxy.core.channel import Ask, Closed
 from proxy.core.events import Arrive, End, Event, Header
-from proxy.core.ledger import BEGINNING_LOST
 from proxy.core.timeline import TimelineReader
 from proxy.exporters.base import Finished
 from proxy.meter.intake import Connection
 from proxy.meter.meter import ENERGY_FIELDS, Meter, put_aside
+from proxy.schema import Unknown
 from proxy.timeline_file import read_blocks
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.fakes.metered import WATTS, a_meter, begin, finish, samples, story
@@ -130,7 +130,7 @@ def test_a_request_older_than_the_meter_is_known_in_part_and_says_so() -> None:
     reasons = {f.record.request_id: f.record.unknown for f in kept.finished}
     assert reasons == {
         "kept by the relay": "before_first_sample",
-        "told to one that died": BEGINNING_LOST,
+        "told to one that died": Unknown.BEGINNING_NOT_SEEN,
     }
     partly = next(f.record for f in kept.finished if f.record.unknown == "before_first_sample")
     assert partly.joules_high is None

@@ -14,7 +14,7 @@ import httptools
 
 from loadgen.lane import Lane
 from loadgen.wire import Wire, dial
-from proxy.chunks import LINES
+from proxy.api.chunks import LINES
 from proxy.inputs import parse_url
 
 _TRIES = 8  # of finding a lane in one answer: events that differ in more than their text are parsed

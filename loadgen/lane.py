@@ -1,10 +1,10 @@
 """The short way of a stream's tokens: reads that are whole chunks like the one before but for their text.
 
-A read like that needs no HTTP parser and no JSON (:mod:`proxy.chunks`): it is a stamp and a count, at a few
-microseconds. Whatever does not compare goes the long way, which may find the lane again.
+A read like that needs no HTTP parser and no JSON (:mod:`proxy.api.chunks`): it is a stamp and a count, at a
+few microseconds. Whatever does not compare goes the long way, which may find the lane again.
 """
 
-from proxy.chunks import BACKSLASH, LINES, count, event_in, shape_of
+from proxy.api.chunks import BACKSLASH, LINES, count, event_in, shape_of
 
 
 class Lane:

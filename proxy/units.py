@@ -18,6 +18,8 @@ MJ_PER_JOULE: Final = 1_000
 UJ_PER_MJ: Final = 1_000
 MW_PER_WATT: Final = 1_000
 
+MAX_EXACT_INTEGER: Final = 1 << 53  # the largest that every reader of JSON keeps exact (RFC 8259, section 6)
+
 
 def joules_from_mj(millijoules: float) -> float:
     """Joules of a counter reading in millijoules."""

@@ -10,12 +10,12 @@ from typing import Annotated, Final
 import msgspec
 
 from proxy.schema import Units
+from proxy.units import MAX_EXACT_INTEGER
 
 TIMELINE_VERSION: Final = 1
-MOST: Final = 1 << 53  # tokens; every reader of JSON keeps such a number exact
 
 Stamp = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]  # ns; differences fit into 64 bits
-Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXACT_INTEGER)]
 
 
 class Device(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -7,9 +7,9 @@ something is added to them or taken out.
 from collections import deque
 from typing import Final
 
-from proxy.chunks import shape_of
-from proxy.core.sse import EventSplitter, data_of
-from proxy.relay.answers import DONE, with_energy, with_usage_energy
+from proxy.api.chunks import shape_of
+from proxy.api.sse import DONE, EventSplitter, data_of
+from proxy.relay.answers import with_energy, with_usage_energy
 from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, Fixed, chunk
 from proxy.relay.head import AnswerHead

@@ -1,112 +1,149 @@
-"""Answers: what the proxy reads of a backend's answer, and what it may add to it."""
+"""Read a backend's response, and add energy to it."""
 
 from typing import Final
 
-import msgspec
+from proxy.api.fields import MAX_TEXT_LENGTH, RESPONSE, Choice, EventDelta, InnerResponse, ResponseBody, Usage
+from proxy.api.sse import DONE, data_of
+from proxy.api.tokens import choice_has_output, event_completes_output, event_has_output
+from proxy.api.usage import TokenCounts
 
-from proxy.core.sse import data_of
-from proxy.relay.bodies import TEXT_LENGTH, answered, count_of, has_token
-from proxy.relay.fields import AnswerBody, Inner, Usage
-
-DONE: Final = b"[DONE]"
-_REASONS: Final = 128  # as many as an answer may have choices
-_OUTPUT_TYPES: Final[tuple[str, ...]] = (
-    "response.output_text.delta",
-    "response.reasoning_text.delta",
-    "response.function_call_arguments.delta",
-    "content_block_delta",
+_MAX_FINISH_REASONS: Final = 128  # as many as a response may have choices
+_STARTING: Final[tuple[str, ...]] = (
+    "message_start",
+    "response.created",
+    "response.in_progress",
+    "response.queued",
 )
 
 
 class Reading:
-    """What was read of one answer so far; ``items``: of its ``data`` (images, embeddings)."""
+    """What was read of one response so far.
+
+    ``counted``: output tokens, by chunks. ``items``: length of ``data`` (images, embeddings). ``unread``:
+    names of fields that could not be read.
+    """
 
     __slots__ = (
-        "cached_tokens", "counted", "finish_reasons", "items", "model", "output_tokens", "prompt_tokens",
-        "response_id",
+        "_counts", "_has_output", "_tokens_after_usage", "counted", "finish_reasons", "items", "model",
+        "response_id", "unread",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.response_id: str | None = None
         self.model: str | None = None
-        self.prompt_tokens: int | None = None
-        self.cached_tokens: int | None = None
-        self.output_tokens: int | None = None
         self.finish_reasons: list[str] = []
-        self.counted = 0  # output tokens so far
+        self.counted = 0
         self.items: int | None = None
+        self.unread: list[str] = []
+        self._counts = TokenCounts()
+        self._has_output = False  # a message that was not streamed
+        self._tokens_after_usage = False  # the usage read last is no total: output went on
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt, cached ones included; None where not known."""
+        return self._counts.prompt
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt read from a cache; None where not known."""
+        return self._counts.cached
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of prompt and output as the server added them; None where not known."""
+        return self._counts.total
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Output tokens by the server's usage; None where it reported none, or a placeholder of 0."""
+        output = self._counts.output
+        if output is None or (output == 0 and (self.counted or self._has_output)):
+            return None
+        return max(output, self.counted) if self._tokens_after_usage else output
 
     def read_event(self, event: bytes) -> tuple[int, bool]:
-        """Take one streamed event: (new tokens in it, whether it is a chunk of usage alone)."""
+        """Read one streamed event; return the new tokens in it, and whether it is a chunk of usage alone.
+
+        A chunk of usage alone is one of chat or completions without choices, in whatever way: empty, null,
+        absent.
+        """
         data = data_of(event)
         if data is None or data == DONE:
             return 0, False
-        body = answered(data)
+        body = RESPONSE.decode(data, self.unread)
         if body is None:
             return 0, False
         tokens = self._read(body)
-        alone = body.usage is not None and body.choices == []
+        alone = body.usage is not None and not body.choices and body.type is None
         return tokens, alone
 
     def read_body(self, data: bytes) -> None:
-        """Take a whole JSON answer."""
-        body = answered(data)
+        """Read a complete JSON response."""
+        body = RESPONSE.decode(data, self.unread)
         if body is not None:
-            self._read(body)
+            self._read(body, streamed=False)
 
-    def _read(self, body: AnswerBody) -> int:
+    def _read(self, body: ResponseBody, *, streamed: bool = True) -> int:
         self._name(body.id, body.model)
         self.items = len(body.data) if body.data is not None else self.items
         tokens = 0
         for choice in body.choices or ():
-            tokens += has_token(choice)
-            if choice.finish_reason and len(self.finish_reasons) < _REASONS:
-                self.finish_reasons.append(choice.finish_reason[:TEXT_LENGTH])
+            tokens += self._read_choice(choice)
         if body.type is not None:  # messages, responses
-            if not body.choices and body.type in _OUTPUT_TYPES:
-                tokens = 1
-            for inner in (body.message, body.response):
-                if isinstance(inner, Inner):
-                    self._read_inner(inner, started=body.type == "message_start")
+            tokens += self._read_typed(body)
+        if not streamed:  # what a message holds tells that there was output, not how many tokens
+            self._has_output = self._has_output or tokens > 0
+            tokens = 0
         usage = body.usage
         if usage is not None:
             tokens = self._read_usage(usage, tokens)
+        elif tokens:
+            self._tokens_after_usage = True
         self.counted += tokens
         return tokens
 
-    def _name(self, response_id: str | None, model: str | None) -> None:
-        """The first that is told counts; an empty one tells nothing."""
-        if response_id and not self.response_id:
-            self.response_id = response_id[:TEXT_LENGTH]
-        if model and not self.model:
-            self.model = model[:TEXT_LENGTH]
+    def _read_choice(self, choice: Choice) -> int:
+        if choice.finish_reason:
+            self._finish(choice.finish_reason)
+        return 1 if choice_has_output(choice) else 0
 
-    def _read_inner(self, inner: Inner, *, started: bool) -> None:
-        self._name(inner.id, inner.model)
-        if inner.usage is not None:
-            before = self.output_tokens
-            self._read_usage(inner.usage, 0)
-            if started:
-                self.output_tokens = before  # the count at the start is no total
+    def _read_typed(self, body: ResponseBody) -> int:
+        """Read what responses and messages have beside usage."""
+        delta = body.delta
+        reason = delta.stop_reason if isinstance(delta, EventDelta) else body.stop_reason
+        if reason:
+            self._finish(reason)
+        for inner in (body.message, body.response):
+            if isinstance(inner, InnerResponse):
+                self._name(inner.id, inner.model)
+                if inner.usage is not None:
+                    self._counts.update(inner.usage, partial=body.type in _STARTING)
+                    self._tokens_after_usage = False
+        if body.choices:
+            return 0
+        if event_has_output(body) or (not self.counted and event_completes_output(body)):
+            return 1
+        return 0
+
+    def _finish(self, reason: str) -> None:
+        if len(self.finish_reasons) < _MAX_FINISH_REASONS:
+            self.finish_reasons.append(reason[:MAX_TEXT_LENGTH])
+
+    def _name(self, response_id: str | None, model: str | None) -> None:
+        """Keep the first id and the first model that are not empty."""
+        if response_id and not self.response_id:
+            self.response_id = response_id[:MAX_TEXT_LENGTH]
+        if model and not self.model:
+            self.model = model[:MAX_TEXT_LENGTH]
 
     def _read_usage(self, usage: Usage, tokens: int) -> int:
-        first = count_of(usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens)
-        total = count_of(
-            usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
-        )
-        self.prompt_tokens = first if first is not None else self.prompt_tokens
-        self.output_tokens = total if total is not None else self.output_tokens
-        details = usage.prompt_tokens_details or usage.input_tokens_details
-        cached = count_of(details.cached_tokens if details else usage.cache_read_input_tokens)
-        self.cached_tokens = cached if cached is not None else self.cached_tokens
-        if tokens and total is not None:
-            return max(total - self.counted, 0)  # usage in every chunk says how many it holds
+        """Merge usage; return the new tokens of the event, which had ``tokens`` chunks with output."""
+        total = self._counts.update(usage)
+        self._tokens_after_usage = tokens > 0 and not total
+        if tokens and total:
+            return max(total - self.counted, 0)  # usage in every chunk tells how many tokens it holds
         return tokens
-
-
-def error_body(message: str, code: str, kind: str = "proxy_error") -> bytes:
-    """An error of the proxy itself, in OpenAI's shape."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 def with_energy(body: bytes, energy: bytes) -> bytes:

@@ -13,6 +13,9 @@ from typing import Final
 
 import msgspec
 
+from proxy.api.fields import MODEL, MODEL_LIST, ModelList
+from proxy.api.lenient import UnreadableError, text_of
+from proxy.api.scan import items
 from proxy.clock import now_ns
 from proxy.config import RelayConfig
 from proxy.relay.balancer import Balancer, Slot
@@ -23,18 +26,6 @@ from proxy.units import ns_from_seconds
 _MODELS_PATH: Final = "/v1/models"
 _MOST_BYTES: Final = 1024 * 1024
 _log = logging.getLogger(__name__)
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[msgspec.Raw]
-
-
-_MODEL: Final = msgspec.json.Decoder(_Model)
-_MODELS: Final = msgspec.json.Decoder(_Models)
 
 
 class CheckError(OSError):
@@ -120,12 +111,49 @@ class Checks:
         """Read its models; what cannot be read says nothing, and it takes any."""
         try:
             status, body = await get(self._pool_of(slot), _MODELS_PATH, self._config.health_timeout_seconds)
-            entries = _MODELS.decode(body).data if status == 200 else []
-            found = {_MODEL.decode(entry).id: bytes(entry) for entry in entries}
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             _log.info("backend %s: its models are not known: %s", slot.backend.url, error)
-            found = {}
+            status, body = 0, b""
+        found, unread = models_of(body) if status == 200 else ({}, 0)
+        if unread:
+            _log.info("backend %s: %d entries of its models cannot be read", slot.backend.url, unread)
         self._balancer.learn(slot, found)
+
+
+def models_of(body: bytes) -> tuple[dict[str, bytes], int]:
+    """Return the entries of a list of models by id, and the number of entries that have no readable id.
+
+    An entry is the backend's own JSON, for the merged list that clients see; one that would break that list
+    is replaced by its id alone. Together's API answers with the array itself, some servers with names.
+    """
+    listed = MODEL_LIST.decode(body, []) or ModelList()
+    entries = [bytes(entry) for entry in listed.data] if listed.data is not None else items(body) or []
+    found: dict[str, bytes] = {}
+    unread = 0
+    for entry in entries:
+        name = _model_id(entry)
+        if name:
+            found[name] = entry if _is_object(entry) else msgspec.json.encode({"id": name, "object": "model"})
+        else:
+            unread += 1
+    return found, unread
+
+
+def _model_id(entry: bytes) -> str | None:
+    if not entry.startswith(b'"'):
+        model = MODEL.decode(entry, [])
+        return model.id if model is not None else None
+    try:
+        return text_of(entry)
+    except UnreadableError:
+        return None
+
+
+def _is_object(entry: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(entry), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 async def get(pool: Pool, path: str, timeout_seconds: float) -> tuple[int, bytes]:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from proxy.api.errors import error_body
 from proxy.clock import now_ns
 from proxy.relay.again import Requests
-from proxy.relay.answers import error_body
 from proxy.relay.exchange import Exchange
 from proxy.relay.framing import Body, Chunked, FramingError
 from proxy.relay.head import HeadError, RequestHead

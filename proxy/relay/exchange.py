@@ -10,13 +10,13 @@ import logging
 import ssl
 from typing import Final
 
+from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
+from proxy.api.usage import count_or_none
 from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
 from proxy.relay.balancer import Slot
-from proxy.relay.bodies import TEXT_LENGTH, asked, count_of
 from proxy.relay.call import Call
-from proxy.relay.fields import Asked
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
 from proxy.relay.lane import Lane
@@ -52,7 +52,7 @@ class Exchange:
         self._path, self._route, json = head.kept.asks or _asks(head)
         length = head.length
         self._whole = self._route is not None and length is not None and length <= _READ_BODY_LIMIT and json
-        self._asks = Asked()
+        self._asks = RequestBody()
         self._key: int | None = None  # of what stays with one backend
         self._held: list[bytes] = []  # of the body, until it can be sent
         self._sent: list[bytes] | None = None  # a body that can be sent again
@@ -110,7 +110,7 @@ class Exchange:
             self._tell(shared.balancer.listing)
             return
         body = b"".join(self._held) if self._whole else None
-        asks = self._asks = asked(body) if body is not None else Asked()
+        asks = self._asks = _request_of(body)
         if self._route:
             self._trace = continue_trace(head.text(b"traceparent"), shared.ids.take(64))
             ours = with_usage(self._route, body, asks) if body is not None else None
@@ -151,16 +151,16 @@ class Exchange:
             now_ns(),
             self.request_id,
             route,
-            asks.model[:TEXT_LENGTH] if asks.model else asks.model,
+            asks.model[:MAX_TEXT_LENGTH] if asks.model else asks.model,
             bool(asks.stream),
             (),  # the meter knows which devices are there, and maps the backend to them
-            (self._head.text(tenant.lower().encode()) or "")[:TEXT_LENGTH] or None if tenant else None,
+            (self._head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
             slot.backend.name or None,
         )
         pool = self._shared.pools[slot]
         call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
-        limit = count_of(asks.max_completion_tokens or asks.max_tokens)
-        call.open(trace, self._received_ns, self._path[:TEXT_LENGTH], limit)
+        limit = count_or_none(asks.max_completion_tokens or asks.max_tokens)
+        call.open(trace, self._received_ns, self._path[:MAX_TEXT_LENGTH], limit)
         return call
 
     def _use(self, connection: Upstream) -> None:
@@ -424,6 +424,14 @@ def _asks(head: RequestHead) -> tuple[str, str | None, bool]:
     json = b"json" in head.values.get(b"content-type", b"").lower()
     head.kept.asks = (path, route_of(head.method.decode("latin-1"), path), json)
     return head.kept.asks
+
+
+def _request_of(body: bytes | None) -> RequestBody:
+    """Return what a body asks for; defaults where it is unread or no JSON object (the backend judges)."""
+    if body is None:
+        return RequestBody()
+    unread: list[str] = []
+    return REQUEST.decode(body, unread) or RequestBody()
 
 
 def _current() -> asyncio.Task[object] | None:

@@ -1,13 +1,13 @@
 """The short way of streamed chunks: reads of whole events, like the one before but for their text.
 
-Such reads are known by comparing bytes (:mod:`proxy.chunks`); whatever does not compare is parsed.
+Such reads are known by comparing bytes (:mod:`proxy.api.chunks`); whatever does not compare is parsed.
 
 What happens here happens for every token, mostly with cold caches: it is one function that touches little.
 """
 
 from collections.abc import Callable
 
-from proxy.chunks import BACKSLASH, LINES, count
+from proxy.api.chunks import BACKSLASH, LINES, count
 from proxy.clock import now_ns
 from proxy.core.channel import Chunk
 from proxy.relay.call import Call

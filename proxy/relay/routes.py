@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from proxy.relay.fields import Asked
+from proxy.api.fields import RequestBody
 
 _ROUTES: Final = {
     "/v1/chat/completions": "chat",
@@ -28,7 +28,7 @@ def route_of(method: str, path: str) -> str | None:
     return _ROUTES.get(path.rstrip("/"))
 
 
-def with_usage(route: str, body: bytes, request: Asked) -> bytes | None:
+def with_usage(route: str, body: bytes, request: RequestBody) -> bytes | None:
     """The body that asks for usage, too, every other byte as it was; None where that is not called for."""
     if route not in _USAGE_ROUTES or not request.stream or request.stream_options is not None:
         return None

@@ -1,6 +1,7 @@
 """What is read of answers of each API, and what is added to them."""
 
 import msgspec
+import pytest
 
 from proxy.relay.answers import Reading, with_energy, with_usage_energy
 
@@ -14,13 +15,13 @@ def test_usage_of_messages_is_nested() -> None:
     usage = {"input_tokens": 7, "output_tokens": 1, "cache_read_input_tokens": 4}
     start = {"type": "message_start", "message": {"id": "m1", "model": "m", "usage": usage}}
     reading.read_event(event(start))
-    assert (reading.prompt_tokens, reading.cached_tokens, reading.output_tokens) == (7, 4, None)
+    assert (reading.prompt_tokens, reading.cached_tokens, reading.output_tokens) == (11, 4, None)
     assert reading.read_event(event({"type": "content_block_delta", "delta": {"text": "a"}})) == (1, False)
     reading.read_event(event({"type": "message_delta", "usage": {"output_tokens": 9}}))
     assert (reading.response_id, reading.model, reading.prompt_tokens, reading.output_tokens) == (
         "m1",
         "m",
-        7,
+        11,
         9,
     )
 
@@ -71,8 +72,54 @@ def test_energy_is_the_last_field() -> None:
     assert with_usage_energy(b'data: {"usage":{}}\n\n', b"7") == b'data: {"usage":{"energy":7}}\n\n'
 
 
-def test_an_answer_of_bytes_that_are_no_text_is_passed_over() -> None:
+def test_bytes_that_are_no_text_are_replaced() -> None:
     reading = Reading()
-    assert reading.read_event(b'data: {"id":"\xc3"}\n\n') == (0, False)
-    reading.read_body(b'{"id":"\xff"}')
-    assert (reading.response_id, reading.counted) == (None, 0)
+    assert reading.read_event(b'data: {"id":"\xc3","choices":[{"text":"\xff"}]}\n\n') == (1, False)
+    assert (reading.response_id, reading.counted) == ("\ufffd", 1)
+
+
+@pytest.mark.parametrize("usage", [{}, {"completion_tokens": 0, "prompt_tokens": 0}, {"prompt_tokens": 5}])
+@pytest.mark.parametrize(
+    "choice", [{"text": "a"}, {"message": {"content": "a"}}, {"message": {"function_call": {"name": "f"}}}]
+)
+def test_output_tokens_of_a_complete_response_without_usage_are_not_known(
+    usage: dict[str, int], choice: dict[str, object]
+) -> None:
+    reading = Reading()
+    reading.read_body(msgspec.json.encode({"choices": [choice], "usage": usage}))
+    assert (reading.output_tokens, reading.counted) == (None, 0)
+
+
+def test_usage_of_zero_before_the_output_is_no_count() -> None:
+    reading = Reading()
+    reading.read_event(event({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}))
+    for _ in range(3):
+        reading.read_event(event({"choices": [{"delta": {"content": "a"}}]}))
+    assert (reading.prompt_tokens, reading.output_tokens, reading.counted) == (None, None, 3)
+
+
+def test_usage_of_zero_in_every_chunk_does_not_hide_tokens() -> None:
+    reading = Reading()
+    zero = {"prompt_tokens": 0, "completion_tokens": 0}
+    chunk = event({"choices": [{"delta": {"content": "a"}}], "usage": zero})
+    assert [reading.read_event(chunk)[0] for _ in range(3)] == [1, 1, 1]
+    assert reading.output_tokens is None
+
+
+def test_usage_in_the_middle_is_no_total() -> None:
+    reading = Reading()
+    reading.read_event(event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}))
+    for _ in range(3):
+        reading.read_event(event({"choices": [{"delta": {"content": "a"}}]}))
+    assert (reading.prompt_tokens, reading.output_tokens) == (9, 3)
+
+
+@pytest.mark.parametrize("choices", [{}, {"choices": None}, {"choices": []}])
+def test_a_chunk_of_usage_alone_has_no_choices_of_any_kind(choices: dict[str, None]) -> None:
+    assert Reading().read_event(event({"usage": {"prompt_tokens": 9}, **choices})) == (0, True)
+
+
+def test_an_answer_of_a_function_call_at_once_sets_the_first_token() -> None:
+    reading = Reading()
+    done = event({"type": "response.output_item.done", "item": {"type": "function_call"}})
+    assert [reading.read_event(done)[0] for _ in range(2)] == [1, 0]

@@ -5,12 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from proxy import config
 from proxy.clock import now_ns
 from proxy.relay.balancer import Balancer
-from proxy.relay.checks import Checks, get
+from proxy.relay.checks import Checks, get, models_of
 from proxy.relay.upstream import Pool
 from tests.fakes.backend import Backend
 
@@ -129,3 +130,25 @@ async def test_a_get_gives_status_and_body_or_says_what_is_wrong() -> None:
         await a.down()
         with pytest.raises(ConnectionError):
             await get(pool, "/x", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "names", "unread"),
+    [
+        (b'{"data":[{"id":"a"},{"id":7,"created":1}]}', ["a", "7"], 0),
+        (b'{"data":[{"id":"a"},{"name":"b"},3,null,{"id":null},{"id":"c"}]}', ["a", "c"], 4),
+        (b'{"data":[{"id":"a"},{"id":"b","top_p":NaN}]}', ["a", "b"], 0),
+        (b'{"data":[{"id":"a"},{"id":"b","owner":"\\ud800"}]}', ["a", "b"], 0),
+        (b'\xef\xbb\xbf{"data":[{"id":"a"}]}', ["a"], 0),
+        (b'[{"id":"a"},{"id":"b"}]', ["a", "b"], 0),
+        (b'{"data":["a","b"]}', ["a", "b"], 0),
+        (b'{"data":null}', [], 0),
+        (b"oops", [], 0),
+    ],
+)
+def test_an_odd_entry_of_a_list_of_models_does_not_hide_the_others(
+    body: bytes, names: list[str], unread: int
+) -> None:
+    found, count = models_of(body)
+    assert (list(found), count) == (names, unread)
+    assert all(isinstance(msgspec.json.decode(entry), dict) for entry in found.values())

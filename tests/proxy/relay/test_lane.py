@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chunks import shape_of
+from proxy.api.chunks import shape_of
+from proxy.api.sse import EventSplitter
 from proxy.core.channel import Chunk
 from proxy.core.events import Arrive
-from proxy.core.sse import EventSplitter
 from proxy.relay.answers import Reading
 from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, FramingError, chunk

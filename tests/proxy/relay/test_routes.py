@@ -2,8 +2,12 @@
 
 import pytest
 
-from proxy.relay.bodies import asked
+from proxy.api.fields import REQUEST, RequestBody
 from proxy.relay.routes import route_of, with_usage
+
+
+def request(body: bytes) -> RequestBody:
+    return REQUEST.decode(body, []) or RequestBody()
 
 
 @pytest.mark.parametrize(
@@ -23,8 +27,8 @@ def test_known_paths_are_metered(method: str, path: str, route: str | None) -> N
 def test_usage_is_asked_for_where_a_stream_does_not_say() -> None:
     body = b' {"stream":true}'
     assert (
-        with_usage("chat", body, asked(body)) == b' {"stream_options":{"include_usage":true},"stream":true}'
+        with_usage("chat", body, request(body)) == b' {"stream_options":{"include_usage":true},"stream":true}'
     )
-    assert with_usage("embeddings", body, asked(body)) is None
+    assert with_usage("embeddings", body, request(body)) is None
     body = b'{"stream":true,"stream_options":{}}'
-    assert with_usage("chat", body, asked(body)) is None
+    assert with_usage("chat", body, request(body)) is None

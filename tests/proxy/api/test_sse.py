@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core import sse
-from proxy.core.sse import EventSplitter, data_of
+from proxy.api import sse
+from proxy.api.sse import EventSplitter, data_of
 
 EVENTS = [
     b"data: {}\n\n",

@@ -6,6 +6,7 @@ Follows the WHATWG HTML standard, section 9.2: lines end with LF, CRLF or CR; an
 
 from typing import Final
 
+DONE: Final = b"[DONE]"  # the data of the last event of a stream of chat or completions
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 

@@ -4,11 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Test processes at a time. Many tests wait rather than compute, so two pay even on one core.
+JOBS ?= 2
+TESTS := -m pytest -q -n $(JOBS) --dist worksteal -m "not engines and not bench and not soak"
 
-.PHONY: help demo test check bench soak test-engines truth format lock clean
+.PHONY: help demo test test-busy check bench soak test-engines truth format lock clean
 help:
 	@echo "make demo          simulated GPU + engine, proxy and a sweep: table and curve in runs/demo"
-	@echo "make test          all tests but the slow engines"
+	@echo "make test          all tests but the slow engines, JOBS=2 at a time"
+	@echo "make test-busy     the same while a burner keeps each core busy, started and stopped by it"
 	@echo "make check         format, lint, types, import contracts"
 	@echo "make bench         benchmarks, as ratios beside peers"
 	@echo "make soak          MINUTES=2 of mixed load with a fault every second"
@@ -32,7 +36,10 @@ demo: $(VENV)/.core
 	@$(BIN)/jouleproxy demo --once --out runs/demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m "not engines and not bench and not soak"
+	@$(BIN)/python $(TESTS)
+
+test-busy: $(VENV)/.dev
+	@$(BIN)/python -m tests.busy $(BIN)/python $(TESTS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .

@@ -3,13 +3,15 @@
 ``variables`` puts it before the sources for a process and for those that it starts.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -44,11 +46,25 @@ def fast_python() -> Path:
 def compiled() -> Path:
     """The folder that holds ``proxy`` and ``loadgen``; raises ``CalledProcessError`` where pip fails."""
     built = _FOLDER / _digest()
-    if built.exists():
-        return built
-    _FOLDER.mkdir(parents=True, exist_ok=True)  # older ones stay, for they may be running
+    with _locked():
+        if not built.exists():  # older ones stay, for they may be running
+            _build(built)
+    return built
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let one process build while others that need the same build wait for it."""
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    with (_FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(built: Path) -> None:
+    """Compile a copy of the sources, as a build leaves files among them; move the result to ``built``."""
     pinned = dict.fromkeys(_PINNED, str(ROOT / "constraints.txt"))
-    with TemporaryDirectory(dir=_FOLDER) as folder:  # a build leaves files among its sources
+    with TemporaryDirectory(dir=_FOLDER) as folder:
         sources, made = Path(folder, "sources"), Path(folder, "made")
         sources.mkdir()
         for name in _FILES:
@@ -62,7 +78,6 @@ def compiled() -> Path:
             check=True,
         )  # fmt: skip
         made.rename(built)
-    return built
 
 
 def _digest() -> str:

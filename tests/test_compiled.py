@@ -9,18 +9,16 @@ import pytest
 
 from tests.compiled import ROOT, compiled, variables, why_not
 
-TESTED = (
-    "tests/proxy/relay",
-    "tests/proxy/core/test_sse.py",
-    "tests/properties/test_hostile_clients.py",
-    "tests/properties/test_hostile_backends.py",
-    "tests/contract",
-    "tests/e2e/test_openai.py",
-    *(
+# Each group is a test process of its own, so that they can run beside each other.
+TESTED = {
+    "relay": ("tests/proxy/relay", "tests/proxy/core/test_sse.py"),
+    "contract": ("tests/contract", "tests/e2e/test_openai.py"),
+    "loadgen": tuple(
         f"tests/loadgen/test_{name}.py"
         for name in ("answers", "attack", "client", "lane", "pacer", "wire", "workload")
     ),
-)
+    "properties": tuple(f"tests/properties/test_hostile_{name}.py" for name in ("clients", "backends")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,17 @@ def test_the_hot_path_is_compiled_and_the_rest_is_as_it_was(package: Path) -> No
     assert Path(compiled_file).parent == Path(plain_file).parent == package / "proxy" / "relay"
 
 
-def test_it_passes_the_tests_of_its_sources(package: Path) -> None:
+@pytest.mark.parametrize("group", TESTED)
+def test_it_passes_the_tests_of_its_sources(package: Path, group: str) -> None:
     ran = in_it(
-        package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not bench and not engines", *TESTED
+        package,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not bench and not engines",
+        *TESTED[group],
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]

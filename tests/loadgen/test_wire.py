@@ -10,8 +10,11 @@ import pytest
 
 from loadgen import wire
 from loadgen.wire import PlainWire, StampClock, Wire, dial
+from proxy.units import NS_PER_SECOND
+from tests.timing import PATIENCE_SECONDS
 
 MS = 1_000_000
+LATE_SECONDS = 0.2
 
 kernel_stamps = pytest.mark.skipif(not wire._STAMPED, reason="the kernel stamps reads on Linux only")
 
@@ -45,7 +48,7 @@ class Pair:
 @pytest.fixture
 def stamping() -> None:
     """Linux begins to stamp some time after the first socket of the machine asks for it."""
-    until = time.monotonic_ns() + 10_000 * MS
+    until = time.monotonic_ns() + round(PATIENCE_SECONDS * NS_PER_SECOND)
     ours, peer = _connected()
     with ours, peer:
         wire.stamp_reads(ours)
@@ -81,14 +84,15 @@ def test_the_kernel_goes_on_stamping_while_no_connection_is_open() -> None:
 @kernel_stamps
 @pytest.mark.usefixtures("stamping")
 async def test_a_late_reader_still_knows_when_the_bytes_came(pair: Pair) -> None:
+    before = time.monotonic_ns()
     pair.peer.send(b"first")
-    sent = time.monotonic_ns()
-    while time.monotonic_ns() < sent + 30 * MS:
-        pass  # the loop is held up, as by the work of other streams
+    time.sleep(LATE_SECONDS)  # noqa: ASYNC251 - the loop is held up, as by the work of other streams
+    read = time.monotonic_ns()
     await pair.heard.told.wait()
     ((data, stamp),) = pair.heard.reads
     assert data == b"first"
-    assert sent - 20 * MS < stamp < sent + 15 * MS
+    # A busy machine may run the kernel's receiving half late, too, but not by as much as the reader was.
+    assert before - MS < stamp < read - LATE_SECONDS * NS_PER_SECOND / 2
 
 
 async def test_without_the_kernels_stamps_the_read_itself_is_stamped(
@@ -124,7 +128,7 @@ async def test_more_than_a_socket_holds_arrives_whole_and_in_order(pair: Pair) -
     pair.wire.write(second)
     got = bytearray()
     while len(got) < len(first) + len(second):
-        got += await asyncio.wait_for(loop.sock_recv(pair.peer, 1 << 20), 10)
+        got += await asyncio.wait_for(loop.sock_recv(pair.peer, 1 << 20), PATIENCE_SECONDS)
     assert got == first + second
 
 
@@ -154,8 +158,7 @@ async def test_names_are_resolved_and_a_refusal_says_so() -> None:
 
 def test_a_wall_clock_set_back_or_forth_does_not_move_a_stamp() -> None:
     clock = StampClock()
-    now = time.monotonic_ns()
-    wall = time.time_ns()
-    assert clock.monotonic(wall - 3 * MS, now) == pytest.approx(now - 3 * MS, abs=MS)
+    before, wall, now = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    assert before - 4 * MS <= clock.monotonic(wall - 3 * MS, now) <= now - 2 * MS
     assert clock.monotonic(wall + 10**13, now) == now
     assert clock.monotonic(wall - 10**13, now) == now

@@ -31,14 +31,23 @@ for a, b in zip(ours.read(), zeus.read(), strict=True):
 """
 
 # A polled reading that does not change is dropped there, and with it the energy of a constant load.
+# Zeus raises RuntimeError unless its polling process is ready within 10 s, which a busy machine may miss.
 POLLING = """
 import sys, time
 from zeus.monitor.power import PowerMonitor
 from proxy.energy.nvml import NvmlSource
+def monitoring():
+    try:
+        monitor = PowerMonitor(gpu_indices=[0], update_period=0.05, power_domains=["device_instant"])
+    except RuntimeError:
+        return None
+    end = time.monotonic() + 10
+    while monitor.get_power() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    return monitor
 if __name__ == "__main__":
     ours = NvmlSource(); ours.open()
-    monitor = PowerMonitor(gpu_indices=[0], update_period=0.05)
-    time.sleep(3.0)  # its polling process takes that long to start
+    monitor = monitoring()
     def look():
         while not (samples := ours.read()):
             pass
@@ -47,33 +56,41 @@ if __name__ == "__main__":
     time.sleep(1.0)
     end, last = time.time(), look()
     time.sleep(0.3)
-    polled = monitor.get_energy(start, end)
-    polled = next(iter(monitor.get_energy(start, end).values()))
+    polled = "none"
+    if monitor is not None:
+        monitor.get_energy(start, end)
+        polled = next(iter(monitor.get_energy(start, end).values()))
     joules = (last.energy_mj - first.energy_mj) / 1000
     print("RESULT", polled, joules, first.t_ns, last.t_ns)
 """
 
 
 # Two windows that overlap, as those of two concurrent requests: together they hold more than was used.
+# The stamps say how long each really was.
 WINDOWS = """
 import time
 from zeus.monitor import ZeusMonitor
 from proxy.energy.nvml import NvmlSource
 m = ZeusMonitor(gpu_indices=[0], cpu_indices=[], approx_instant_energy=False)
 ours = NvmlSource(); ours.open()
-samples = []
+samples, stamps = [], []
 def at(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         samples.extend(ours.read())
         time.sleep(0.02)
-samples.extend(ours.read())
-m.begin_window("a", sync_execution=False); at(0.3)
-m.begin_window("b", sync_execution=False); at(0.3)
-a = m.end_window("a", sync_execution=False).total_energy; at(0.3)
-b = m.end_window("b", sync_execution=False).total_energy
-samples.extend(ours.read())
-stamps = [samples[0].t_ns + int(k * 3e8) for k in range(4)]
+def begin(name):
+    stamps.append(time.monotonic_ns())
+    m.begin_window(name, sync_execution=False)
+def end(name):
+    joules = m.end_window(name, sync_execution=False).total_energy
+    stamps.append(time.monotonic_ns())
+    return joules
+at(0.1)
+begin("a"); at(0.3)
+begin("b"); at(0.3)
+a = end("a"); at(0.3)
+b = end("b"); at(0.1)
 print("RESULT", a + b, *stamps)
 for s in samples: print("SAMPLE", s.t_ns, s.energy_mj)
 """
@@ -123,10 +140,11 @@ def test_constant_power_is_measured_where_polling_loses_it(tmp_path: Path) -> No
         out = _child(POLLING, library, tmp_path / "s").split("RESULT ")[-1].split()
         first_ns, last_ns = int(out[2]), int(out[3])
         truth = standin.truth_joules(0, last_ns) - standin.truth_joules(0, first_ns)
-    polled, ours = float(out[0]), float(out[1])
     one_update = 80 * 0.02
-    assert abs(ours - truth) <= one_update
-    assert polled < truth / 2  # measured with zeus 0.16: 0 J
+    assert abs(float(out[1]) - truth) <= one_update
+    if out[0] == "none":
+        pytest.skip("Zeus gave up after 10 s: this machine was too busy to start its polling process")
+    assert float(out[0]) < truth / 2  # measured with zeus 0.16: 0 J
 
 
 def test_overlapping_requests_do_not_count_energy_twice(tmp_path: Path) -> None:
@@ -139,15 +157,19 @@ def test_overlapping_requests_do_not_count_energy_twice(tmp_path: Path) -> None:
         Sample(int(t), "gpu0", energy_mj=float(mj))
         for t, mj in (line.split()[1:] for line in out.splitlines() if line.startswith("SAMPLE"))
     ]
-    for name, start, end in (("a", stamps[0], stamps[2]), ("b", stamps[1], stamps[3])):
+    begin_a, begin_b, end_a, end_b = stamps
+    for name, start, end in (("a", begin_a, end_a), ("b", begin_b, end_b)):
         events.append(Arrive(int(start) + 1, name, devices=("gpu0",)))
         events.append(End(int(end), name, 200))
     for event in sorted(events, key=lambda e: e.t_ns or 0):
         core.feed(event)
     core.flush()
     ours = sum(share.joules or 0.0 for share in core.drain())
-    assert both == pytest.approx(1.2 * 200, rel=0.1)  # 0.6 s and 0.6 s
-    assert ours == pytest.approx(0.9 * 200, rel=0.1)  # what was used in 0.9 s
+    # Nominally 0.6 s and 0.6 s against the 0.9 s in which the energy was used.
+    windows, used = ((end_a - begin_a) + (end_b - begin_b)) / 1e9, (end_b - begin_a) / 1e9
+    assert both == pytest.approx(200 * windows, rel=0.1)
+    assert ours == pytest.approx(200 * used, rel=0.1)
+    assert both > 1.15 * ours
 
 
 def _powercap(root: Path) -> Path:

@@ -14,10 +14,11 @@ from proxy.relay.balancer import Balancer
 from proxy.relay.checks import Checks, get, models_of
 from proxy.relay.upstream import Pool
 from tests.fakes.backend import Backend
+from tests.timing import PATIENCE_SECONDS
 
 QUICK = config.RelayConfig(
     health_interval_seconds=0.02,
-    health_timeout_seconds=0.2,
+    health_timeout_seconds=PATIENCE_SECONDS,
     health_failures=2,
     health_successes=2,
     models_interval_seconds=0.02,
@@ -40,7 +41,7 @@ async def checked(*backends: Backend, settings: config.RelayConfig = QUICK) -> A
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not true():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.005)
 
@@ -73,7 +74,7 @@ async def test_below_500_is_a_pass(status: int, state: str) -> None:
 async def test_silence_is_a_failure() -> None:
     async with Backend("a") as a, Backend("b") as b:
         b.silent = True
-        async with checked(a, b) as balancer:
+        async with checked(a, b, settings=replace(QUICK, health_timeout_seconds=0.2)) as balancer:
             assert balancer.slots[1].health.reason == "no answer to /health within 0.2 s"
 
 
@@ -119,17 +120,17 @@ async def test_a_get_gives_status_and_body_or_says_what_is_wrong() -> None:
     async with Backend("a") as a:
         a.answers["/long"] = (200, b"x" * (1 << 21))
         pool = Pool(config.Backend(a.url + "/base"), QUICK)
-        assert await get(pool, "/x", 1.0) == (200, b"a")
+        assert await get(pool, "/x", PATIENCE_SECONDS) == (200, b"a")
         assert a.seen == {"/base/x": 1}
         a.answers["/base/long"] = (200, b"x" * (1 << 21))
         with pytest.raises(OSError, match="more than 1048576 bytes"):
-            await get(pool, "/long", 1.0)
+            await get(pool, "/long", PATIENCE_SECONDS)
         a.silent = True
         with pytest.raises(TimeoutError):
             await get(pool, "/x", 0.05)
         await a.down()
         with pytest.raises(ConnectionError):
-            await get(pool, "/x", 1.0)
+            await get(pool, "/x", PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -106,14 +106,14 @@ def test_nvidias_own_library_reads_all_of_it(tmp_path: Path) -> None:
             command = [sys.executable, "-W", "ignore", "-c", READ]
             return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
 
-        celsius, clock, used, limit, energy, quick = map(float, read())
+        celsius, clock, used, limit, energy, _ = map(float, read())
         assert (celsius, clock, used, limit) == (34, SM_MHZ, 0, 300)
         assert energy > 50_000
         server._fault(Fault("slow", call_seconds=0.05))
         server._fault(Fault("reset"))
         *_, after, slow = map(float, read())
         assert after < energy
-        assert slow - quick > 4 * 0.05
+        assert slow > 4 * 0.05, "each call takes that long"
         server._fault(Fault("slow"))
         server._fault(Fault("lost"))
         assert read() == ["GPU", "is", "lost"]

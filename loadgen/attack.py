@@ -6,9 +6,9 @@ what ends writes its record. Nothing in an open loop waits for an answer.
 
 import asyncio
 import contextlib
-import gc
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from loadgen.answers import Answer, StreamAnswer, WholeAnswer
 from loadgen.client import Client, RequestForm
 from loadgen.jobs import Follower, JobAnswer
 from loadgen.lane import Lane
-from loadgen.pacer import Capped, OpenLoop, Pacer, Send, Stop
+from loadgen.pacer import Capped, Hold, OpenLoop, Pacer, Send, Stop
 from loadgen.records import Record
 from loadgen.spoken import Spoken
 from loadgen.tokenizer import Tokenizer
@@ -67,12 +67,15 @@ class Progress:
 class _Call:
     """One request on its way; an ``Exchange`` of the client."""
 
-    __slots__ = ("_answer", "_attack", "_code", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns")
+    __slots__ = (
+        "_answer", "_attack", "_code", "_follower", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns",
+    )  # fmt: skip
 
     def __init__(self, attack: "Attack", index: int, scheduled_ns: int, answer: Answer) -> None:
         self._attack = attack
         self._answer = answer
         self._code: int | None = None
+        self._follower: Follower | None = None
         self.index = index
         self.id = attack.request_id(index)
         self.scheduled_ns = scheduled_ns
@@ -98,11 +101,13 @@ class _Call:
             return
         error = self._answer.outcome()
         if error is None and isinstance(self._answer, JobAnswer) and self._answer.job is not None:
-            self._attack.follow(self._answer.job, self._finish)
+            self._follower = self._attack.follow(self._answer.job, self._finish)
         else:
             self._finish(t_ns, error)
 
     def failed(self, reason: str, t_ns: int) -> None:
+        if self._follower is not None:  # given up on, while its job goes on
+            self._follower.stop()
         self._finish(t_ns, reason)
 
     def _finish(self, t_ns: int, error: str | None) -> None:
@@ -149,7 +154,12 @@ def new_answer(workload: Workload, *, spoken: bool = False) -> Answer:
 
 @dataclass(slots=True)
 class Attack:
-    """One point. ``ids`` is the prefix of its request ids; ``headers`` complete lines for each request."""
+    """One point. ``ids`` is the prefix of its request ids; ``headers`` complete lines for each request.
+
+    A request without its whole answer ``timeout_s`` after its dispatch has failed, and its connection is
+    closed. Where nothing may be sent before a request ends and no time is set for that, the point ends when
+    the server has sent nothing at all for ``silence_s``: what is in flight has failed.
+    """
 
     client: Client
     workload: Workload
@@ -162,6 +172,8 @@ class Attack:
     stride: int = 1
     ended_hook: Callable[[Record], None] | None = None
     tokenizer: Tokenizer | None = None
+    timeout_s: float = math.inf
+    silence_s: float = math.inf
     progress: Progress = field(default_factory=Progress)
     start_ns: int = 0
     _records: list[Record] = field(default_factory=list)
@@ -181,6 +193,9 @@ class Attack:
     _cut_short: bool = False
     _pumping: bool = False
     _behind: bool = False
+    _holding: bool = False
+    _look_ns: int = 0
+    _notes: list[str] = field(default_factory=list)
 
     async def run(self, start_ns: int | None = None) -> Outcome:
         """Send until the pacer stops, then wait at most ``drain_s`` for what is in flight.
@@ -244,10 +259,12 @@ class Attack:
         self._stop()
         self._finished.set()
 
-    def follow(self, job: str, ended: Callable[[int, str | None], None]) -> None:
+    def follow(self, job: str, ended: Callable[[int, str | None], None]) -> Follower:
         """Ask for a job until it ends."""
         path = f"{PATHS[self.workload.endpoint]}/{quote(job, safe='')}"
-        Follower(self.client, path, self.headers, ended).wait()
+        follower = Follower(self.client, path, self.headers, ended)
+        follower.wait()
+        return follower
 
     def request_id(self, index: int) -> str:
         """The id by which the proxy's record is found."""
@@ -313,6 +330,7 @@ class Attack:
         if now < 0:
             return False
         decision = self.pacer.decide(now, self.progress.sent, len(self._calls))
+        self._holding = isinstance(decision, Hold)
         if isinstance(decision, Stop):
             self._stop()
             return False
@@ -380,8 +398,33 @@ class Attack:
             self._lags.append(max(0, now - due_ns))
         self.progress.in_flight = len(self._calls)
         self.progress.elapsed_ns = now - self.start_ns
+        self._give_up(now)
         if not self._finished.is_set():
             loop.call_later(_HEARTBEAT_S, self._beat, loop, now + round(_HEARTBEAT_S * 1e9))
+
+    def _give_up(self, now_ns: int) -> None:
+        """Fail requests that take too long, and end a point whose server is silent."""
+        while self._calls:
+            oldest = next(iter(self._calls.values()))  # they are in the order of their dispatch
+            if now_ns - oldest.dispatched_ns < self.timeout_s * NS_PER_SECOND:
+                break
+            reason = f"no complete answer within {self.timeout_s:g} s (--request-timeout)"
+            self.client.abandon(oldest, reason)
+        waiting = self._holding and self._sending_end_ns is None and self.pacer.ends_ns is None
+        if self._calls and waiting and now_ns >= self._look_ns:
+            latest = next(reversed(self._calls.values()))
+            quiet_ns = now_ns - max(self.client.heard_ns, latest.dispatched_ns)
+            if quiet_ns >= self.silence_s * NS_PER_SECOND:
+                self._end_silent()
+            elif math.isfinite(self.silence_s):
+                self._look_ns = now_ns + round(self.silence_s * NS_PER_SECOND) - quiet_ns
+
+    def _end_silent(self) -> None:
+        reason = f"the server sent nothing for {self.silence_s:g} s"
+        self._notes.append(f"ended early, with {len(self._calls)} requests in flight: {reason}")
+        self.stop()
+        for call in list(self._calls.values()):
+            self.client.abandon(call, reason)
 
     def _outcome(self, cpu_share: float) -> Outcome:
         end = max(time.monotonic_ns() - self.start_ns, 1)
@@ -403,17 +446,5 @@ class Attack:
             cpu_share=cpu_share,
             interrupted=self._interrupted,
             capped=self.pacer.bound if isinstance(self.pacer, Capped) else 0,
+            notes=tuple(self._notes),
         )
-
-
-@contextlib.contextmanager
-def no_collections() -> Iterator[None]:
-    """A garbage collection of millions of records would be a pause in every stream."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()

@@ -106,6 +106,19 @@ class Connection:
         """Open, and not about to close."""
         return self._wire is not None and self._wire.open
 
+    def carries(self, exchange: Exchange) -> bool:
+        """Whether the request of ``exchange`` is under way here."""
+        return self._exchange is exchange
+
+    @property
+    def heard_ns(self) -> int:
+        """When the last bytes came (monotonic); 0 before the first."""
+        return self._now
+
+    def abandon(self, reason: str) -> None:
+        """Close the connection, which cancels the request at most servers, and report ``reason``."""
+        self._drop(reason)
+
     def close(self) -> None:
         """Drop the connection; what it carries is told of its failure."""
         if self._wire is not None:
@@ -211,7 +224,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], Exchange] = {}
 
     def send(self, exchange: Exchange, request: bytes) -> None:
         """Send at once on an idle connection, else on a new one as soon as it stands."""
@@ -222,8 +235,25 @@ class Client:
                 return
             self._all.discard(connection)
         task = self._loop.create_task(self._send_on_new(exchange, request))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._opening[task] = exchange
+        task.add_done_callback(self._opened)
+
+    def abandon(self, exchange: Exchange, reason: str) -> None:
+        """Give up on a request: its connection is closed, and ``exchange`` fails with ``reason``."""
+        for connection in self._all:
+            if connection.carries(exchange):
+                connection.abandon(reason)
+                return
+        for task, waiting in self._opening.items():
+            if waiting is exchange:
+                task.cancel()
+                break
+        exchange.failed(reason, time.monotonic_ns())
+
+    @property
+    def heard_ns(self) -> int:
+        """When the last bytes came on any connection (monotonic); 0 if none ever did."""
+        return max((connection.heard_ns for connection in self._all), default=0)
 
     async def warm(self, count: int) -> None:
         """Open connections beforehand, so that handshakes are not in the first latencies.
@@ -255,7 +285,7 @@ class Client:
 
     async def close(self) -> None:
         """Drop all connections."""
-        for task in self._opening:
+        for task in list(self._opening):
             task.cancel()
         for connection in list(self._all):
             connection.close()
@@ -272,7 +302,7 @@ class Client:
         self._all.add(connection)
         try:
             await connection.open(target)
-        except OSError:
+        except BaseException:  # also when it is cancelled: the count is the limit
             self._all.discard(connection)
             raise
         self.opened += 1
@@ -289,6 +319,9 @@ class Client:
             exchange.failed(f"cannot connect: no host has such a name: {error}", time.monotonic_ns())
             return
         connection.send(exchange, request)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.pop(task, None)
 
     def _released(self, connection: Connection) -> None:
         if connection.usable:

@@ -13,6 +13,10 @@ from loadgen.workload import PATHS
 from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_url
 
 RULES = ("auto", "mlenergy", "none")  # of loadgen.window
+# As OpenAI's clients: a request that takes longer is lost to its user. A video takes longer than any text.
+REQUEST_TIMEOUT_S = 600.0
+VIDEO_TIMEOUT_S = 3600.0
+_TRY_S = 120.0
 _STEADY = ("poisson", "constant", "gamma")
 _LEAST_BUDGET_S = 5
 _MOST_TURNS = 100
@@ -41,6 +45,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_in_flight: int | None = None
     drain_seconds: float = 30.0
+    request_timeout_seconds: float = REQUEST_TIMEOUT_S
+    silence_seconds: float = REQUEST_TIMEOUT_S
     dataset: str | None = None
     tokenizer: str | None = None
     turns: int = 1
@@ -59,6 +65,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     def streamed(self) -> bool:
         """Whether answers come as streams of tokens."""
         return self.stream and self.endpoint in {"chat", "completions"}
+
+    @property
+    def try_seconds(self) -> float:
+        """Limit of the one request before the run: a server that is stuck is to be found soon."""
+        given = self.request_timeout_seconds not in {REQUEST_TIMEOUT_S, VIDEO_TIMEOUT_S}
+        return self.request_timeout_seconds if given else _TRY_S
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -81,6 +93,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--requests {self.requests}: must be at least 1")
         if self.duration_seconds is not None and self.duration_seconds <= 0:
             raise ValueError("--duration must be above zero")
+        if self.request_timeout_seconds <= 0:
+            raise ValueError("--request-timeout must be above zero")
         if not 0 <= self.prefix_share <= 1:
             raise ValueError(f"--prefix-share {self.prefix_share:g}: must be from 0 to 1")
         if self.seed < 0:

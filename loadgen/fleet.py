@@ -201,5 +201,5 @@ def merge(
         cpu_share=max((part.cpu_share for part in parts), default=0.0),
         interrupted=not whole or any(part.interrupted for part in parts),
         capped=sum(part.capped for part in parts),
-        notes=notes,
+        notes=(*notes, *dict.fromkeys(note for part in parts for note in part.notes)),
     )

@@ -64,7 +64,7 @@ class JobAnswer:
 class Follower:
     """Polls one job; ``ended(t_ns, error)`` is called once. An ``Exchange`` of the client."""
 
-    __slots__ = ("_body", "_client", "_code", "_ended", "_headers", "_path")
+    __slots__ = ("_body", "_client", "_code", "_ended", "_headers", "_path", "_stopped")
 
     def __init__(
         self, client: Client, path: str, headers: bytes, ended: Callable[[int, str | None], None]
@@ -75,12 +75,19 @@ class Follower:
         self._ended = ended
         self._code = 0
         self._body = bytearray()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ask no more; ``ended`` is not called."""
+        self._stopped = True
 
     def wait(self) -> None:
         """Ask in a while."""
         asyncio.get_running_loop().call_later(POLL_S, self._ask)
 
     def _ask(self) -> None:
+        if self._stopped:
+            return
         self._body.clear()
         self._client.send(self, request_bytes(self._client.target, "GET", self._path, self._headers, b""))
 
@@ -101,6 +108,8 @@ class Follower:
 
     def ended(self, t_ns: int) -> None:
         """Done, or to be asked again."""
+        if self._stopped:
+            return
         if self._code != 200:
             self._ended(t_ns, f"HTTP {self._code} for the job")
             return
@@ -116,4 +125,6 @@ class Follower:
 
     def failed(self, reason: str, t_ns: int) -> None:
         """No answer to a poll is the end, as nothing here is tried again."""
+        if self._stopped:
+            return
         self._ended(t_ns, reason)

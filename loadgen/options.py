@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from loadgen.config import RULES, Config, Spec
+from loadgen.config import REQUEST_TIMEOUT_S, RULES, VIDEO_TIMEOUT_S, Config, Spec
 from loadgen.sweep import parse_levels
 from loadgen.workload import PATHS
 from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_number, parse_url, parse_whole
@@ -74,7 +74,8 @@ _RARE = (
     _Option("--natural-output", None, "answers may end early (no ignore_eos)"),
     _Option("--no-stream", None, "whole answers; e2e only"),
     _Option("--max-in-flight", "N", "cap of an open loop; said when it binds", kind=int),
-    _Option("--drain", "T", "wait for the last answers: %(default)s", "30s"),
+    _Option("--request-timeout", "T", "a request that takes longer has failed: 10m, of videos 1h"),
+    _Option("--drain", "T", "wait for the last answers: 30s; if given, also for a silent server"),
     _Option("--workers", "N", "processes that deal out one schedule: %(default)s", 1, int),
     _Option("--ray", "ADDRESS", "workers on a Ray cluster (auto, HOST:PORT); one a node, or --workers N"),
     _Option("--seed", "S", "%(default)s", 0, int),
@@ -196,6 +197,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         levels = (levels[0], levels[-1])
     if command == "run" and len(levels) != 1:
         raise ValueError(f"--{mode} with several levels is a sweep: loadgen sweep --{mode} ...")
+    timeout = _request_timeout(args.request_timeout, args.endpoint)
     return Spec(
         command=command,  # type: ignore[arg-type]  # one of the two keys of main
         mode=mode,  # type: ignore[arg-type]
@@ -217,7 +219,9 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         slo=args.slo,
         seed=args.seed,
         max_in_flight=args.max_in_flight,
-        drain_seconds=named("--drain", args.drain, parse_duration),
+        drain_seconds=named("--drain", args.drain or "30s", parse_duration),
+        request_timeout_seconds=timeout,
+        silence_seconds=timeout if args.drain is None else named("--drain", args.drain, parse_duration),
         source=args.source,
         power_limits=_limits(args.power_limits) if command == "sweep" else (),
         cool_down_seconds=named("--cool-down", args.cool_down, parse_duration) if command == "sweep" else 0.0,
@@ -237,6 +241,12 @@ def _duration(text: str | None, requests: int | None, command: str) -> float | N
     if text is None:
         return (10.0 if command == "sweep" else 30.0) if requests is None else None
     return named("--duration", text, parse_duration)
+
+
+def _request_timeout(text: str | None, endpoint: str) -> float:
+    if text is None:
+        return VIDEO_TIMEOUT_S if endpoint == "videos" else REQUEST_TIMEOUT_S
+    return named("--request-timeout", text, parse_duration)
 
 
 def _limits(text: str | None) -> tuple[float, ...]:

@@ -73,11 +73,14 @@ async def try_one(client: Client, config: Config, model: str) -> None:
     path = PATHS[spec.endpoint]
     try:
         code, body = await client.fetch(
-            "POST", path, headers=config.header_lines(), body=work.body(0), limit_s=120,
+            "POST", path, headers=config.header_lines(), body=work.body(0),
+            limit_s=spec.try_seconds,
             content_type=work.content_type,
         )  # fmt: skip
     except (OSError, TimeoutError) as error:
-        raise PreflightError(f"{spec.url}{path}: {str(error) or 'no answer in 120 s'}") from error
+        raise PreflightError(
+            f"{spec.url}{path}: {str(error) or f'no answer in {spec.try_seconds:g} s'}"
+        ) from error
     _check_auth(code, config)
     if code in {404, 405}:
         raise PreflightError(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from loadgen.admin import Admin, AdminError
-from loadgen.attack import Attack, Outcome, Progress, no_collections
+from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
 from loadgen.datasets import Item, read_dataset
 from loadgen.fleet import Fleet, FleetAttack, fleet
+from loadgen.garbage import no_collections
 from loadgen.lengths import Lengths
 from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
 from loadgen.pacer import Pacer
@@ -214,6 +215,8 @@ class Session:
             self.config.header_lines(),
             spec.drain_seconds,
             tokenizer=self._tokenizer,
+            timeout_s=spec.request_timeout_seconds,
+            silence_s=spec.silence_seconds,
         )
         return attack
 

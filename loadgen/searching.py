@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from loadgen.arrivals import make_arrivals
-from loadgen.attack import Attack, no_collections
+from loadgen.attack import Attack
 from loadgen.config import Spec
 from loadgen.energy import ClockPair
+from loadgen.garbage import no_collections
 from loadgen.lengths import Lengths, parse_length
 from loadgen.metering import Server, read_clock, read_energy
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer

@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 
 from loadgen.arrivals import Renewal
-from loadgen.attack import Attack, Outcome, no_collections
+from loadgen.attack import Attack, Outcome
 from loadgen.cli import event_loop, main
 from loadgen.client import Client, Target
+from loadgen.garbage import no_collections
 from loadgen.lengths import Fixed, Lengths
 from loadgen.pacer import ClosedLoop, OpenLoop
 from loadgen.records import Point, Record

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from loadgen.attack import Attack, Outcome, Progress, no_collections
+from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Spec
 from loadgen.datasets import read_dataset
+from loadgen.garbage import no_collections
 from loadgen.planning import make_workload, plan, read_tokenizer, request_ids, warm_connections
 
 
@@ -65,6 +66,8 @@ class Worker:
             first_index=job.worker,
             stride=job.workers,
             tokenizer=self._tokenizer,
+            timeout_s=spec.request_timeout_seconds,
+            silence_s=spec.silence_seconds,
         )
 
     async def go(self, start_ns: int) -> Outcome:

@@ -1,6 +1,7 @@
 """The attack against servers of known truth and servers that fail."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -15,6 +16,7 @@ from loadgen.lengths import Fixed, Lengths
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns, schedule_ns
 from loadgen.records import Record
 from loadgen.runner import verdict
+from loadgen.slo import parse_slo
 from loadgen.summary import Measured, summarize
 from loadgen.truthserver import Truth, TruthServer
 from loadgen.window import Window
@@ -83,6 +85,67 @@ async def test_what_does_not_end_is_a_failure_with_its_reason(client: Client) ->
     outcome = await attack(client, OpenLoop(Constant(100.0), None, 2), drain_s=0.001).run()
     assert {r.error for r in outcome.records} == {"not ended 0.001 s after the last"}
     assert all(r.end_ns is None for r in outcome.records)
+
+
+@pytest.fixture
+async def stuck() -> AsyncIterator[Client]:
+    """A client of a server that reads requests and never answers."""
+    hung_up: list[bytes] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hung_up.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(read, "127.0.0.1", 0)
+    made = Client(Target(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    yield made
+    await made.close()
+    server.close()
+
+
+async def test_a_request_that_takes_too_long_fails_and_the_next_is_sent(stuck: Client) -> None:
+    one = attack(stuck, ClosedLoop(2, None, 4))
+    one.timeout_s = 0.1
+    outcome = await one.run()
+    assert [r.error for r in outcome.records] == ["no complete answer within 0.1 s (--request-timeout)"] * 4
+    assert all((r.end_ns or 0) >= r.dispatched_ns + 100_000_000 for r in outcome.records)
+    assert not outcome.interrupted
+
+
+async def test_a_request_in_time_is_not_given_up(client: Client) -> None:
+    one = attack(client, ClosedLoop(2, None, 4))
+    one.timeout_s, one.silence_s = 30.0, 30.0
+    assert all(r.ok for r in (await one.run()).records)
+
+
+async def test_a_point_without_a_time_limit_ends_when_the_server_is_silent(stuck: Client) -> None:
+    for pacer in (ClosedLoop(2, None, 6), Capped(OpenLoop(Constant(1000.0), None, 6), 2)):
+        one = attack(stuck, pacer)
+        one.silence_s = 0.1
+        outcome = await one.run()
+        assert {r.error for r in outcome.records} == {"the server sent nothing for 0.1 s"}
+        assert len(outcome.records) == 2
+        assert outcome.notes == ("ended early, with 2 requests in flight: the server sent nothing for 0.1 s",)
+        window = Window(0, outcome.sending_end_ns)
+        point = summarize(Measured(2, None, outcome.records, window), parse_slo("1s"))
+        assert point.failed == 2
+        assert not point.slo_met
+
+
+async def test_connecting_counts_as_part_of_the_time_of_a_request() -> None:
+    # A listening socket whose queue is full: the handshake of the next connection is not answered.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for one in (first, second):
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        client = Client(Target(f"http://127.0.0.1:{full.getsockname()[1]}"))
+        two = attack(client, ClosedLoop(1, None, 2))
+        two.timeout_s = 0.1
+        outcome = await two.run()
+        await client.close()
+    assert [r.error for r in outcome.records] == ["no complete answer within 0.1 s (--request-timeout)"] * 2
 
 
 async def test_an_interrupt_keeps_what_there_is(client: Client) -> None:

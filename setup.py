@@ -15,6 +15,7 @@ from setuptools import setup
 COMPILED: Final = (
     "loadgen/answers.py",
     "loadgen/attack.py",
+    "loadgen/call.py",
     "loadgen/client.py",
     "loadgen/lane.py",
     "loadgen/pacer.py",

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -15,22 +16,20 @@ from urllib.parse import quote
 import msgspec
 
 from loadgen.alarm import Alarm
-from loadgen.answers import Answer, StreamAnswer, WholeAnswer
+from loadgen.call import Call, new_answer
 from loadgen.client import Client, RequestForm
-from loadgen.jobs import Follower, JobAnswer
-from loadgen.lane import Lane
+from loadgen.jobs import Follower
 from loadgen.pacer import Capped, Hold, OpenLoop, Pacer, Send, Stop
 from loadgen.records import Record
-from loadgen.spoken import Spoken
 from loadgen.tokenizer import Tokenizer
 from loadgen.workload import PATHS, Workload
 from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import NS_PER_SECOND
 
 _HEARTBEAT_S = 0.02
+_NAMED = 5  # fields that could not be read
 _TURN_NS = 2_000_000
 _LATE_S = 0.002  # the loop's timers may be early by a millisecond
-_STATUS_OK = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,94 +63,6 @@ class Progress:
     elapsed_ns: int = 0
 
 
-class _Call:
-    """One request on its way; an ``Exchange`` of the client."""
-
-    __slots__ = (
-        "_answer", "_attack", "_code", "_follower", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns",
-    )  # fmt: skip
-
-    def __init__(self, attack: "Attack", index: int, scheduled_ns: int, answer: Answer) -> None:
-        self._attack = attack
-        self._answer = answer
-        self._code: int | None = None
-        self._follower: Follower | None = None
-        self.index = index
-        self.id = attack.request_id(index)
-        self.scheduled_ns = scheduled_ns
-        self.dispatched_ns = time.monotonic_ns()
-        self.sent_ns: int | None = None
-
-    def started(self, t_ns: int) -> None:
-        self.sent_ns = t_ns
-
-    def status(self, code: int) -> None:
-        self._code = code
-
-    def body(self, data: bytes, t_ns: int) -> None:
-        if self._code in _STATUS_OK:
-            self._answer.feed(data, t_ns)
-
-    def lane(self, data: bytes) -> Lane | None:
-        return self._answer.lane(data) if self._code in _STATUS_OK else None
-
-    def ended(self, t_ns: int) -> None:
-        if self._code not in _STATUS_OK:
-            self._finish(t_ns, f"HTTP {self._code}")
-            return
-        error = self._answer.outcome()
-        if error is None and isinstance(self._answer, JobAnswer) and self._answer.job is not None:
-            self._follower = self._attack.follow(self._answer.job, self._finish)
-        else:
-            self._finish(t_ns, error)
-
-    def failed(self, reason: str, t_ns: int) -> None:
-        if self._follower is not None:  # given up on, while its job goes on
-            self._follower.stop()
-        self._finish(t_ns, reason)
-
-    def _finish(self, t_ns: int, error: str | None) -> None:
-        if isinstance(self._answer, Spoken):
-            text = self._answer.text()
-            if text or error is None:  # of a failure that said nothing the tokens are not known
-                self._attack.keep(self.index, text)
-        self._attack.finished(self, self.record(t_ns, error))
-
-    def record(self, end_ns: int | None, error: str | None) -> Record:
-        """The record as of now."""
-        answer, start = self._answer, self._attack.start_ns
-        usage = answer.usage
-        chunks = sum(answer.counts) or None
-        counted = usage.completion_tokens if usage is not None else None
-        return Record(
-            point=self._attack.point,
-            index=self.index,
-            id=self.id,
-            scheduled_ns=self.scheduled_ns,
-            dispatched_ns=self.dispatched_ns - start,
-            sent_ns=None if self.sent_ns is None else self.sent_ns - start,
-            first_ns=None if answer.first_ns is None else answer.first_ns - start,
-            end_ns=None if end_ns is None else end_ns - start,
-            outputs_ns=[t - start for t in answer.outputs_ns],
-            counts=answer.counts,
-            status=self._code,
-            error=error,
-            prompt_tokens=usage.prompt_tokens if usage is not None else None,
-            output_tokens=counted if counted is not None else chunks,
-            images=answer.items
-            if isinstance(answer, WholeAnswer) and self._attack.workload.endpoint == "images"
-            else None,
-        )
-
-
-def new_answer(workload: Workload, *, spoken: bool = False) -> Answer:
-    """What reads the answers of a workload; ``spoken``: and keeps their text, where they are text."""
-    if workload.endpoint == "videos":
-        return JobAnswer()
-    answer: Answer = StreamAnswer() if workload.streamed else WholeAnswer()
-    return Spoken(answer) if spoken and workload.endpoint in {"chat", "completions"} else answer
-
-
 @dataclass(slots=True)
 class Attack:
     """One point. ``ids`` is the prefix of its request ids; ``headers`` complete lines for each request.
@@ -177,7 +88,7 @@ class Attack:
     progress: Progress = field(default_factory=Progress)
     start_ns: int = 0
     _records: list[Record] = field(default_factory=list)
-    _calls: dict[int, _Call] = field(default_factory=dict)
+    _calls: dict[int, Call] = field(default_factory=dict)
     _texts: dict[int, str] = field(default_factory=dict)
     _lags: list[int] = field(default_factory=list)
     _sending_end_ns: int | None = None
@@ -196,6 +107,7 @@ class Attack:
     _holding: bool = False
     _look_ns: int = 0
     _notes: list[str] = field(default_factory=list)
+    _unread: Counter[str] = field(default_factory=Counter)
 
     async def run(self, start_ns: int | None = None) -> Outcome:
         """Send until the pacer stops, then wait at most ``drain_s`` for what is in flight.
@@ -286,10 +198,11 @@ class Attack:
             for one in records
         ]
 
-    def finished(self, call: _Call, record: Record) -> None:
-        """A call ended, well or not."""
+    def finished(self, call: Call, record: Record, unread: list[str]) -> None:
+        """A call ended, well or not; ``unread`` names the fields of its answer that could not be read."""
         if self._calls.pop(call.index, None) is None:
             return  # it was cut off before
+        self._unread.update(unread)
         self._records.append(record)
         self.progress.ended += 1
         self.progress.failed += not record.ok
@@ -346,7 +259,7 @@ class Attack:
         self._prepare()  # where another one is due at once
         index = self.first_index + self.progress.sent * self.stride
         answer = new_answer(self.workload, spoken=self.tokenizer is not None)
-        call = _Call(self, index, deadline_ns, answer)
+        call = Call(self, index, deadline_ns, answer)
         self._calls[index] = call
         self.progress.sent += 1
         request, self._prepared = self._prepared, b""
@@ -446,5 +359,12 @@ class Attack:
             cpu_share=cpu_share,
             interrupted=self._interrupted,
             capped=self.pacer.bound if isinstance(self.pacer, Capped) else 0,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *_unread_notes(self._unread)),
         )
+
+
+def _unread_notes(unread: Counter[str]) -> list[str]:
+    if not unread:
+        return []
+    fields = ", ".join(f"{name} ({count})" for name, count in unread.most_common(_NAMED))
+    return [f"answers held what could not be read and was passed over: {fields}"]

@@ -9,26 +9,31 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from loadgen.bodies import Usage
 from loadgen.client import Client, request_bytes
+from proxy.api.lenient import LenientDecoder
+from proxy.api.usage import TokenCounts
 
 POLL_S = 0.25
+_MAX_STATUS = 200  # characters that a record keeps
 
 
 class _Job(msgspec.Struct):
-    id: str
-    status: str = "queued"
+    id: str | None = None
+    status: str | None = None
+
+
+_JOB = LenientDecoder(_Job)
 
 
 def job_state(body: bytes) -> tuple[str, str]:
     """Id and state of a job: ``going``, ``done``, else what went wrong; ``ValueError`` if it is none."""
-    try:
-        job = msgspec.json.decode(body, type=_Job)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"not a job of the API: {error}") from error
-    if job.status in {"queued", "in_progress", "processing"}:
+    job = _JOB.decode(body, [])
+    if job is None or not job.id:
+        raise ValueError("not a job of the API: no JSON object with an id")
+    status = job.status or "queued"
+    if status in {"queued", "in_progress", "processing"}:
         return job.id, "going"
-    return job.id, "done" if job.status == "completed" else f"the job ended as {job.status}"
+    return job.id, "done" if status == "completed" else f"the job ended as {status[:_MAX_STATUS]}"
 
 
 @dataclass(slots=True)
@@ -38,7 +43,8 @@ class JobAnswer:
     first_ns: int | None = None
     outputs_ns: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    usage: Usage | None = None
+    usage: TokenCounts = field(default_factory=TokenCounts)
+    unread: list[str] = field(default_factory=list)
     job: str | None = None
     _body: bytearray = field(default_factory=bytearray)
 

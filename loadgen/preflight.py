@@ -2,7 +2,7 @@
 
 import msgspec
 
-from loadgen.attack import new_answer
+from loadgen.call import new_answer
 from loadgen.client import Client
 from loadgen.config import Config
 from loadgen.lengths import Fixed, Lengths

@@ -1,22 +1,21 @@
 """Answers whose text a tokenizer will count: kept in memory until the end of their point, and no longer."""
 
-from collections.abc import Sequence
-
 import msgspec
 
-from loadgen.answers import Answer
-from loadgen.bodies import Choice, Delta, Usage
+from loadgen.answers import Answer, StreamAnswer, parts_of
+from proxy.api.fields import RESPONSE, Delta
+from proxy.api.lenient import LenientDecoder
+from proxy.api.sse import EventSplitter, data_of
+from proxy.api.usage import TokenCounts
 
 
-class _Choice(Choice):
-    message: Delta | None = None  # of an answer that comes at once
+class _Part(msgspec.Struct):
+    """A part of content that is given as a list."""
+
+    text: str | None = None
 
 
-class _Body(msgspec.Struct):
-    choices: list[_Choice] = []
-
-
-_DECODER = msgspec.json.Decoder(_Body)
+_PART = LenientDecoder(_Part)
 
 
 class Spoken:
@@ -44,9 +43,14 @@ class Spoken:
         return self._inner.counts
 
     @property
-    def usage(self) -> Usage | None:
+    def usage(self) -> TokenCounts:
         """Of the inner answer."""
         return self._inner.usage
+
+    @property
+    def unread(self) -> list[str]:
+        """Of the inner answer."""
+        return self._inner.unread
 
     def feed(self, data: bytes, t_ns: int) -> None:
         """Hand on, and keep."""
@@ -61,21 +65,34 @@ class Spoken:
         return self._inner.outcome()
 
     def text(self) -> str:
-        """What was said, reasoning included; of a stream, or of a whole answer."""
+        """Return what was said, reasoning included; of a stream, or of a whole answer."""
         body = b"".join(self._body)
-        events = [line[5:] for line in body.split(b"\n") if line.startswith(b"data:")]
-        return "".join(_said(event) for event in events or [body])
+        if not isinstance(self._inner, StreamAnswer):
+            return _said(body)
+        splitter = EventSplitter()
+        found = []
+        for event in [*splitter.feed(body.removeprefix(b"\xef\xbb\xbf")), splitter.rest]:
+            data = data_of(event)
+            if data is not None:
+                found += [_said(part) for part in parts_of(data)]
+        return "".join(found)
 
 
 def _said(data: bytes) -> str:
-    try:
-        choices: Sequence[_Choice] = _DECODER.decode(data).choices
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # [DONE], or told as an error elsewhere
+    body = RESPONSE.decode(data, [])
+    if body is None:  # [DONE], or reported as an error elsewhere
         return ""
     found = []
-    for choice in choices:
+    for choice in body.choices or ():
         for one in (choice.delta, choice.message):
             if one is not None:
-                found += [one.reasoning_content or one.reasoning or "", one.content or ""]
+                found += [one.reasoning_content or one.reasoning or "", _content(one)]
         found.append(choice.text or "")
     return "".join(found)
+
+
+def _content(delta: Delta) -> str:
+    if delta.content is None or isinstance(delta.content, str):
+        return delta.content or ""
+    parts = (_PART.decode(bytes(raw), []) for raw in delta.content)
+    return "".join(part.text or "" for part in parts if part is not None)

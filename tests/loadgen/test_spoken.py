@@ -20,8 +20,9 @@ def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
     assert spoken.text() == "hm, h\u00e4 ho"
     spoken.lane(b"")
     assert (spoken.outcome(), plain.outcome()) == (None, None)
-    for name in ("first_ns", "outputs_ns", "counts", "usage"):
+    for name in ("first_ns", "outputs_ns", "counts"):
         assert getattr(spoken, name) == getattr(plain, name)
+    assert spoken.usage.output == plain.usage.output == 3
 
 
 def test_a_whole_answer() -> None:
@@ -37,3 +38,14 @@ def test_what_is_no_answer_says_nothing() -> None:
     spoken.feed(b"<html>", 1)
     assert spoken.outcome() is not None
     assert spoken.text() == ""
+
+
+def test_content_in_parts_and_half_an_emoji_are_text() -> None:
+    spoken = Spoken(StreamAnswer())
+    spoken.feed(
+        b'\xef\xbb\xbfdata: {"choices":[{"delta":{"content":[{"type":"text","text":"a"},null]}}]}\n\n', 1
+    )
+    spoken.feed(rb'data:{"choices":[{"delta":{"content":"\ud83d"}}]}' + b"\r\r", 2)
+    spoken.feed(b'data: {"choices":\ndata: [{"delta":{"content":"b"}}]}\n\ndata: [DONE]', 3)
+    assert spoken.text() == "a\ufffdb"
+    assert spoken.outcome() is None

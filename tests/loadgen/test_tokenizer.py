@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.attack import Attack, new_answer
+from loadgen.attack import Attack
+from loadgen.call import new_answer
 from loadgen.cli import main
 from loadgen.client import Client, Target
 from loadgen.lengths import Fixed, Lengths

@@ -48,6 +48,13 @@ class Unknown(StrEnum):
     AFTER_LAST_SAMPLE = "after_last_sample", "The request ended after the last reading of a device."
     NO_LONGER_KEPT = "no_longer_kept", "The time asked for is older than what is kept in memory."
     COUNTER_RESET = "counter_reset", "The energy counter went backwards: what it counted before is lost."
+    COUNTER_JUMP = (
+        "counter_jump",
+        "The energy counter rose by more than its device can use, and went on from there.",
+    )
+    COUNTER_STUCK = "counter_stuck", "The energy counter stood still, and power is not known."
+    IMPLAUSIBLE_READINGS = "implausible_readings", "All readings for too long were ones that cannot be true."
+    METER_RESTARTED = "meter_restarted", "The meter ended unexpectedly and was started again."
     SAMPLING_GAP = "sampling_gap", "Power readings lie too far apart to be integrated."
     RUNNING = "running", "The request has not ended."
     NOT_MEASURED_YET = "not_measured_yet", "The request ended, and the readings after it are awaited."
@@ -167,7 +174,8 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
     Law: ``requests_joules + idle_joules + unattributed_joules == measured_joules``, the sum of the
     device's counter differences outside ``gaps``. ``open_joules`` was measured in the span but is in
-    windows not closed yet; it is not part of ``measured_joules``.
+    windows not closed yet; it is not part of ``measured_joules``. ``notes`` say what is odd
+    about the readings.
     """
 
     device: str
@@ -183,6 +191,7 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
     start_ns: int | None = None
     end_ns: int | None = None
     gaps: tuple[Gap, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):

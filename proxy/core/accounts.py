@@ -14,23 +14,46 @@ from proxy.core.outside import OutsideWork
 from proxy.schema import DeviceAccount, Gap, Unknown
 
 KEEP_WINDOWS: Final = 200_000
+POWER_ERROR: Final = 0.10  # polled power is up to 9 % off an external meter (arXiv 2312.02741)
 _COLUMNS: Final = ("measured", "requests", "idle", "unattributed")
 
 
 class Account:
     """Cumulative joules at the edges of closed windows; totals are kept for ever, edges for a while."""
 
-    __slots__ = ("_columns", "_edges", "device", "gain_error", "name", "outside", "series", "series_start_ns")
+    __slots__ = (
+        "_columns",
+        "_edges",
+        "_gain_error",
+        "device",
+        "name",
+        "outside",
+        "series",
+        "series_start_ns",
+    )
 
-    def __init__(self, device: str, name: str | None = None, gain_error: float | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        name: str | None = None,
+        gain_error: float | None = None,
+        max_watts: float | None = None,
+    ) -> None:
         self.device = device
         self.name = name
-        self.gain_error = gain_error
-        self.series = EnergySeries()
+        self._gain_error = gain_error
+        self.series = EnergySeries(max_watts)
         self.outside = OutsideWork()
         self.series_start_ns: int | None = None  # first reading ever; the series forgets
         self._edges = array("q")
         self._columns = {column: array("d") for column in _COLUMNS}
+
+    @property
+    def gain_error(self) -> float | None:
+        """Relative 90 % error of the readings; that of power once a stuck counter was replaced by it."""
+        if self.series.fell_back:
+            return max(self._gain_error or 0.0, POWER_ERROR)
+        return self._gain_error
 
     @property
     def closed_ns(self) -> int | None:
@@ -119,4 +142,5 @@ class Account:
             start_ns=start_ns,
             end_ns=end_ns,
             gaps=gaps,
+            notes=self.series.notes(),
         )

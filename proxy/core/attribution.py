@@ -20,7 +20,7 @@ from proxy.core.policies import Block, policy_named
 from proxy.core.shares import Share, share_of
 from proxy.core.tracks import Charge, Group, Track
 from proxy.core.work import Work, rounding, share
-from proxy.schema import DeviceAccount, ModelTerms, Unknown
+from proxy.schema import DeviceAccount, Gap, ModelTerms, Unknown
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
@@ -51,15 +51,18 @@ class Attributor:
         *,
         settle_s: float = 120.0,
         stale_s: float = 30.0,
+        resumed_ns: int | None = None,
     ) -> None:
         """Waits are in seconds of the timeline.
 
         ``settle_s``: for requests to report their usage, before the windows they began in are closed;
         ``stale_s``: for a silent sensor, before its time is a gap; longer for one of long periods.
+        ``resumed_ns``: when an earlier meter ended unexpectedly; from then to the first reading is a gap.
         """
         self.policy = policy_named(policy)
         self._settle_ns = ns_from_seconds(settle_s)
         self._stale_ns = ns_from_seconds(stale_s)
+        self._resumed_ns = resumed_ns
         self._accounts: dict[str, Account] = {}
         self._models: dict[str, DeviceModel] = {}
         self._groups: dict[tuple[str, ...], Group] = {}
@@ -76,7 +79,8 @@ class Attributor:
 
     def _declare(self, devices: Iterable[Device]) -> None:
         for device in devices:
-            self._accounts.setdefault(device.id, Account(device.id, device.name, device.gain_error))
+            account = Account(device.id, device.name, device.gain_error, device.max_watts)
+            self._accounts.setdefault(device.id, account)
 
     def feed(self, event: Event) -> None:
         """Take one event; raises ``ValueError`` for a stamp before the last one."""
@@ -106,6 +110,7 @@ class Attributor:
             self._declare(event.devices)
             if event.settle_s is not None:  # as it was live: windows are closed as they were then
                 self._settle_ns = ns_from_seconds(event.settle_s)
+            self._resumed_ns = event.resumed_ns
             return
         if event.t_ns < self._now:
             raise self._too_early(event.t_ns)
@@ -196,7 +201,10 @@ class Attributor:
         account = self._accounts.get(sample.device)
         if account is None:
             account = self._accounts[sample.device] = Account(sample.device)
+        first = account.series.edge_ns is None
         if account.series.feed(sample):
+            if first and self._resumed_ns is not None and self._resumed_ns < sample.t_ns:
+                account.series.gaps.append(Gap(self._resumed_ns, sample.t_ns, Unknown.METER_RESTARTED))
             self._close_what_is_ripe()
         self._give_up_silent(sample.t_ns)
 
@@ -204,7 +212,7 @@ class Attributor:
         """The time of a sensor that has long been silent is a gap: nobody waits for its windows."""
         silent = [a.series for a in self._accounts.values() if self._is_silent(a.series, t_ns)]
         for series in silent:
-            series.lose(t_ns, Unknown.NO_SAMPLES)
+            series.lose(t_ns, series.silence)
         if silent:
             self._close_what_is_ripe()
 
@@ -354,6 +362,8 @@ class Attributor:
 
     def flush(self) -> None:
         """Close what can be closed: no more events will come. Requests still open end unknown."""
+        for account in self._accounts.values():
+            account.series.end()
         edges = [a.series.edge_ns for a in self._accounts.values() if a.series.edge_ns is not None]
         for end in sorted(set(edges)):
             self._close(end)

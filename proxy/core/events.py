@@ -22,6 +22,7 @@ class Device(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A device of the header. ``gain_error`` is the relative 90 % error of its energy readings.
 
     ``kind`` is what computes (``gpu``, ``cpu``) or ``host``: what CPUs and memory use is a second account.
+    ``max_watts`` is the most that the device can draw: readings beyond it are none.
     """
 
     id: str
@@ -31,16 +32,22 @@ class Device(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     source: str | None = None
     gain_error: float | None = None
     kind: str = "gpu"
+    max_watts: float | None = None
 
 
 class Header(msgspec.Struct, frozen=True, gc=False, tag="header", omit_defaults=True):
-    """First line of a timeline: its version, the devices, and how long the recorder waited for usage."""
+    """First line of a timeline: its version, the devices, and how long the recorder waited for usage.
+
+    ``resumed_ns``: an earlier recorder ended at this stamp without handing over; up to the first reading
+    the energy of all devices is not known.
+    """
 
     version: int
     devices: tuple[Device, ...] = ()
     unix_ns: Stamp | None = None
     t_ns: Stamp | None = None
     settle_s: float | None = None
+    resumed_ns: Stamp | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False, tag="sample", omit_defaults=True):

@@ -1,7 +1,12 @@
 """Points of one metric, from an exporter's text page or a Prometheus server's JSON. Pure.
 
-Several series of one device are summed (Kepler's modes), but for MIG instances: DCGM repeats the whole
-GPU's reading for each of them, so they are refused.
+One device is one reading. An exporter may list it many times: once for each pod, container or namespace that
+uses it, once for each scrape target. Series that differ only in such labels are the same reading; where their
+values differ, the largest is taken, which of a counter is the newest. Only series that say which part of the
+device they count (Kepler's modes) are summed.
+
+MIG instances are left out: DCGM repeats the whole GPU's reading for each of them. A line that cannot be
+read is left out as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,12 +15,29 @@ from typing import Final, TypeVar
 
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
+from proxy.core.plausible import is_amount
 from proxy.energy.meter import SensorError
 from proxy.units import ns_from_seconds
 
 T = TypeVar("T")
-_ID_LABELS: Final = ("UUID", "uuid", "gpu_uuid", "gpu", "device", "instance")
+_UUID_LABELS: Final = ("UUID", "uuid", "gpu_uuid")
+_INDEX_LABELS: Final = ("gpu", "device")
+_HOST_LABELS: Final = ("Hostname", "hostname", "node", "host", "instance")
+_PART_LABELS: Final = ("mode", "zone", "rail", "phase")  # of a device that is named: series to be summed
+# Of a device that is not named, all labels but these say which part it is: they say who uses it or who asked.
+_USER_LABELS: Final = (
+    "pod",
+    "pod_name",
+    "pod_uid",
+    "namespace",
+    "container",
+    "job",
+    "service",
+    "endpoint",
+    "vgpu",
+)
 _NAME_LABELS: Final = ("modelName", "gpu_name", "name")
 _MIG_LABELS: Final = ("GPU_I_ID", "GPU_I_PROFILE")
 
@@ -29,6 +51,7 @@ class Point:
     uuid: str | None
     value: float
     t_ns: int
+    part: tuple[tuple[str, str], ...] = ()
 
 
 class _Series(msgspec.Struct):
@@ -51,27 +74,34 @@ class _Answer(msgspec.Struct):
 
 
 def points(page: str, metric: str, t_ns: int) -> list[Point]:
-    """The page's samples of one metric, all at ``t_ns``; raises :class:`SensorError`."""
+    """The page's samples of one metric, all at ``t_ns``; raises :class:`SensorError` where all are of MIG."""
+    names = {metric, f"{metric}_total"}  # the parser adds it to counters
+    found = [
+        (sample.labels, float(sample.value), t_ns)
+        for line in page.splitlines()
+        if line.startswith(metric)
+        for sample in _samples(line)
+        if sample.name in names
+    ]
+    return _merged(found)
+
+
+def _samples(line: str) -> list[Sample]:
+    """The samples of one line; none where it cannot be read."""
     try:
-        found = [
-            _point(sample.labels, sample.value, t_ns)
-            for family in text_string_to_metric_families(page)
-            for sample in family.samples
-            if sample.name in {metric, f"{metric}_total"}  # the parser adds it to counters
-        ]
-    except ValueError as error:
-        raise SensorError(f"prometheus: not a metrics page: {error}") from error
-    return _summed(found)
+        return [s for family in text_string_to_metric_families(line + "\n") for s in family.samples]
+    except ValueError:
+        return []
 
 
 def as_range(answer: str, here: Callable[[int], int]) -> list[Point]:
     """Raw samples of a range query, oldest first, their stamps turned by ``here``."""
     found = [
-        _point(series.metric, float(value), here(ns_from_seconds(t)))
+        (series.metric, float(value), here(ns_from_seconds(t)))
         for series in _data(answer, _Matrix).result
         for t, value in series.values
     ]
-    return _summed(sorted(found, key=lambda point: point.t_ns))
+    return _merged(sorted(found, key=lambda one: one[2]))
 
 
 def as_time(answer: str) -> int:
@@ -90,23 +120,46 @@ def _data(answer: str, kind: type[T]) -> T:
     raise SensorError(f"prometheus: the server answers {parsed.status}: {parsed.error}")
 
 
-def _point(labels: Mapping[str, str], value: float, t_ns: int) -> Point:
-    if any(labels.get(label) for label in _MIG_LABELS):
+def _merged(found: Iterable[tuple[Mapping[str, str], float, int]]) -> list[Point]:
+    """One point a device and stamp, of labels, value and stamp of each series."""
+    instances, best = False, dict[tuple[str, int], dict[tuple[tuple[str, str], ...], Point]]()
+    for labels, value, t_ns in found:
+        if any(labels.get(label) for label in _MIG_LABELS):
+            instances = True
+            continue
+        point = _point(labels, value, t_ns)
+        parts = best.setdefault((point.device, t_ns), {})
+        known = parts.get(point.part)
+        if known is None or not is_amount(known.value) or (is_amount(value) and value > known.value):
+            parts[point.part] = point
+    if instances and not best:
         raise SensorError(
             "prometheus: the exporter reports MIG instances, each with the reading of the whole GPU: "
             "disable MIG, or read the GPU by another source"
         )
-    ids = [labels[label] for label in _ID_LABELS if labels.get(label)]
-    names = [labels[label] for label in _NAME_LABELS if labels.get(label)]
-    uuid = next((i for i in ids if i.startswith("GPU-")), None)
-    return Point(ids[0] if ids else "device0", names[0] if names else None, uuid, value, t_ns)
+    return [_summed(list(parts.values())) for parts in best.values()]
 
 
-def _summed(found: Iterable[Point]) -> list[Point]:
-    """One point a device and stamp."""
-    sums: dict[tuple[str, int], Point] = {}
-    for point in found:
-        key = (point.device, point.t_ns)
-        known = sums.get(key)
-        sums[key] = point if known is None else replace(known, value=known.value + point.value)
-    return list(sums.values())
+def _summed(parts: list[Point]) -> Point:
+    return replace(parts[0], value=sum(part.value for part in parts), part=())
+
+
+def _point(labels: Mapping[str, str], value: float, t_ns: int) -> Point:
+    """A series as a point. Its device is the UUID, else the index on the host, else the host."""
+    uuid, index, host = (_first(labels, names) for names in (_UUID_LABELS, _INDEX_LABELS, _HOST_LABELS))
+    device = uuid or (f"{host}/{index}" if host and index else index) or host or "device0"
+    if uuid or index:
+        part = tuple((name, labels[name]) for name in _PART_LABELS if labels.get(name))
+    else:
+        ignored = (*_USER_LABELS, *_HOST_LABELS)
+        kept = (
+            item for item in labels.items() if item[0] not in ignored and not item[0].startswith("exported_")
+        )
+        part = tuple(sorted(kept))
+    known = uuid if uuid is not None and uuid.startswith("GPU-") else None
+    return Point(device, _first(labels, _NAME_LABELS), known, value, t_ns, part)
+
+
+def _first(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
+    """The value of the first of these labels that is set."""
+    return next((labels[name] for name in names if labels.get(name)), None)

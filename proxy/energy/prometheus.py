@@ -6,17 +6,20 @@ the raw samples it has. ``#METRIC=UNIT`` names another metric than the known one
 
 Clocks: a scrape is stamped by this host's clock, in the middle of the exchange; a server's samples have the
 server's stamps, turned into ours by asking its time. Staleness: exporters refresh their values every 1-30 s.
-A counter says nothing new until it moves, so only moves are emitted; when nothing on a page has moved for
+A counter says nothing new until it moves, so only moves are emitted, and in between power of the same
+exporter, by which a counter that is stuck is found; when nothing on a page has moved for
 ``STALE_NS``, power is no longer emitted either: the time is a gap, not a constant load.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
+from proxy.core.plausible import GENERIC_WATTS, is_amount
 from proxy.energy.exposition import Point, as_range, as_time, points
 from proxy.energy.meter import Found, SensorError
 from proxy.energy.remote_clock import RemoteClock
@@ -32,11 +35,37 @@ _UNITS: Final[dict[str, tuple[str, float]]] = {
     "mw": ("power_mw", 1.0),
     "w": ("power_mw", float(MW_PER_WATT)),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """A metric to read; ``power`` is read beside a counter, which may stand still."""
+
+    name: str
+    unit: str
+    max_watts: float
+    power: "_Metric | None" = None
+
+    @property
+    def is_counter(self) -> bool:
+        return _UNITS[self.unit][0] == "energy_mj"
+
+    def sample(self, point: Point) -> Sample:
+        """A point as a reading."""
+        value = _value(point, self)
+        energy_mj, power_mw = (value, None) if self.is_counter else (None, value)
+        return Sample(point.t_ns, point.device, energy_mj, power_mw, PrometheusSource.name)
+
+
+_GPU_WATTS: Final = 3_000.0  # one GPU: more than a GB200 superchip (2.7 kW)
+_NAMED_WATTS: Final = 200_000.0  # a metric named by the user may be that of a whole rack
+_DCGM_WATTS: Final = _Metric("DCGM_FI_DEV_POWER_USAGE", "w", _GPU_WATTS)
+_KEPLER_WATTS: Final = _Metric("kepler_node_gpu_watts", "w", GENERIC_WATTS)
 _KNOWN: Final = (
-    ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "mj"),
-    ("kepler_node_gpu_joules_total", "j"),
-    ("DCGM_FI_DEV_POWER_USAGE", "w"),
-    ("kepler_node_gpu_watts", "w"),
+    _Metric("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "mj", _GPU_WATTS, _DCGM_WATTS),
+    _Metric("kepler_node_gpu_joules_total", "j", GENERIC_WATTS, _KEPLER_WATTS),
+    _DCGM_WATTS,
+    _KEPLER_WATTS,
 )
 
 
@@ -56,58 +85,65 @@ class PrometheusSource:
         self._candidates = (_parse_metric(metric),) if metric else _KNOWN
         self._clock = clock
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, transport=transport)
-        self._metric, self._unit = self._candidates[0]
+        self._metric = self._candidates[0]
         self._server = RemoteClock() if self._url.rstrip("/").endswith(_API) else None
-        self._last: dict[str, Point] = {}
+        self._last: dict[tuple[str, str], Point] = {}
         self._moved_ns = 0
 
     def open(self) -> list[Found]:
-        """Ask once; raises :class:`SensorError` when nothing answers or a known metric is missing."""
-        for metric, unit in self._candidates:
-            self._metric, self._unit = metric, unit
-            found = self._points()
-            if found:
-                newest = {point.device: point for point in found}
+        """Ask once; raises :class:`SensorError` when nothing answers or a known metric is missing.
+
+        The first metric of which any device shows a value is read.
+        """
+        shown: list[str] = []
+        for metric in self._candidates:
+            self._metric = metric
+            newest = {point.device: point for point in self._points((metric,))[0]}
+            if any(is_amount(_value(point, metric)) for point in newest.values()):
                 return [self._found(point) for point in newest.values()]
-        names = ", ".join(metric for metric, _ in self._candidates)
+            shown += [metric.name] if newest else []
+        names = ", ".join(metric.name for metric in self._candidates)
+        if shown:
+            raise SensorError(f"prometheus: {self._url} has only blank values of {', '.join(shown)}")
         raise SensorError(f"prometheus: {self._url} has none of {names}: name one by URL#METRIC=UNIT")
 
     def read(self) -> list[Sample]:
-        """What is new; raises :class:`SensorError`."""
-        kind, factor = _UNITS[self._unit]
-        samples = []
-        for point in self._points():
-            if self._is_new(point, counter=kind == "energy_mj"):
-                value = point.value * factor
-                energy_mj, power_mw = (value, None) if kind == "energy_mj" else (None, value)
-                samples.append(Sample(point.t_ns, point.device, energy_mj, power_mw, self.name))
-        return samples
+        """What is new; raises :class:`SensorError`. Power is given beside a counter that did not move."""
+        metrics = (self._metric,) if self._metric.power is None else (self._metric, self._metric.power)
+        samples, moved = [], set()
+        for metric, found in zip(metrics, self._points(metrics), strict=True):
+            for point in found:
+                if (point.device, point.t_ns) not in moved and self._is_new(point, metric):
+                    samples.append(metric.sample(point))
+                    moved.add((point.device, point.t_ns))
+        return sorted(samples, key=lambda sample: sample.t_ns)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _is_new(self, point: Point, *, counter: bool) -> bool:
-        """Whether a point says more than the device's last one."""
-        last = self._last.get(point.device)
+    def _is_new(self, point: Point, metric: _Metric) -> bool:
+        """Whether a point says more than the device's last one of this metric."""
+        last = self._last.get((metric.name, point.device))
         if last is not None and point.t_ns <= last.t_ns:
             return False
-        self._last[point.device] = point
+        self._last[metric.name, point.device] = point
         if last is None or last.value != point.value:
             self._moved_ns = max(self._moved_ns, point.t_ns)
             return True
-        return not counter and point.t_ns - self._moved_ns < STALE_NS
+        return not metric.is_counter and point.t_ns - self._moved_ns < STALE_NS
 
-    def _points(self) -> list[Point]:
-        """Points of the metric, oldest first, stamped by our clock."""
-        if self._server is None:
-            before = self._clock()
-            page = self._get(self._url)
-            return points(page, self._metric, (before + self._clock()) // 2)
+    def _points(self, metrics: Sequence[_Metric]) -> list[list[Point]]:
+        """Points of each metric, oldest first, stamped by our clock."""
         before = self._clock()
+        if self._server is None:
+            page = self._get(self._url)
+            t_ns = (before + self._clock()) // 2
+            return [points(page, metric.name, t_ns) for metric in metrics]
         answer = self._get(self._url, "time()")
         self._server.exchange(before, as_time(answer), self._clock())
-        return as_range(self._get(self._url, f"{self._metric}[{_RANGE}]"), self._server.here)
+        ranges = [self._get(self._url, f"{metric.name}[{_RANGE}]") for metric in metrics]
+        return [as_range(text, self._server.here) for text in ranges]
 
     def _get(self, url: str, query: str | None = None) -> str:
         try:
@@ -117,17 +153,25 @@ class PrometheusSource:
             raise SensorError(f"prometheus: cannot read {self._url}: {error}") from error
 
     def _found(self, point: Point) -> Found:
-        device = Device(id=point.device, name=point.name, uuid=point.uuid, source=self.name)
-        reading = "energy counter" if _UNITS[self._unit][0] == "energy_mj" else "power"
+        metric = self._metric
+        device = Device(
+            point.device, point.name, uuid=point.uuid, source=self.name, max_watts=metric.max_watts
+        )
+        reading = "energy counter" if metric.is_counter else "power"
         way = "through a Prometheus server: as late as its scrapes" if self._server else "scraped"
-        return Found(device, f"{reading} ({self._metric})", None, None, (way,))
+        return Found(device, f"{reading} ({metric.name})", None, None, (way,))
 
 
-def _parse_metric(text: str) -> tuple[str, str]:
-    """Name and unit of ``METRIC=UNIT``; the metric may have a selector in braces."""
-    metric, _, unit = text.rpartition("=")
-    if not metric or unit not in _UNITS:
+def _value(point: Point, metric: _Metric) -> float:
+    """A point's value in the unit of readings."""
+    return point.value * _UNITS[metric.unit][1]
+
+
+def _parse_metric(text: str) -> _Metric:
+    """``METRIC=UNIT``; the metric may have a selector in braces."""
+    name, _, unit = text.rpartition("=")
+    if not name or unit not in _UNITS:
         raise SensorError(
             f"prometheus: metric {text!r} should be METRIC=UNIT, unit one of {', '.join(_UNITS)}"
         )
-    return metric, unit
+    return _Metric(name, unit, _NAMED_WATTS)

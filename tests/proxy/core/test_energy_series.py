@@ -56,8 +56,86 @@ def test_a_counter_that_stands_still_makes_no_edge() -> None:
     assert series.period_ns == pytest.approx(100 * NS_PER_MS)
 
 
-def test_a_counter_that_stands_still_for_long_is_believed() -> None:
-    assert counter((0, 7.0), (2000, 7.0)).edge_ns == 2 * NS_PER_SECOND
+def both(readings: list[tuple[float, float, float]]) -> EnergySeries:
+    series = EnergySeries()
+    for t_s, millijoules, watts in readings:
+        series.feed(Sample(round(t_s * NS_PER_SECOND), "gpu0", energy_mj=millijoules, power_mw=watts * 1e3))
+    return series
+
+
+def test_a_counter_that_stands_still_for_long_is_not_known_to_be_no_energy() -> None:
+    series = counter((0, 7.0), (2000, 7.0), (4000, 7.0), (5000, 7.0), (6000, 7.0))
+    assert [(g.start_ns, g.end_ns, g.reason) for g in series.gaps] == [
+        (0, 6 * NS_PER_SECOND, "counter_stuck")
+    ]
+    series.feed(reading(7, "energy_mj", 600e3))
+    series.feed(reading(8, "energy_mj", 700e3))
+    assert total(series) == pytest.approx(100.0)
+
+
+def test_a_counter_that_is_refreshed_seldom_is_not_stuck_once_that_is_known() -> None:
+    series = EnergySeries()
+    for t_s in range(121):
+        series.feed(reading(t_s, "energy_mj", t_s // 30 * 3e6))
+    assert [g.reason for g in series.gaps] == ["counter_stuck"]
+    assert series.gaps[0].end_ns == 30 * NS_PER_SECOND
+    assert total(series) == pytest.approx(9_000.0)
+
+
+def test_a_counter_that_stands_still_beside_power_that_changes_is_replaced_by_it() -> None:
+    moving = [(t / 10, t * 10e3, 100.0) for t in range(11)]
+    stuck = [(1 + t / 10, 100e3, 150.0 + 50 * (t % 2)) for t in range(1, 51)]
+    series = both(moving + stuck)
+    assert total(series) == pytest.approx(100.0 + 175.0 * 5, rel=0.02)
+    assert series.of_power
+    assert series.gaps == []
+    assert series.notes() == ("the energy counter stood still beside power: now read by power",)
+
+
+@pytest.mark.parametrize("shown", [0.0, 5e9])
+def test_a_counter_that_never_moved_is_replaced_by_constant_power(shown: float) -> None:
+    series = both([(t / 10, shown, 100.0) for t in range(101)])
+    assert total(series) == pytest.approx(1_000.0)
+    assert series.gaps == []
+
+
+def test_a_device_that_truly_draws_nothing_is_known_to_use_nothing() -> None:
+    series = both([(t / 10, 5.0, 0.0) for t in range(101)])
+    assert series.edge_ns == 10 * NS_PER_SECOND
+    assert total(series) == 0.0
+    assert series.gaps == []
+
+
+def test_a_counter_that_was_stuck_is_used_again_when_it_moves_for_a_while() -> None:
+    readings, shown = [], 1e6
+    for t in range(400):
+        shown += 10e3 if not 50 <= t < 150 else 0.0
+        readings.append((t / 10, shown, 100.0 + t % 3))
+    series = both(readings)
+    assert not series.of_power
+    assert total(series) == pytest.approx(399 * 10.0, rel=0.02)
+    assert series.notes() == ("the energy counter stood still beside power: now read by the counter again",)
+
+
+def test_a_counter_that_is_blank_for_good_is_replaced_by_power() -> None:
+    series = both([(t / 10, 1e6 + t * 10e3 if t < 20 else float(1 << 63), 100.0 + t % 2) for t in range(101)])
+    assert total(series) == pytest.approx(1_000.0, rel=0.02)
+
+
+def test_blanks_and_zeros_among_readings_change_nothing_but_are_counted() -> None:
+    odd = {4: float(1 << 63), 8: 140737488355328.0, 12: 0.0, 16: 2147483632.0}
+    series = counter(*((t * 1000, odd.get(t, 1e7 + t * 100e3)) for t in range(20)))
+    assert total(series) == pytest.approx(1_900.0)
+    assert series.gaps == []
+    assert series.notes() == ("4 readings that cannot be true were left out",)
+
+
+def test_the_silence_of_a_sensor_that_shows_blanks_is_named_so() -> None:
+    series = counter((0, 1e6), (100, 1.01e6))
+    assert series.silence == "no_samples"
+    series.feed(Sample(NS_PER_SECOND, "gpu0", energy_mj=float(1 << 63)))
+    assert series.silence == "implausible_readings"
+    assert series.last_ns == 100 * NS_PER_MS
 
 
 def test_a_reset_is_a_gap_not_a_negative() -> None:

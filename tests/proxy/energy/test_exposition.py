@@ -57,3 +57,50 @@ def test_a_servers_time() -> None:
 def test_says_what_is_wrong_with_an_answer(answer: str, reason: str) -> None:
     with pytest.raises(SensorError, match=reason):
         as_range(answer, lambda t: t)
+
+
+METRIC = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+
+
+@pytest.mark.parametrize(
+    "label", ["pod", "container", "namespace", "exported_pod", "job", "vgpu", "anything"]
+)
+def test_a_gpu_listed_once_for_each_user_is_one_gpu(label: str) -> None:
+    page = "".join(f'{METRIC}{{gpu="0",UUID="GPU-a",{label}="{name}"}} 600\n' for name in "abcd")
+    (point,) = points(page, METRIC, 7)
+    assert (point.device, point.value) == ("GPU-a", 600.0)
+
+
+def test_of_readings_of_one_gpu_that_differ_the_newest_counts_and_blanks_do_not() -> None:
+    values = ("600", "0", "700", "9223372036854775794", "NaN")
+    page = "".join(f'{METRIC}{{UUID="GPU-a",pod="{i}"}} {value}\n' for i, value in enumerate(values))
+    assert [point.value for point in points(page, METRIC, 7)] == [700.0]
+
+
+def test_a_gpu_scraped_twice_by_a_server_is_one_gpu() -> None:
+    series = [
+        f'{{"metric":{{"UUID":"GPU-a","instance":"{host}"}},"values":[[1000,"5"]]}}'
+        for host in ("a:1", "b:1")
+    ]
+    answer = f'{{"status":"success","data":{{"result":[{",".join(series)}]}}}}'
+    assert [p.value for p in as_range(answer, lambda t: t)] == [5.0]
+
+
+def test_gpus_of_two_hosts_that_have_no_uuid_are_two() -> None:
+    page = "".join(f'{METRIC}{{gpu="0",Hostname="{host}"}} 600\n' for host in "ab")
+    assert [point.device for point in points(page, METRIC, 7)] == ["a/0", "b/0"]
+
+
+def test_series_of_a_device_that_is_not_named_are_its_parts() -> None:
+    page = 'watts{sensor="1",job="a"} 5\nwatts{sensor="2",job="a"} 5\nwatts{sensor="2",job="b"} 5\n'
+    assert [(point.device, point.value) for point in points(page, "watts", 7)] == [("device0", 10.0)]
+
+
+def test_a_gpu_in_mig_mode_is_left_out_beside_a_whole_one() -> None:
+    page = f'{METRIC}{{UUID="GPU-a",GPU_I_ID="1"}} 5\n{METRIC}{{UUID="GPU-b"}} 7\n'
+    assert [(point.device, point.value) for point in points(page, METRIC, 7)] == [("GPU-b", 7.0)]
+
+
+def test_a_line_that_cannot_be_read_does_not_hide_the_others() -> None:
+    page = f'{{{{{{ 1\n{METRIC}{{UUID="GPU-a"\n{METRIC}{{UUID="GPU-b"}} 7\nother{{ 3\n'
+    assert [point.device for point in points(page, METRIC, 7)] == ["GPU-b"]

@@ -130,3 +130,26 @@ def test_power_of_a_server_that_stands_still_is_told_once_a_scrape() -> None:
     source.open()
     assert [len(source.read()) for _ in range(3)] == [4, 0, 0]
     source.close()
+
+
+def test_power_is_given_while_the_counter_does_not_move() -> None:
+    exporter = Exporter(DCGM)
+    source = exporter.source()
+    source.open()
+    assert [(s.energy_mj, s.power_mw) for s in source.read()] == [(1234567.0, None)]
+    assert [(s.energy_mj, s.power_mw) for s in source.read()] == [(None, 311500.0)]
+    source.close()
+
+
+def test_a_counter_that_is_blank_is_passed_over_for_power() -> None:
+    source = _source(DCGM.replace("1234567", "9223372036854775794"))
+    (found,) = source.open()
+    assert found.reading == "power (DCGM_FI_DEV_POWER_USAGE)"
+    source.close()
+
+
+def test_says_that_all_values_are_blank() -> None:
+    source = _source('DCGM_FI_DEV_POWER_USAGE{UUID="GPU-a"} 140737488355328\n')
+    with pytest.raises(SensorError, match="only blank values of DCGM_FI_DEV_POWER_USAGE"):
+        source.open()
+    source.close()

@@ -42,6 +42,7 @@ COMPILED: Final = (
     "proxy/relay/routes.py",
     "proxy/relay/shared.py",
     "proxy/relay/sink.py",
+    "proxy/relay/stream_editor.py",
     "proxy/relay/trace.py",
     "proxy/relay/upstream.py",
 )

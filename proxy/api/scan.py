@@ -45,13 +45,14 @@ class Scanner:
             limit.
 
     After the last ``feed``, ``members`` (last of duplicates wins), ``counts``, ``items`` hold what was found;
+    ``spans`` are offsets of each collected member: where its name begins, its value begins, its value ends;
     ``complete`` says whether the end of the document was seen.
     """
 
     __slots__ = (
-        "_array", "_counted", "_counting", "_depth", "_escaped", "_in_string", "_key", "_max_value_bytes",
-        "_parts", "_parts_bytes", "_start", "_state", "_steps", "_wanted", "complete", "counts", "items",
-        "members", "too_long",
+        "_array", "_counted", "_counting", "_depth", "_escaped", "_in_string", "_key", "_key_start",
+        "_max_value_bytes", "_offset", "_parts", "_parts_bytes", "_start", "_state", "_steps", "_value_start",
+        "_wanted", "complete", "counts", "items", "members", "spans", "too_long",
     )  # fmt: skip
 
     def __init__(
@@ -76,9 +77,12 @@ class Scanner:
         self._parts_bytes = 0
         self._counting = False
         self._steps = 0
+        self._offset = 0  # of the current piece in the document
+        self._key_start = self._value_start = 0  # offsets in the document
         self.members: dict[bytes, bytes] = {}
         self.counts: dict[bytes, int] = {}
         self.items: list[bytes] = []
+        self.spans: dict[bytes, tuple[int, int, int]] = {}
         self.too_long: set[bytes] = set()
         self.complete = False
 
@@ -101,6 +105,7 @@ class Scanner:
                 break
             at = self._structural(data, found.start(), found.end())
         self._keep(data)
+        self._offset += size
 
     def _open(self, data: bytes, at: int) -> int:
         found = _FIRST.search(data, at)
@@ -123,6 +128,7 @@ class Scanner:
             self._in_string = True
             if self._depth == 1 and self._state == _KEY:
                 self._start = end
+                self._key_start = self._offset + at
             elif self._counting and self._depth == 2:
                 self.counts[self._key] += 1
         elif byte in _OPENING:
@@ -179,6 +185,7 @@ class Scanner:
 
     def _begin_value(self, start: int) -> None:
         self._state = _VALUE
+        self._value_start = self._offset + start
         if self._array or (
             (self._wanted is None or self._key in self._wanted) and self._key not in self._counted
         ):
@@ -195,6 +202,7 @@ class Scanner:
             else:
                 self.members.pop(self._key, None)
                 self.members[self._key] = value
+                self.spans[self._key] = (self._key_start, self._value_start, self._offset + end)
         self._forget()
 
     def _keep(self, data: bytes) -> None:

@@ -74,3 +74,12 @@ def data_of(event: bytes) -> bytes | None:
         if line.startswith(b"data:")
     ]
     return b"\n".join(lines) if lines else None
+
+
+def with_data(event: bytes, data: bytes) -> bytes:
+    """Return the event with other data, its other fields and comments as they were."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+        return b"data: " + data + b"\n\n"
+    lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n").split(b"\n")
+    kept = [line for line in lines if not line.startswith(b"data:")]
+    return b"\n".join((*kept, *(b"data: " + line for line in data.splitlines()), b"", b""))

@@ -4,19 +4,24 @@ Bytes pass as they are where the client can take their framing; whole events or 
 something is added to them or taken out.
 """
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
+from proxy.api.body import BodyReader
 from proxy.api.chunks import shape_of
-from proxy.api.sse import DONE, EventSplitter, data_of
-from proxy.relay.answers import with_energy, with_usage_energy
+from proxy.api.encoding import DecompressionError, Decompressor, decompressor
+from proxy.api.sse import EventSplitter
+from proxy.clock import now_ns
+from proxy.relay.answers import CONTENT, NEUTRAL, with_energy
 from proxy.relay.call import Call
 from proxy.relay.framing import Chunked, Fixed, chunk
 from proxy.relay.head import AnswerHead
 from proxy.relay.headers import for_client
+from proxy.relay.stream_editor import StreamEditor
 from proxy.schema import ENERGY_JOULES_HEADER
 
-_JSON_LIMIT: Final = 16 * 1024 * 1024  # an answer read for its usage
+# Of a JSON response that energy is added to; a larger one passes without.
+_MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 _LAST: Final = b"0\r\n\r\n"
 
 
@@ -51,8 +56,8 @@ class Answer:
     """Takes an answer's parts; ``take`` gives what is to be written now."""
 
     __slots__ = (
-        "_changing", "_ended", "_events", "_hold", "_json", "_json_bytes", "_out", "_raw", "_rechunk",
-        "_said", "_shape", "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
+        "_body", "_decompressor", "_editor", "_ended", "_held", "_held_bytes", "_out", "_raw", "_rechunk",
+        "_shape", "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
     )  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
@@ -67,36 +72,46 @@ class Answer:
         self._rechunk = False
         self._splitter: EventSplitter | None = None
         self._shape: tuple[bytes, bytes] | None = None
-        self._json: list[bytes] | None = None  # a body to be read whole
-        self._json_bytes = 0
-        self._hold = False  # a JSON body that energy will be added to
-        self._changing = False
+        self._editor: StreamEditor | None = None  # of events, where some are changed
+        self._body: BodyReader | None = None
+        self._decompressor: Decompressor | None = None
+        self._held: list[bytes] | None = None  # a JSON body that energy will be added to
+        self._held_bytes = 0
         self._ended = False
-        self._said = False
-        self._events: deque[bytes] = deque()
 
     def begin(self, head: AnswerHead) -> None:
-        """The head came."""
+        """Decide by its head how a response is read and passed on."""
         self.head = head
-        plan, call = self.plan, self.plan.call
-        plain = head.values.get(b"content-encoding", b"identity").lower() == b"identity"
-        kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if call and not plain:
-            call.metered = False
-        elif call and kind == b"text/event-stream":
-            self._splitter = EventSplitter()
-            self._changing = plan.drop_usage or plan.energy != "off"
-        elif call and kind == b"application/json" and head.body is not None:
-            self._json = []
-            self._hold = plan.energy != "off"
-        if not self._hold:
+        if self.plan.call is not None:
+            self._prepare(head)
+        if self._held is None:
             self._write_head(head)
 
-    def _write_head(self, head: AnswerHead) -> None:
+    def _prepare(self, head: AnswerHead) -> None:
+        plan, call = self.plan, self.plan.call
+        assert call is not None
+        coding = head.values.get(b"content-encoding", b"").strip().lower()
+        plain = coding in {b"", b"identity"}
+        if not plain:
+            self._decompressor = decompressor(coding)
+            if self._decompressor is None:
+                call.metered = False
+                return
+        kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind == b"text/event-stream":
+            self._splitter = EventSplitter()
+            if plain and (plan.drop_usage or plan.energy != "off"):
+                self._editor = StreamEditor(energy=plan.energy != "off", usage_is_ours=plan.drop_usage)
+        elif head.body is not None and (kind in {b"", b"text/plain"} or kind.endswith(b"json")):
+            self._body = BodyReader()
+            if plain and plan.energy != "off" and kind.endswith(b"json"):
+                self._held = []
+
+    def _write_head(self, head: AnswerHead, *, reframe: bool = False) -> None:
         body = head.body
-        self._raw = not self._changing and (
-            isinstance(body, Fixed) or (isinstance(body, Chunked) and self.plan.http11)
-        )
+        self._raw = isinstance(body, Fixed) or (isinstance(body, Chunked) and self.plan.http11)
+        if reframe or self._editor is not None:
+            self._raw = False
         chunks = body is not None and not (self._raw and isinstance(body, Fixed))
         self._rechunk = chunks and self.plan.http11 and not self._raw
         framing = b""
@@ -125,63 +140,119 @@ class Answer:
         )
 
     def body(self, raw: bytes, pieces: list[bytes], t_ns: int) -> None:
-        """Bytes of the body came at ``t_ns``: as they were sent, and the payload in them."""
-        if self._json is not None:
-            if self._hold or self._json_bytes <= _JSON_LIMIT:
-                for piece in pieces:
-                    self._json.append(piece)
-                    self._json_bytes += len(piece)
-            if self._hold:
-                return
-        elif self._splitter is not None:
-            for piece in pieces:
-                self._read(self._splitter.feed(piece), t_ns)
-            if self._changing:
-                return
-        if self._raw or (self.head and self.head.status == 101):
+        """Add bytes of the body that came at ``t_ns``: as they were sent, and the payload in them."""
+        if self._splitter is not None or self._body is not None:
+            self._read_pieces(pieces, t_ns)
+        if self._held is not None:
+            self._hold(pieces)
+        elif self._editor is not None:
+            pass  # written by ``take``
+        elif self._raw or (self.head and self.head.status == 101):
             self._out.append(raw)
         elif self._rechunk:
             self._out.extend(chunk(piece) for piece in pieces if piece)
         else:
             self._out.extend(pieces)
 
-    def _read(self, events: list[bytes], t_ns: int) -> None:
+    def _read_pieces(self, pieces: list[bytes], t_ns: int) -> None:
+        if self._decompressor is not None:
+            self._read_compressed(self._decompressor, pieces, t_ns)
+            return
+        for piece in pieces:
+            self._read_piece(piece, t_ns)
+
+    def _read_piece(self, piece: bytes, t_ns: int) -> None:
+        if self._splitter is not None:
+            self._read_events(self._splitter.feed(piece), t_ns)
+        elif self._body is not None:
+            self._body.feed(piece)
+
+    def _read_compressed(self, decompressor: Decompressor, pieces: Sequence[bytes], t_ns: int) -> None:
+        try:
+            for piece in pieces:
+                for block in decompressor.feed(piece):
+                    self._read_piece(block, t_ns)
+        except DecompressionError:
+            self._splitter = self._body = None
+            assert self.plan.call is not None
+            self.plan.call.metered = False
+
+    def _hold(self, pieces: list[bytes]) -> None:
+        """Hold a body back for its energy; give up on one that is too large to be held."""
+        held = self._held
+        assert held is not None
+        held.extend(pieces)
+        for piece in pieces:
+            self._held_bytes += len(piece)
+        if self._held_bytes > _MAX_HELD_BYTES and self.head is not None:
+            self._held = None
+            self._write_head(self.head, reframe=True)  # the read may have ended within a chunk
+            self._out.extend(chunk(piece) if self._rechunk else piece for piece in held if piece)
+
+    def _read_events(self, events: list[bytes], t_ns: int) -> None:
         call = self.plan.call
         assert call is not None
         for event in events:
-            tokens, usage = call.reading.read_event(event)
+            tokens, role = call.reading.read_event(event)
             if tokens:
                 call.chunk(t_ns, tokens)
             if tokens == 1:
                 self._shape = shape_of(event)
-            if self._changing and not (usage and self.plan.drop_usage):
-                self._events.append(event)
+            if self._editor is not None:
+                self._editor.add(event, role)
 
     @property
     def shape(self) -> tuple[bytes, bytes] | None:
         """If the next bytes are chunks of this shape, they pass as they are, for one more token each."""
         splitter, body = self._splitter, self.head.body if self.head else None
-        if splitter is None or splitter.rest or self._events or not isinstance(body, Chunked):
+        if splitter is None or splitter.rest or self._decompressor or not isinstance(body, Chunked):
+            return None
+        if self._editor is not None and not self._editor.empty:
             return None
         return self._shape if body.between and self.plan.http11 else None
 
     def end(self) -> None:
-        """The body is whole."""
+        """End the body."""
         self._ended = True
-        call, head = self.plan.call, self.head
-        assert head is not None
-        if self._json is not None and call is not None:
-            if self._json_bytes <= _JSON_LIMIT:
-                call.reading.read_body(b"".join(self._json))
-            call.close(head.status, str(head.status) if head.status >= 400 else None)
-            self.wants_energy = self._hold
-        if self._splitter is not None and self._changing and self._splitter.rest:
-            self._events.append(self._splitter.rest)
+        call = self.plan.call
+        if self._body is not None and call is not None:
+            call.reading.read_complete(self._body)
+            if self._held is not None:
+                self._ask_energy()
+        elif self._splitter is not None and call is not None:
+            self._end_events(self._splitter.rest)
+
+    def _end_events(self, rest: bytes) -> None:
+        """End a stream; its last event may lack the empty line that ends events."""
+        role = NEUTRAL
+        if rest and self.plan.call is not None:
+            tokens, role = self.plan.call.reading.read_event(rest)
+            if tokens:
+                self.plan.call.chunk(now_ns(), tokens)
+        editor = self._editor
+        if editor is None:
+            return
+        if role > CONTENT:
+            editor.add(rest, role)
+            rest = b""
+        editor.end(rest)
+
+    def _ask_energy(self) -> None:
+        """Close the call, whose energy is then asked for."""
+        self.wants_energy = True
+        self._close()
+
+    def _close(self) -> None:
+        if self.plan.call is not None and self.head is not None:
+            status = self.head.status
+            self.plan.call.close(status, str(status) if status >= 400 else None)
 
     def take(self) -> bytes:
-        """What is to be written now."""
-        if self._changing:
-            self._take_events()
+        """Return the bytes to be written now."""
+        if self._editor is not None:
+            self._put(self._editor.take())
+            if self._editor.wants_energy and not self.wants_energy:
+                self._ask_energy()
         if self._ended and not self.wants_energy and not self.done:
             self._finish()
         out = self._out
@@ -189,27 +260,6 @@ class Answer:
             return b""
         self._out = []
         return out[0] if len(out) == 1 else b"".join(out)
-
-    def _take_events(self) -> None:
-        """Pass events on, up to the one that energy goes into."""
-        ready = []
-        while self._events and not self.wants_energy:
-            if self.plan.energy != "off" and not self._said and self._place(self._events[0]) is not None:
-                self.wants_energy = True
-                assert self.plan.call is not None
-                assert self.head is not None
-                self.plan.call.close(self.head.status)
-            else:
-                ready.append(self._events.popleft())
-        self._put(b"".join(ready))
-
-    def _place(self, event: bytes) -> str | None:
-        data = data_of(event)
-        if data == DONE:
-            return "done"
-        if data is None or b'"usage":' not in data or b'"choices":[]' not in data.replace(b" ", b""):
-            return None
-        return "usage"
 
     def _put(self, data: bytes) -> None:
         if data:
@@ -219,23 +269,18 @@ class Answer:
         self.done = True
         if self._rechunk:
             self._out.append(_LAST)
-        if self.plan.call is not None and self.head is not None:
-            status = self.head.status
-            self.plan.call.close(status, str(status) if status >= 400 else None)
+        self._close()
 
     def told(self, energy: bytes) -> None:
-        """The meter's answer: it goes into the held body, or to the event that waits."""
+        """Add the energy, as JSON, to the body or the event that was held for it."""
         self.wants_energy = False
-        if not self._hold:
-            self._said = True
-            event = self._events.popleft()
-            usage = self._place(event) == "usage"
-            self._put(with_usage_energy(event, energy) if usage else b": energy " + energy + b"\n\n" + event)
+        if self._editor is not None:
+            self._editor.put_energy(energy)
             return
         head = self.head
         assert head is not None
-        assert self._json is not None
-        body = with_energy(b"".join(self._json), energy)
+        assert self._held is not None
+        body = with_energy(b"".join(self._held), energy)
         framing = b"Content-Length: %d\r\n" % len(body)
         if b'"joules":null' not in energy:
             joules = energy.partition(b'"joules":')[2].partition(b",")[0]

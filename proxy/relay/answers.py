@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from proxy.api.body import BodyReader
 from proxy.api.fields import MAX_TEXT_LENGTH, RESPONSE, Choice, EventDelta, InnerResponse, ResponseBody, Usage
-from proxy.api.sse import DONE, data_of
+from proxy.api.scan import Scanner
+from proxy.api.sse import DONE, data_of, with_data
 from proxy.api.tokens import choice_has_output, event_completes_output, event_has_output
 from proxy.api.usage import TokenCounts
 
@@ -14,6 +16,32 @@ _STARTING: Final[tuple[str, ...]] = (
     "response.in_progress",
     "response.queued",
 )
+
+
+# Roles of an event in its stream.
+NEUTRAL: Final = 0  # no data, or none that can be read
+CONTENT: Final = 1
+CONTENT_WITH_USAGE: Final = 2
+FINAL_WITH_USAGE: Final = 3  # usage beside a reason why a choice ended
+USAGE_ALONE: Final = 4  # of chat and completions: usage and no choices, be they empty, null or absent
+LAST: Final = 5  # nothing follows that a client reads
+_LAST_TYPES: Final[tuple[str, ...]] = (
+    "message_stop",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+)
+
+
+def _role_of(body: ResponseBody) -> int:
+    if body.type is not None and not body.choices:
+        return LAST if body.type in _LAST_TYPES else CONTENT
+    if body.usage is None:
+        return CONTENT
+    if not body.choices:
+        return USAGE_ALONE
+    return FINAL_WITH_USAGE if any(choice.finish_reason for choice in body.choices) else CONTENT_WITH_USAGE
 
 
 class Reading:
@@ -62,31 +90,27 @@ class Reading:
             return None
         return max(output, self.counted) if self._tokens_after_usage else output
 
-    def read_event(self, event: bytes) -> tuple[int, bool]:
-        """Read one streamed event; return the new tokens in it, and whether it is a chunk of usage alone.
-
-        A chunk of usage alone is one of chat or completions without choices, in whatever way: empty, null,
-        absent.
-        """
+    def read_event(self, event: bytes) -> tuple[int, int]:
+        """Read one streamed event; return the new tokens in it, and its role (``NEUTRAL`` ... ``LAST``)."""
         data = data_of(event)
-        if data is None or data == DONE:
-            return 0, False
+        if data is None:
+            return 0, NEUTRAL
+        if data.strip() == DONE:
+            return 0, LAST
         body = RESPONSE.decode(data, self.unread)
         if body is None:
-            return 0, False
-        tokens = self._read(body)
-        alone = body.usage is not None and not body.choices and body.type is None
-        return tokens, alone
+            return 0, NEUTRAL
+        return self._read(body), _role_of(body)
 
-    def read_body(self, data: bytes) -> None:
+    def read_complete(self, reader: BodyReader) -> None:
         """Read a complete JSON response."""
-        body = RESPONSE.decode(data, self.unread)
+        body, items = reader.finish(self.unread)
         if body is not None:
             self._read(body, streamed=False)
+        self.items = items if items is not None else self.items
 
     def _read(self, body: ResponseBody, *, streamed: bool = True) -> int:
         self._name(body.id, body.model)
-        self.items = len(body.data) if body.data is not None else self.items
         tokens = 0
         for choice in body.choices or ():
             tokens += self._read_choice(choice)
@@ -146,6 +170,27 @@ class Reading:
         return tokens
 
 
+def without_usage(event: bytes) -> bytes:
+    """Return a streamed chunk without its usage, which the client did not ask for."""
+    data = data_of(event) or b""
+    span = _span(data, b"usage")
+    if span is None:
+        return event
+    name, _, end = span
+    before, after = data[:name].rstrip(), data[end:].lstrip()
+    if after.startswith(b","):
+        after = after[1:].lstrip()
+    else:
+        before = before.removesuffix(b",")
+    return with_data(event, before + after)
+
+
+def _span(data: bytes, name: bytes) -> tuple[int, int, int] | None:
+    scanner = Scanner(frozenset((name,)))
+    scanner.feed(data)
+    return scanner.spans.get(name)
+
+
 def with_energy(body: bytes, energy: bytes) -> bytes:
     """A JSON object with a last field ``energy``; the bytes before it as they were."""
     end = body.rstrip().rfind(b"}")
@@ -156,11 +201,11 @@ def with_energy(body: bytes, energy: bytes) -> bytes:
 
 
 def with_usage_energy(event: bytes, energy: bytes) -> bytes:
-    """A usage chunk with ``usage.energy``; as it was where it has no usage object."""
-    at = event.find(b'"usage":')
-    start = event.find(b"{", at)
-    if at < 0 or start < 0:
+    """Return a chunk of usage with ``usage.energy``; as it was where its usage is no object."""
+    data = data_of(event) or b""
+    span = _span(data, b"usage")
+    start = data.find(b"{", span[1], span[2]) if span is not None else -1
+    if start < 0:
         return event
-    rest = event[start + 1 :].lstrip()
-    comma = b"" if rest.startswith(b"}") else b","
-    return event[: start + 1] + b'"energy":' + energy + comma + event[start + 1 :]
+    comma = b"" if data[start + 1 :].lstrip().startswith(b"}") else b","
+    return with_data(event, data[: start + 1] + b'"energy":' + energy + comma + data[start + 1 :])

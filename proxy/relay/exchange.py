@@ -179,7 +179,7 @@ class Exchange:
             head, pool.host, self.request_id, self._trace, self._client.peer,
             b"https" if shared.config.tls_certificate else b"http",
             length=sum(map(len, held)) if self._whole else head.length,
-            identity=self._identity, prefix=pool.prefix,
+            identity=self._identity or (call is not None and energy != "off"), prefix=pool.prefix,
         )  # fmt: skip
         self._client.pause(paused=False)  # before it is asked, which may pause it again
         connection.ask(self, head.method, b"".join((lines, *held)))

@@ -1,7 +1,9 @@
 """The relay on real sockets: bytes, streams, cancellation, faults, energy in the answer."""
 
 import asyncio
+import gzip
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,7 +14,9 @@ import pytest
 
 from proxy.config import Address, Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed, Opened
+from proxy.relay import answer as answer_module
 from proxy.relay.worker import Worker
+from proxy.zstd import compress
 from tests.fakes.certificates import certificates
 from tests.fakes.ipv6 import has_ipv6
 from tests.fakes.meter import FakeMeter
@@ -271,3 +275,76 @@ async def test_new_settings_read_the_certificate_anew_and_one_that_is_wrong_chan
         assert await shakes_hands(new.authority)
     finally:
         await worker.close()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("energy", ["off", "on"])
+async def test_compressed_responses_pass_untouched_and_are_read(
+    meter: FakeMeter, coding: str, energy: str
+) -> None:
+    packed = (gzip.compress if coding == "gzip" else compress)(JSON)
+    head = whole(packed).replace(b"\r\n\r\n", f"\r\nContent-Encoding: {coding}\r\n\r\n".encode(), 1)
+    async with (
+        RawUpstream(answer(head)) as backend,
+        relay(backend.url, meter.socket) as url,
+        httpx.AsyncClient() as client,
+        client.stream("POST", url + CHAT, json={"model": "m"}, headers={"x-energy": energy}) as got,
+    ):
+        raw = b"".join([piece async for piece in got.aiter_raw()])
+        closed = (await meter.until(Closed))[0]
+    assert raw == packed
+    assert (b"Accept-Encoding: identity" in backend.head) == (energy == "on")
+    assert isinstance(closed, Closed)
+    assert closed.metered
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens) == (3, 2)
+
+
+async def test_a_compressed_stream_is_read_as_it_comes(meter: FakeMeter) -> None:
+    made = zlib.compressobj(wbits=31)
+    packed = [made.compress(e) + made.flush(zlib.Z_SYNC_FLUSH) for e in (ROLE, TOKEN, TOKEN, USAGE, DONE)]
+    head = SSE.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)
+    async with (
+        RawUpstream(answer(head, *chunked(*packed, made.flush()))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        got = await post(url, {"model": "m", "stream": True, "stream_options": {"include_usage": True}})
+        closed, chunks = (await meter.until(Closed))[0], await meter.until(Chunk, 2)
+    assert got.content == ROLE + TOKEN + TOKEN + USAGE + DONE
+    assert isinstance(closed, Closed)
+    assert (len(chunks), closed.metered, closed.end.completion_tokens) == (2, True, 2)
+
+
+async def test_a_response_over_all_limits_is_read_for_its_usage(meter: FakeMeter) -> None:
+    size = 20 * 1024 * 1024
+    body = b'{"data":[{"b64_json":"%b"}],"usage":{"input_tokens":3,"output_tokens":2}}' % (b"x" * size)
+    async with RawUpstream(answer(whole(body))) as backend, relay(backend.url, meter.socket) as url:
+        got = await post(url, {"model": "m"})
+        closed = (await meter.until(Closed))[0]
+    assert got.content == body
+    assert isinstance(closed, Closed)
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens) == (3, 2)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+async def test_a_response_that_is_too_large_to_be_held_passes_without_energy(
+    meter: FakeMeter, framed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_module, "_MAX_HELD_BYTES", 1000)
+    body = b'{"data":"%b"}' % (b"x" * 500_000)
+    lines = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = (lines, *chunked(body[:200_000], body[200_000:])) if framed else (whole(body),)
+    async with RawUpstream(answer(*pieces)) as backend, relay(backend.url, meter.socket) as url:
+        got = await post(url, {"model": "m"}, {"x-energy": "on"})
+    assert got.content == body
+
+
+async def test_energy_at_the_end_of_a_stream_without_done(meter: FakeMeter) -> None:
+    async with (
+        RawUpstream(answer(SSE, *chunked(TOKEN, TOKEN[:-1]))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        got = await post(url, {"model": "m", "stream": True}, {"x-energy": "on"})
+        closed = (await meter.until(Closed))[0]
+    assert got.content == TOKEN + b': energy {"joules":7.5,"final":true}\n\n' + TOKEN[:-1]
+    assert isinstance(closed, Closed)
+    assert closed.end.completion_tokens == 2

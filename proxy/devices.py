@@ -63,7 +63,7 @@ def _wait(deadline_ns: int) -> bool:
 
 
 def as_object(choice: Choice) -> dict[str, object]:
-    """``{"source", "devices": [...], "lines": [...]}``; source is null where nothing can be measured."""
+    """``{"source", "devices": [...], "left_out": [...], "lines": [...]}``; the source may be null."""
     return {
         "source": choice.name,
         "devices": [
@@ -82,6 +82,7 @@ def as_object(choice: Choice) -> dict[str, object]:
             for opened in choice.opened
             for found in opened.found
         ],
+        "left_out": choice.left_out,
         "lines": choice.lines,
     }
 
@@ -90,7 +91,8 @@ def as_lines(choice: Choice) -> list[str]:
     """For a terminal: a block a device, or what was tried."""
     if not choice.found:
         return list(choice.lines)
-    return [line for o in choice.opened for found in o.found for line in _block(o.source.name, found)]
+    blocks = [line for o in choice.opened for found in o.found for line in _block(o.source.name, found)]
+    return blocks + list(choice.left_out)
 
 
 def _block(source: str, found: Found) -> list[str]:

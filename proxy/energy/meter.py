@@ -1,9 +1,12 @@
 """The contract of an energy source, and what one reading is."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from proxy.core.events import Device, Sample
+from proxy.units import NS_PER_MS
+
+STANDSTILL_NS: Final = 500 * NS_PER_MS  # counters that work step every 20 to 100 ms
 
 
 class SensorError(Exception):
@@ -41,6 +44,14 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class PartialSource(Source, Protocol):
+    """A source that measures what it can, and names the devices that it cannot."""
+
+    def left_out(self) -> tuple[str, ...]:
+        """Devices that were not opened, and why: a line each."""
+
+
+@runtime_checkable
 class EdgeSource(Source, Protocol):
     """A source of cumulative counters whose update edges the sampler may look for."""
 
@@ -49,6 +60,21 @@ class EdgeSource(Source, Protocol):
 
     def peek(self, device: str) -> Sample | None:
         """A reading of one counter, cheap enough to repeat; None: not now."""
+
+
+class Standstill:
+    """Notices counters that do not move, so that power is read beside them."""
+
+    def __init__(self) -> None:
+        self._moved: dict[str, tuple[float, int]] = {}
+
+    def lasts(self, device: str, value: float, t_ns: int) -> bool:
+        """Whether the counter has shown the same value for half a second at least."""
+        known = self._moved.get(device)
+        if known is None or known[0] != value:
+            self._moved[device] = (value, t_ns)
+            return False
+        return t_ns - known[1] >= STANDSTILL_NS
 
 
 @runtime_checkable

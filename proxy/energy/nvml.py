@@ -5,6 +5,9 @@ driver's ring buffer, ``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Eve
 values included: the core integrates, and dropping equal power readings would lose constant stretches. A
 reading that is an average over the last second is stamped at that second's middle. A driver whose version
 says "simulated" makes the source ``nvml-simulated``.
+
+A device that cannot be opened or has no reading is left out and named; the others are measured. A function
+that an older driver lacks is information that is not available, and nothing else.
 """
 
 import contextlib
@@ -18,7 +21,8 @@ import pynvml
 
 from proxy.clock import WallAnchor, now_ns
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found, SensorError
+from proxy.core.plausible import EXCURSION, GENERIC_WATTS
+from proxy.energy.meter import Found, SensorError, Standstill
 from proxy.energy.ring import PowerRing
 from proxy.energy.selection import Selection, pick
 from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
@@ -34,6 +38,7 @@ _POWER_INSTANT: Final = 186
 _GPU_SCOPE, _MODULE_SCOPE = 0, 1
 _AMPERE: Final = 7
 _GA100: Final = ("A100", "A30", "A800")  # of the Ampere family, and yet instantaneous (nvml.h)
+_LEAST_LIMIT_WATTS: Final = 10.0  # no GPU has a lower limit: the driver's answer is not one
 _HALF_AVERAGE_NS: Final = NS_PER_SECOND // 2
 
 COUNTER: Final = "energy counter"
@@ -111,6 +116,7 @@ class _Gpu:
     """One device being read. ``retry_ns`` is set while it fails."""
 
     device: Device
+    index: int
     handle: Any
     reading: str
     notes: tuple[str, ...] = ()
@@ -140,6 +146,8 @@ class NvmlSource:
         self._clock = clock
         self._host = host
         self._gpus: list[_Gpu] = []
+        self._left_out: dict[int, str] = {}
+        self._standstill = Standstill()
 
     def open(self) -> list[Found]:
         """Find the devices; raises :class:`SensorError` with the way out."""
@@ -148,9 +156,9 @@ class NvmlSource:
         except pynvml.NVMLError as error:
             raise SensorError(f"NVML: {_explain(error)}") from error
         try:
-            if "simulated" in _text(pynvml.nvmlSystemGetDriverVersion()):
+            if "simulated" in (_asked(pynvml.nvmlSystemGetDriverVersion) or ""):
                 self.name = "nvml-simulated"
-            self._gpus = [gpu for i in self._chosen() for gpu in self._open_gpu(i)]
+            self._gpus = [gpu for i in self._chosen() for gpu in self._opened(i)]
         except pynvml.NVMLError as error:
             self.close()
             raise SensorError(f"NVML: {_explain(error)}") from error
@@ -159,15 +167,20 @@ class NvmlSource:
             raise
         if not self._gpus:
             self.close()
-            raise SensorError("NVML: the driver sees no GPU, or CUDA_VISIBLE_DEVICES hides all")
+            why = "; ".join(self._left_out.values())
+            raise SensorError(f"NVML: {why or 'the driver sees no GPU, or CUDA_VISIBLE_DEVICES hides all'}")
         return [Found(g.device, g.reading, None, seconds_from_ns(g.latency_ns), g.notes) for g in self._gpus]
+
+    def left_out(self) -> tuple[str, ...]:
+        """GPUs that were found and cannot be measured, and why."""
+        return tuple(self._left_out.values())
 
     def read(self) -> list[Sample]:
         """What is new of each device; a failing one is left out, logged once, tried each second."""
         samples = []
         for gpu in self._gpus:
             if gpu.retry_ns is None or self._clock() >= gpu.retry_ns:
-                samples += self._read_gpu(gpu)
+                samples += [self._with_power(gpu, sample) for sample in self._read_gpu(gpu)]
         return samples
 
     def counters(self) -> tuple[str, ...]:
@@ -208,30 +221,42 @@ class NvmlSource:
             _LOG.debug("NVML shutdown: %s", error)
 
     def _chosen(self) -> list[int]:
-        uuids = [
-            _text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i)))
-            for i in range(pynvml.nvmlDeviceGetCount())
-        ]
-        return pick(self._selection, uuids)
+        """Indices of the GPUs to read; one whose UUID is not told can be named by its index."""
+
+        def uuid(index: int) -> str:
+            return _asked(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
+
+        return pick(self._selection, [uuid(i) for i in range(pynvml.nvmlDeviceGetCount())])
+
+    def _opened(self, index: int) -> list[_Gpu]:
+        """One GPU and what belongs to it; none where it cannot be read, which is noted."""
+        try:
+            return self._open_gpu(index)
+        except pynvml.NVMLError as error:
+            self._left_out[index] = f"gpu{index} is left out: {_explain(error)}"
+        except SensorError as error:
+            self._left_out[index] = f"gpu{index} is left out: {error}"
+        return []
 
     def _open_gpu(self, index: int) -> list[_Gpu]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         _refuse_mig(handle, index)
-        reading, latency_ns, notes = self._choose_reading(handle, index)
+        reading, latency_ns, notes = self._choose_reading(handle)
         device = Device(
             id=f"gpu{index}",
-            name=_text(pynvml.nvmlDeviceGetName(handle)),
-            uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+            name=_asked(lambda: pynvml.nvmlDeviceGetName(handle)),
+            uuid=_asked(lambda: pynvml.nvmlDeviceGetUUID(handle)),
             source=self.name,
             gain_error=_GAIN_ERROR if reading == COUNTER else _POWER_ERROR,
+            max_watts=_max_watts(handle),
         )
-        found = [_Gpu(device, handle, reading, (*notes, *_context(handle)), latency_ns)]
+        found = [_Gpu(device, index, handle, reading, (*notes, *_context(handle)), latency_ns)]
         if self._host and _answers(_host_mw, handle):
             rest = Device(f"host{index}", f"CPU and memory of the module of gpu{index}", kind="host")
-            found.append(_Gpu(msgspec.structs.replace(rest, uuid=device.uuid), handle, HOST))
+            found.append(_Gpu(msgspec.structs.replace(rest, uuid=device.uuid), index, handle, HOST))
         return found
 
-    def _choose_reading(self, handle: Any, index: int) -> tuple[str, int, tuple[str, ...]]:
+    def _choose_reading(self, handle: Any) -> tuple[str, int, tuple[str, ...]]:
         """The best reading that answers, its call latency, and why better ones were passed over."""
         notes = []
         for name in _PREFERENCE:
@@ -246,7 +271,7 @@ class NvmlSource:
             if name == USAGE and _is_average(handle):
                 name = USAGE_AVERAGE  # noqa: PLW2901
             return name, latency_ns, tuple(notes)
-        raise SensorError(f"NVML: gpu{index} has neither energy nor power: {'; '.join(notes)}")
+        raise SensorError(f"it has neither energy nor power: {'; '.join(notes)}")
 
     def _read_gpu(self, gpu: _Gpu) -> list[Sample]:
         try:
@@ -286,6 +311,18 @@ class NvmlSource:
             t_ns -= _HALF_AVERAGE_NS
         return [Sample(t_ns, gpu.device.id, power_mw=value, source=self.name)]
 
+    def _with_power(self, gpu: _Gpu, sample: Sample) -> Sample:
+        """Beside a counter that stands still: power, by which the core finds out whether it is stuck."""
+        energy_mj = sample.energy_mj
+        if energy_mj is None or not self._standstill.lasts(gpu.device.id, energy_mj, sample.t_ns):
+            return sample
+        for name in (INSTANT, USAGE):
+            try:
+                return msgspec.structs.replace(sample, power_mw=_READERS[name](gpu.handle))
+            except pynvml.NVMLError:
+                continue
+        return sample
+
     def _failed(self, gpu: _Gpu, error: Exception) -> None:
         if gpu.retry_ns is None:
             _LOG.warning("%s cannot be read: %s; trying again each second", gpu.device.id, error)
@@ -296,6 +333,8 @@ class NvmlSource:
         """A fresh handle by UUID: after a driver reload the old one is dead, and indices may move."""
         if all(other.retry_ns is not None for other in self._gpus):
             self._restart()  # the driver may have been reloaded: what the library holds is dead too
+        if gpu.device.uuid is None:
+            return pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
         return pynvml.nvmlDeviceGetHandleByUUID(gpu.device.uuid)
 
     def _restart(self) -> None:
@@ -312,11 +351,37 @@ def _answers(read: Callable[[Any], float], handle: Any) -> bool:
     return True
 
 
+def _asked(ask: Callable[[], str | bytes]) -> str | None:
+    """What the driver tells; None where it does not, or has no such function."""
+    try:
+        return _text(ask())
+    except pynvml.NVMLError:
+        return None
+
+
 def _is_average(handle: Any) -> bool:
-    """Whether ``GetPowerUsage`` is a 1 s average: Ampere and newer, but for GA100 (nvml.h)."""
-    if pynvml.nvmlDeviceGetArchitecture(handle) < _AMPERE:
+    """Whether ``GetPowerUsage`` is a 1 s average: Ampere and newer, but for GA100 (nvml.h).
+
+    A driver that cannot tell the architecture is older than Ampere.
+    """
+    try:
+        if pynvml.nvmlDeviceGetArchitecture(handle) < _AMPERE:
+            return False
+    except pynvml.NVMLError:
         return False
-    return not any(model in _text(pynvml.nvmlDeviceGetName(handle)) for model in _GA100)
+    name = _asked(lambda: pynvml.nvmlDeviceGetName(handle)) or ""
+    return not any(model in name for model in _GA100)
+
+
+def _max_watts(handle: Any) -> float | None:
+    """Most that the device can draw: its highest limit, and excursions above it. None where not known."""
+    limits: list[float] = []
+    with contextlib.suppress(pynvml.NVMLError):
+        limits.append(pynvml.nvmlDeviceGetPowerManagementLimit(handle) / MW_PER_WATT)
+    with contextlib.suppress(pynvml.NVMLError):
+        limits.append(pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)[1] / MW_PER_WATT)
+    usable = [watts for watts in limits if _LEAST_LIMIT_WATTS <= watts <= GENERIC_WATTS]
+    return max(usable) * EXCURSION if usable else None
 
 
 def _utilisation(handle: Any) -> dict[int, float]:
@@ -336,7 +401,7 @@ def _refuse_mig(handle: Any, index: int) -> None:
         return  # older than Ampere, or a GeForce: no MIG
     if current == pynvml.NVML_DEVICE_MIG_ENABLE:
         raise SensorError(
-            f"NVML: gpu{index} is in MIG mode, whose energy readings are not reliable per instance: "
+            f"it is in MIG mode, whose energy readings are not reliable per instance: "
             f"disable it (nvidia-smi -i {index} -mig 0) or leave it out (--devices)"
         )
 
@@ -346,9 +411,12 @@ def _context(handle: Any) -> tuple[str, ...]:
     notes = []
     try:
         notes.append(f"power limit {pynvml.nvmlDeviceGetPowerManagementLimit(handle) // MW_PER_WATT} W")
+    except pynvml.NVMLError as error:
+        notes.append(f"power limit not known: {error}")
+    try:
         notes.append(f"SM clock {pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)} MHz")
     except pynvml.NVMLError as error:
-        notes.append(f"power limit or clock not known: {error}")
+        notes.append(f"SM clock not known: {error}")
     return tuple(notes)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config import ConfigError, MeterConfig
-from proxy.energy.meter import Found, SensorError, Source
+from proxy.energy.meter import Found, PartialSource, SensorError, Source
+from proxy.energy.selected import ids_named, selected
 from proxy.energy.selection import Selection
 from proxy.settings import split_sources
 
@@ -17,6 +18,11 @@ class Opened:
 
     source: Source
     found: tuple[Found, ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Devices that the source found and cannot measure, and why."""
+        return self.source.left_out() if isinstance(self.source, PartialSource) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,11 @@ class Choice:
     def found(self) -> tuple[Found, ...]:
         """All devices."""
         return tuple(found for opened in self.opened for found in opened.found)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Devices that were found and cannot be measured, and why."""
+        return tuple(line for opened in self.opened for line in opened.left_out)
 
     @property
     def name(self) -> str | None:
@@ -55,6 +66,7 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
     try:
         for kind, argument in split_sources(config.source):
             opened += _open(config, kind, argument, environ, lines)
+        opened = _select(config, opened)
         if config.host_energy != "off" and not _has_host(opened):
             opened += _open(config, "rapl", "", environ, lines)
         _refuse_twins(opened)
@@ -86,6 +98,35 @@ def _open(
         return []
 
 
+def _selects_itself(config: MeterConfig) -> bool:
+    """Whether the source knows which devices are wanted before it opens them."""
+    return config.source in {"auto", "nvml", "zeus"}
+
+
+def _select(config: MeterConfig, opened: list[Opened]) -> list[Opened]:
+    """The opened sources with the devices that ``devices`` names, and hosts where these are asked for.
+
+    Raises :class:`ConfigError` for a device that is not there.
+    """
+    if config.devices == "auto" or _selects_itself(config) or not opened:
+        return opened
+    ids = ids_named(config.devices, [found.device for one in opened for found in one.found])
+    kept = []
+    for one in opened:
+        found = tuple(
+            f
+            for f in one.found
+            if f.device.id in ids or (f.device.kind == "host" and config.host_energy != "off")
+        )
+        if not found:
+            one.source.close()
+            continue
+        names = frozenset(f.device.id for f in found)
+        source = one.source if found == one.found else selected(one.source, names)
+        kept.append(Opened(source, found))
+    return kept
+
+
 def _has_host(opened: Sequence[Opened]) -> bool:
     """Whether a host's own use is measured already: by a Grace Hopper's module, an agent, a named source."""
     return any(found.device.kind == "host" for one in opened for found in one.found)
@@ -109,13 +150,14 @@ def _describe(opened: Opened) -> tuple[str, ...]:
         f"energy: {f.device.id} {f.device.name or ''} by {opened.source.name}, {f.reading}"
         + (f" ({'; '.join(f.notes)})" if f.notes else "")
         for f in opened.found
-    )
+    ) + tuple(f"energy: {line}" for line in opened.left_out)
 
 
 def _nvml(config: MeterConfig, _argument: str, environ: Mapping[str, str]) -> Source:
     from proxy.energy.nvml import NvmlSource  # noqa: PLC0415  loads a driver library
 
-    selection = Selection(config.devices, environ.get("CUDA_VISIBLE_DEVICES"))
+    devices = config.devices if _selects_itself(config) else "auto"
+    selection = Selection(devices, environ.get("CUDA_VISIBLE_DEVICES"))
     return NvmlSource(selection, host=config.host_energy != "off")
 
 
@@ -156,7 +198,9 @@ def _zeus(config: MeterConfig, argument: str, environ: Mapping[str, str]) -> Sou
         return ZeusdSource(argument, environ.get("ZEUSD_TOKEN"))
     from proxy.energy.zeus import ZeusSource  # noqa: PLC0415
 
-    return ZeusSource(Selection(config.devices))  # CUDA_VISIBLE_DEVICES: Zeus heeds it itself
+    return ZeusSource(
+        Selection(config.devices if _selects_itself(config) else "auto")
+    )  # CUDA_VISIBLE_DEVICES: Zeus heeds it itself
 
 
 def _rapl(_config: MeterConfig, _argument: str, _environ: Mapping[str, str]) -> Source:

@@ -5,6 +5,7 @@ windows and its power polling are not used: windows that overlap count twice the
 change is lost, and so is what a power stream leaves out between two events.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,13 @@ import httpx
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found, SensorError
+from proxy.energy.meter import Found, SensorError, Standstill
 from proxy.energy.selection import Selection, pick
 from proxy.units import UJ_PER_MJ
 
 _COUNTER: Final = "energy counter"
 _ZEUSD_INTERVAL_S: Final = 0.1
+_MAX_WATTS: Final = 3_000.0  # one GPU or CPU package: more than a GB200 superchip (2.7 kW)
 _SOC_GPU: Final = ("gpu_mj", "gpu_energy_mj")
 _SOC_HOST: Final = ("cpu_total_mj", "cpu_energy_mj", "dram_mj")
 
@@ -33,6 +35,8 @@ class _Counters:
     def __init__(self, clock: Callable[[], int] = now_ns) -> None:
         self._clock = clock
         self._counters: dict[str, Callable[[], float]] = {}
+        self._power: dict[str, Callable[[], float]] = {}  # mW, read beside a counter that stands still
+        self._standstill = Standstill()
         self._errors: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 
     def read(self) -> list[Sample]:
@@ -45,7 +49,11 @@ class _Counters:
             except self._errors:
                 continue
             t_ns = (before + self._clock()) // 2
-            samples.append(Sample(t_ns, device, energy_mj=energy_mj, source=self.name))
+            power_mw = None
+            if self._standstill.lasts(device, energy_mj, t_ns) and device in self._power:
+                with contextlib.suppress(*self._errors):
+                    power_mw = float(self._power[device]())
+            samples.append(Sample(t_ns, device, energy_mj, power_mw, self.name))
         return samples
 
     def close(self) -> None:
@@ -63,7 +71,8 @@ class _Counters:
 
     def _found(self, device: str, name: str, kind: str = "gpu") -> Found:
         note = ("counters of zeusd on another host",) if self.name.startswith("zeusd") else ()
-        return Found(Device(device, name, source=self.name, kind=kind), _COUNTER, None, None, note)
+        found = Device(device, name, source=self.name, kind=kind, max_watts=_MAX_WATTS)
+        return Found(found, _COUNTER, None, None, note)
 
 
 class ZeusSource(_Counters):
@@ -94,6 +103,7 @@ class ZeusSource(_Counters):
         if any("simulated" in names[i] for i in chosen):
             self.name = "zeus-simulated"
         self._counters = {f"gpu{i}": _bound(gpus.get_total_energy_consumption, i) for i in chosen}
+        self._power = {f"gpu{i}": _bound(gpus.get_instant_power_usage, i) for i in chosen}
         if not chosen:
             raise SensorError("zeus: it sees no GPU")
         return [self._found(f"gpu{i}", names[i]) for i in chosen]

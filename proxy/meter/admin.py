@@ -162,7 +162,9 @@ class _Admin:
 
     async def devices(self, _request: web.Request) -> web.Response:
         meter = self._meter
-        return json_answer({"devices": meter.accounts(meter.attributor.accounts())})
+        return json_answer(
+            {"devices": meter.accounts(meter.attributor.accounts()), "left_out": meter.left_out}
+        )
 
     async def model(self, _request: web.Request) -> web.Response:
         return json_answer(

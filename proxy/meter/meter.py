@@ -54,10 +54,13 @@ class Meter:
         found: Sequence[Found],
         source: str | None,
         exporters: Exporters,
+        left_out: Sequence[str] = (),
     ) -> None:
+        """``found``: the devices that are read; ``left_out`` says of others why they are not."""
         self.anchor = WallAnchor.take()
         self.source = source
         self.found = found
+        self.left_out = tuple(left_out)
         self._devices = [f.device for f in found]
         self._attributed = config.host_energy == "attributed"
         self._backends = Backends()

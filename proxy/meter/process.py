@@ -54,7 +54,7 @@ class Process:
         if self._otel is not None:
             exporters.append(self._otel)
         self._exporters = Exporters(exporters)
-        self.meter = Meter(config, backends, choice.found, choice.name, self._exporters)
+        self.meter = Meter(config, backends, choice.found, choice.name, self._exporters, choice.left_out)
         self._feed = Feed(self.meter)
         self._loop = asyncio.get_running_loop()
         self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]

@@ -124,6 +124,54 @@ def test_mig_is_refused_with_the_way_out(library: Path, tmp_path: Path) -> None:
     assert "-mig 0" in out
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"error_all": 15}, "GPU is lost"),
+        ({"error_all": 999}, "Unknown Error"),
+        ({"error_all": 4}, "Insufficient Permissions"),
+        (
+            {"error_energy": 3, "error_fields": 3, "error_samples": 3, "error_power": 3},
+            "neither energy nor power",
+        ),
+        ({"error_energy": 13, "error_fields": 13, "error_samples": 13, "error_power": 13}, "neither energy"),
+        ({"mig": 1}, "MIG mode"),
+    ],
+)
+@pytest.mark.parametrize("devices", ["auto", "0"])
+def test_a_gpu_that_cannot_be_measured_is_left_out_and_named(
+    library: Path, tmp_path: Path, settings: dict[str, int], reason: str, devices: str
+) -> None:
+    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as standin:
+        standin.configure(1, **settings)
+        out = _read(library, tmp_path / "s", devices)
+    assert "READING gpu0 energy counter" in out
+    assert "READING gpu1" not in out
+    if devices == "auto":
+        (line,) = [line for line in out.splitlines() if "gpu1" in line]
+        assert line.startswith("energy: gpu1 is left out: ")
+        assert reason in line
+
+
+def test_power_is_read_beside_a_counter_that_stands_still(library: Path, tmp_path: Path) -> None:
+    code = """
+from proxy.energy.nvml import NvmlSource
+now = [0]
+source = NvmlSource(clock=lambda: now[0])
+print(source.open()[0].device.max_watts)
+for now[0] in (0, 400_000_000, 600_000_000):
+    print([(s.energy_mj is None, s.power_mw) for s in source.read()])
+"""
+    still = SimulatedDevice(idle_watts=123, update_ns=10**15, instant_ns=NS_PER_MS)
+    with Standin(tmp_path / "s", [still], now_ns() - NS_PER_SECOND):
+        env = {**os.environ, **environment(library, tmp_path / "s")}
+        command = [sys.executable, "-c", code]
+        out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    limit, *readings = out.splitlines()
+    assert float(limit) == 1_050.0
+    assert readings == ["[(False, None)]", "[(False, None)]", "[(False, 123000.0)]"]
+
+
 def test_no_driver_and_no_library_are_told_apart(library: Path, tmp_path: Path) -> None:
     assert "driver is not loaded" in _read(library, tmp_path / "absent")
     out = _read(tmp_path / "nowhere" / "lib", tmp_path / "absent")

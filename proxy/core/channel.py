@@ -57,6 +57,7 @@ class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     finish_reasons: tuple[str, ...] = ()
     error_type: str | None = None  # e.g. "connect_error", "upstream_reset", "cancelled", "503"
     metered: bool = True  # false: compressed or unknown body, tokens could not be read
+    unread: tuple[str, ...] = ()  # names of fields that could not be read: "request.model", "response.usage"
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):

@@ -22,6 +22,14 @@ class Finished:
     first_output_ns: int | None
     anchor: WallAnchor
 
+    @property
+    def refused(self) -> bool:
+        """Whether backend or proxy refused the request, or its client left, before any output."""
+        record = self.record
+        if self.first_output_ns is not None or record.output_tokens:
+            return False
+        return record.status is None or record.status >= 400
+
 
 class Exporter(Protocol):
     """Shows finished records to one outside system."""

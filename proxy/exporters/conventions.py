@@ -113,9 +113,13 @@ def call_attributes(finished: Finished, server: Server | None) -> Attributes:
     )
 
 
-def metric_attributes(finished: Finished, server: Server | None) -> Attributes:
-    """Of the metrics ``gen_ai.*``: those of few values."""
-    return known(_common(finished, server))
+def metric_attributes(
+    finished: Finished, server: Server | None, models: tuple[str | None, str | None]
+) -> Attributes:
+    """Of the metrics ``gen_ai.*``: those of few values; ``models`` of request and response, bounded."""
+    common = _common(finished, server)
+    common["gen_ai.request.model"], common["gen_ai.response.model"] = models
+    return known(common)
 
 
 def _common(finished: Finished, server: Server | None) -> dict[str, Value | None]:

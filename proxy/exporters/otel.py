@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from proxy.clock import now_ns
 from proxy.exporters import conventions as names
 from proxy.exporters.base import Finished
+from proxy.exporters.labels import LABEL_LIMIT, BoundedValues
 from proxy.schema import DeviceAccount
 from proxy.units import ns_from_seconds, seconds_from_ns
 
@@ -77,16 +78,25 @@ class OtelExporter:
         self._servers = servers
         self._processor = BatchSpanProcessor(spans, schedule_delay_millis=1000) if spans else None
         self._metrics = Metrics(metrics, self._resource, kinds) if metrics else None
+        self._models = BoundedValues(LABEL_LIMIT)  # in names of spans and on metrics: the SDK drops no series
 
     def export(self, finished: Finished) -> None:
         """Count a request, and hand over its spans if its trace is sampled."""
         server = self._servers.get(finished.record.backend or "")
         if self._metrics is not None:
-            self._metrics.count(finished, server)
+            self._metrics.count(finished, server, self._bounded(finished))
         sampled = finished.opened.trace_sampled and finished.record.trace_id
         if self._processor is not None and sampled:
-            for span in spans_of(finished, self._resource, server):
+            for span in spans_of(finished, self._resource, server, self._bounded(finished)[0]):
                 self._processor.on_end(span)
+
+    def _bounded(self, finished: Finished) -> tuple[str | None, str | None]:
+        """Return the model that was asked for and the one that answered, as metrics may show them."""
+
+        def bounded(model: str | None) -> str | None:
+            return self._models.value(model, 0, claim=not finished.refused) if model else None
+
+        return bounded(finished.record.model), bounded(finished.closed.response_model)
 
     def observe(self, accounts: Sequence[DeviceAccount]) -> None:
         """Devices as they are now; the SDK's thread reads them when it exports."""
@@ -119,10 +129,12 @@ class Metrics:
         meter.create_observable_counter("hw.energy", [self._energy], "J", "Energy measured by the device.")
         meter.create_observable_gauge("hw.power", [self._power], "W", "Power over the last window.")
 
-    def count(self, finished: Finished, server: names.Server | None) -> None:
-        """Count a request; what is not known of it is not counted."""
+    def count(
+        self, finished: Finished, server: names.Server | None, models: tuple[str | None, str | None]
+    ) -> None:
+        """Count a request by ``models``, of request and response; what is not known of it is not counted."""
         record = finished.record
-        attributes = names.metric_attributes(finished, server)
+        attributes = names.metric_attributes(finished, server, models)
         if record.duration_s is not None:
             self._duration.record(record.duration_s, attributes)
             if record.ttft_s is not None:
@@ -162,9 +174,12 @@ def _histograms(meter: Meter) -> list[Histogram]:
 
 
 def spans_of(
-    finished: Finished, resource: Resource, server: names.Server | None = None
+    finished: Finished,
+    resource: Resource,
+    server: names.Server | None = None,
+    model: str | None = None,
 ) -> list[ReadableSpan]:
-    """The spans of a request, parents first."""
+    """Return the spans of a request, parents first; ``model`` in a name, where it is not the record's own."""
     record, opened, closed = finished.record, finished.opened, finished.closed
     trace_id = int(record.trace_id or "0", 16)
     outer, call = opened.server_span_id or "0", opened.client_span_id or "0"
@@ -189,7 +204,7 @@ def spans_of(
         )
 
     received = (opened.received_ns or arrive, end)
-    call_name = f"{names.operation_of(record)} {record.model or ''}".strip()
+    call_name = f"{names.operation_of(record)} {model or record.model or ''}".strip()
     has = {**names.call_attributes(finished, server), **names.energy_attributes(record)}
     spans = [
         span(

@@ -5,8 +5,8 @@ What is not known is never counted as zero: it is in ``jouleproxy_unknown_energy
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -16,11 +16,10 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from proxy.exporters.base import Finished
+from proxy.exporters.labels import LABEL_LIMIT, OTHER, BoundedValues
 from proxy.schema import DeviceAccount, RequestEnergy
 
-LABEL_LIMIT: Final = 200  # values of one label
 SERIES_LIMIT: Final = 5_000  # of the joules by model, route, backend, tenant and part
-OTHER: Final = "other"
 _REQUEST_LABELS: Final = ("model", "route", "backend", "tenant", "part")
 _JOULES: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 _JOULES_PER_TOKEN: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -46,7 +45,8 @@ class PrometheusExporter:
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._registry = CollectorRegistry()
-        self._labels: dict[str, set[str]] = {}
+        self._labels: dict[str, BoundedValues] = {}
+        self._children: list[tuple[Counter | Histogram, dict[tuple[str, ...], Any]]] = []
         self._registry.register(_AtScrape(snapshot, lambda: self._joules))
         self._joules: dict[tuple[str, ...], float] = {}
         self._other = self._counter(
@@ -57,6 +57,11 @@ class PrometheusExporter:
             "jouleproxy_unknown_energy_requests",
             "Requests whose joules are not, or not wholly, known.",
             ("reason",),
+        )
+        self._unread = self._counter(
+            "jouleproxy_unread_fields",
+            "Finished requests with a field of their request or response that could not be read.",
+            ("field",),
         )
         self._per_request = self._histogram(
             "jouleproxy_request_joules", "Joules of one request.", _JOULES, ("model", "route")
@@ -69,44 +74,70 @@ class PrometheusExporter:
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
         """The counter of some labels, looked up once for each: the library checks all of them every time."""
-        return cache(Counter(name, text, labels, registry=self._registry).labels)
+        return self._cached(Counter(name, text, labels, registry=self._registry))
 
     def _histogram(
         self, name: str, text: str, buckets: Iterable[float], labels: tuple[str, ...] = ("model",)
     ) -> Callable[..., Histogram]:
-        made = Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets))
-        return cache(made.labels)
+        return self._cached(Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets)))
 
-    def _label(self, name: str, value: str | None) -> str:
-        """A label's value; beyond the limit of different ones it is ``other``."""
-        text = value or ""
-        seen = self._labels.setdefault(name, set())
-        if text not in seen:
-            if len(seen) >= LABEL_LIMIT:
-                self._other(name).inc()
-                return OTHER
-            seen.add(text)
-        return text
+    def _cached(self, metric: Counter | Histogram) -> Callable[..., Any]:
+        children: dict[tuple[str, ...], Any] = {}
+        self._children.append((metric, children))
+
+        def child(*labels: str) -> Any:
+            found = children.get(labels)
+            if found is None:
+                found = children[labels] = metric.labels(*labels)
+            return found
+
+        return child
+
+    def _label(self, name: str, value: str | None, t_ns: int = 0, *, claim: bool = True) -> str:
+        """Return the value of a label, bounded by :class:`BoundedValues`; ``claim``: it may take a slot."""
+        values = self._labels.get(name)
+        if values is None:
+            values = self._labels[name] = BoundedValues(
+                LABEL_LIMIT, lambda: self._other(name).inc(), partial(self._drop, name)
+            )
+        return values.value(value, t_ns, claim=claim)
+
+    def _drop(self, name: str, value: str) -> None:
+        """Drop the series of a value that lost its slot; its joules are added to those of ``other``."""
+        for metric, children in self._children:
+            if name in metric._labelnames:  # noqa: SLF001 - the library has no other way to ask
+                metric.remove_by_labels({name: value})
+                children.clear()
+        if name not in _REQUEST_LABELS:
+            return
+        at = _REQUEST_LABELS.index(name)
+        for key in [key for key in self._joules if key[at] == value]:
+            other = (*key[:at], OTHER, *key[at + 1 :])
+            self._joules[other] = self._joules.get(other, 0.0) + self._joules.pop(key)
 
     def export(self, finished: Finished) -> None:
         """Count a final record."""
         record = finished.record
-        model = self._label("model", record.model)
+        t_ns, claim = record.start_unix_ns, not finished.refused
+        model = self._label("model", record.model, t_ns, claim=claim)
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
         for kind, tokens in (("prompt", record.prompt_tokens), ("output", record.output_tokens)):
             if tokens is not None:
                 self._tokens(model, kind).inc(tokens)
         if record.unknown is not None:
             self._unknown(self._label("reason", record.unknown)).inc()
+        for name in finished.closed.unread:
+            self._unread(self._label("field", name)).inc()
         if record.joules is not None:
-            self._count_joules(record, model, record.joules, exemplar)
+            tenant = self._label("tenant", record.tenant, t_ns, claim=claim)
+            self._count_joules(record, (model, tenant), record.joules, exemplar)
         self._count_times(record, model, exemplar)
 
     def _count_joules(
-        self, record: RequestEnergy, model: str, joules: float, exemplar: dict[str, str] | None
+        self, record: RequestEnergy, who: tuple[str, str], joules: float, exemplar: dict[str, str] | None
     ) -> None:
+        model, tenant = who
         route, backend = self._label("route", record.route), self._label("backend", record.backend)
-        tenant = self._label("tenant", record.tenant)
         parts = {"all": joules} if record.parts is None else msgspec.structs.asdict(record.parts)
         for part, value in parts.items():
             if value is None:

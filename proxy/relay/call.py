@@ -1,6 +1,7 @@
 """One metered call: what the meter is told of it, and in what order."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.clock import now_ns
@@ -24,6 +25,7 @@ class Call:
         "_images",
         "_opened",
         "_server",
+        "_unread",
         "key",
         "link",
         "metered",
@@ -43,9 +45,18 @@ class Call:
         self.request = arrive.request
         self.reading = Reading()
         self.metered = True
+        self._unread: tuple[str, ...] = ()
 
-    def open(self, trace: Trace, received_ns: int, path: str, max_tokens: int | None) -> None:
-        """Tell the meter that the request is about to be sent."""
+    def open(
+        self,
+        trace: Trace,
+        received_ns: int,
+        path: str,
+        max_tokens: int | None,
+        unread: Sequence[str] = (),
+    ) -> None:
+        """Tell the meter that the request is about to be sent; ``unread``: its fields that cannot be read."""
+        self._unread = unread_names("request", unread)
         server, port = self._server
         opened = self._opened = Opened(
             self.key,
@@ -115,5 +126,11 @@ class Call:
                 tuple(reading.finish_reasons),
                 error,
                 self.metered,
+                self._unread + unread_names("response", reading.unread),
             )
         )
+
+
+def unread_names(body: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return each of the names once, after that of the body it is of."""
+    return tuple(f"{body}.{name}" for name in sorted(set(names))) if names else ()

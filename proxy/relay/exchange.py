@@ -53,6 +53,7 @@ class Exchange:
         length = head.length
         self._whole = self._route is not None and length is not None and length <= _READ_BODY_LIMIT and json
         self._asks = RequestBody()
+        self._unread: list[str] = []  # names of fields of the request
         self._key: int | None = None  # of what stays with one backend
         self._held: list[bytes] = []  # of the body, until it can be sent
         self._sent: list[bytes] | None = None  # a body that can be sent again
@@ -110,7 +111,7 @@ class Exchange:
             self._tell(shared.balancer.listing)
             return
         body = b"".join(self._held) if self._whole else None
-        asks = self._asks = _request_of(body)
+        asks = self._asks = _request_of(body, self._unread)
         if self._route:
             self._trace = continue_trace(head.text(b"traceparent"), shared.ids.take(64))
             ours = with_usage(self._route, body, asks) if body is not None else None
@@ -160,7 +161,7 @@ class Exchange:
         pool = self._shared.pools[slot]
         call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
         limit = count_or_none(asks.max_completion_tokens or asks.max_tokens)
-        call.open(trace, self._received_ns, self._path[:MAX_TEXT_LENGTH], limit)
+        call.open(trace, self._received_ns, self._path[:MAX_TEXT_LENGTH], limit, self._unread)
         return call
 
     def _use(self, connection: Upstream) -> None:
@@ -426,11 +427,10 @@ def _asks(head: RequestHead) -> tuple[str, str | None, bool]:
     return head.kept.asks
 
 
-def _request_of(body: bytes | None) -> RequestBody:
+def _request_of(body: bytes | None, unread: list[str]) -> RequestBody:
     """Return what a body asks for; defaults where it is unread or no JSON object (the backend judges)."""
     if body is None:
         return RequestBody()
-    unread: list[str] = []
     return REQUEST.decode(body, unread) or RequestBody()
 
 

@@ -1,4 +1,5 @@
 import socket
+from dataclasses import replace
 
 import msgspec
 from opentelemetry.sdk.resources import Resource
@@ -117,3 +118,24 @@ def test_a_collector_that_is_away_does_not_hold_the_end() -> None:
     start = now_ns()
     exporter.close()
     assert now_ns() - start < 6e9, "the supervisor waits 15 s for the meter"
+
+
+def test_names_of_models_on_metrics_and_in_names_of_spans_are_bounded() -> None:
+    with receiver() as server:
+        exporter = otel_exporter(server.url, {}, {}, {})
+        assert exporter is not None
+        for number in range(210):
+            bogus = msgspec.structs.replace(RECORD, model=f"bogus{number}", status=404, output_tokens=None)
+            exporter.export(replace(finished(bogus), first_output_ns=None))
+        for number in range(210):
+            exporter.export(finished(msgspec.structs.replace(RECORD, model="m" * 400 + str(number))))
+            exporter.export(finished(msgspec.structs.replace(RECORD, model=f"m{number}")))
+        exporter.close()
+        told = server.metrics
+    models = {
+        attributes(p)["gen_ai.request.model"]
+        for p in told["gen_ai.server.request.duration"].histogram.data_points
+    }
+    assert not [model for model in models if "bogus" in str(model)]
+    assert {"m0", "m198", "m" * 200, "other"} <= models
+    assert len(models) == 201

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from proxy.exporters.prometheus import LABEL_LIMIT, OTHER, PrometheusExporter, Snapshot
+from proxy.exporters.base import Finished
+from proxy.exporters.labels import IDLE_NS, LABEL_LIMIT, OTHER
+from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.schema import DeviceAccount, Parts
 from tests.fakes.finished import RECORD, TRACE, finished
 
@@ -79,3 +83,50 @@ def test_series_are_bounded_and_lose_no_joule(monkeypatch: pytest.MonkeyPatch) -
     joules = [v for k, v in found.items() if k.startswith("jouleproxy_request_joules_total")]
     assert (len(joules), sum(joules)) == (11, 400.0)
     assert found["jouleproxy_labels_limited_total['series']"] == 10
+
+
+def test_fields_that_could_not_be_read_are_counted_by_name() -> None:
+    metrics = exporter()
+    given = finished()
+    closed = msgspec.structs.replace(given.closed, unread=("request.max_tokens", "response.usage"))
+    for _ in range(2):
+        metrics.export(replace(given, closed=closed))
+    found = samples(metrics.render("")[0])
+    assert found["jouleproxy_unread_fields_total['request.max_tokens']"] == 2
+    assert found["jouleproxy_unread_fields_total['response.usage']"] == 2
+
+
+def refused(number: int, status: int | None = 404) -> Finished:
+    record = msgspec.structs.replace(
+        RECORD, model=f"bogus{number}", tenant=f"t{number}", status=status, output_tokens=None, joules=None
+    )
+    return replace(finished(record), first_output_ns=None)
+
+
+@pytest.mark.parametrize("status", [404, 503, None])
+def test_refused_requests_take_no_label_from_models_that_are_served(status: int | None) -> None:
+    metrics = exporter()
+    for number in range(LABEL_LIMIT + 10):
+        metrics.export(refused(number, status))
+    metrics.export(finished())
+    found = samples(metrics.render("")[0])
+    assert found["jouleproxy_tokens_total['m', 'output']"] == RECORD.output_tokens
+    assert not [name for name in found if "bogus" in name]
+    assert "jouleproxy_labels_limited_total['model']" not in found
+
+
+def test_a_model_that_is_long_gone_gives_its_label_to_a_new_one_and_no_joule_is_lost() -> None:
+    metrics = exporter()
+    for number in range(LABEL_LIMIT):
+        metrics.export(finished(msgspec.structs.replace(RECORD, model=f"old{number}", parts=None)))
+    early = msgspec.structs.replace(RECORD, model="early", parts=None)
+    metrics.export(finished(early))
+    metrics.export(
+        finished(msgspec.structs.replace(early, model="new", start_unix_ns=RECORD.start_unix_ns + IDLE_NS))
+    )
+    found = samples(metrics.render("")[0])
+    assert found["jouleproxy_tokens_total['new', 'output']"] == RECORD.output_tokens
+    assert "jouleproxy_tokens_total['old0', 'output']" not in found
+    assert "jouleproxy_tokens_total['old1', 'output']" in found
+    joules = [v for k, v in found.items() if k.startswith("jouleproxy_request_joules_total")]
+    assert sum(joules) == 20.0 * (LABEL_LIMIT + 2)

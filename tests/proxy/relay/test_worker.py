@@ -348,3 +348,19 @@ async def test_energy_at_the_end_of_a_stream_without_done(meter: FakeMeter) -> N
     assert got.content == TOKEN + b': energy {"joules":7.5,"final":true}\n\n' + TOKEN[:-1]
     assert isinstance(closed, Closed)
     assert closed.end.completion_tokens == 2
+
+
+async def test_fields_that_cannot_be_read_are_reported_and_the_others_are_read(meter: FakeMeter) -> None:
+    body = b'{"id":17,"choices":[{"finish_reason":[]}],"usage":{"prompt_tokens":"3","completion_tokens":NaN}}'
+    async with RawUpstream(answer(whole(body))) as backend, relay(backend.url, meter.socket) as url:
+        await post(url, {"model": "m", "max_tokens": "many"})
+        opened, closed = (await meter.until(Opened))[0], (await meter.until(Closed))[0]
+    assert isinstance(opened, Opened)
+    assert isinstance(closed, Closed)
+    assert (opened.arrive.model, closed.response_id) == ("m", "17")
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens) == (3, None)
+    assert closed.unread == (
+        "request.max_tokens",
+        "response.choices.finish_reason",
+        "response.usage.completion_tokens",
+    )

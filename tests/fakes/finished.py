@@ -43,5 +43,11 @@ def finished(record: RequestEnergy = RECORD, *, sampled: bool = True) -> Finishe
         max_tokens=7,
         received_ns=90,
     )
-    closed = Closed(1, End(400, "r", 200), response_id="c1", finish_reasons=("stop",))
+    closed = Closed(
+        1,
+        End(400, "r", 200),
+        response_id="c1",
+        finish_reasons=("stop",),
+        unread=("request.max_tokens",),
+    )
     return Finished(record, opened, closed, 200, ANCHOR)

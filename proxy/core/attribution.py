@@ -285,30 +285,41 @@ class Attributor:
         """Share one device's windows among the groups on it."""
         edges, cumulative = account.series.windows(account.closed_ns or 0, end)
         measured = np.diff(cumulative)
-        outside = measured * account.outside.of(edges)
+        foreign = account.outside.of(edges)
+        outside = measured * foreign
         here = [w for w in works if account.device in w[0].devices]
         model = self._models.setdefault(account.device, DeviceModel())
         slots = [model.slot(group.key) for group, _, _ in here]
         totals = [work.features() for _, _, work in here]
         known = ~account.series.in_gaps(edges)
-        block = Block(edges, measured - outside, [work for _, _, work in here], totals, slots, known)
+        block = Block(edges, measured - outside, [work for _, _, work in here], totals, slots, known, foreign)
         split = self.policy.split(model.fit, block)
         model.learned_ns = end
-        rows = zip(here, totals, split.terms, split.scales, split.misfits, strict=True)
-        hands = [share(work, *row) for (_, _, work), *row in rows]
+        rows = zip(here, totals, split.terms, split.scales, split.misfits, split.guesses, strict=True)
+        hands = [
+            share(work, total, terms, scale, misfit, guess, split.foreign)
+            for (_, _, work), total, terms, scale, misfit, guess in rows
+        ]
         granted = float(split.requests.sum())
         exact = rounding(granted, sum(float(dealt.parts.sum()) for dealt in hands))
-        for (_, tracks, _), dealt, unsure in zip(here, hands, split.unsure, strict=True):
+        for (_, tracks, work), dealt, unsure in zip(here, hands, split.unsure, strict=True):
             parts = dealt.parts * exact
             joules = parts.sum(axis=1)
+            hidden = np.tile(unsure, (len(tracks), 1))
+            if work.unread is not None:
+                hidden[work.unread] = True  # what an unread request did is not known in parts
             for index in np.flatnonzero(dealt.life + joules).tolist():
                 track = tracks[index]
                 charge = track.charges.setdefault(account.device, Charge())
                 charge.add(
-                    float(joules[index]), float(dealt.life[index]), float(dealt.misfit[index]), model.youth
+                    float(joules[index]),
+                    float(dealt.life[index]),
+                    float(dealt.misfit[index]),
+                    model.youth,
+                    float(dealt.guessed[index]),
                 )
                 track.parts += parts[index]
-                track.unsure |= unsure
+                track.unsure |= hidden[index]
         account.book(edges, measured, split.requests if exact else np.zeros_like(measured), outside)
         account.outside.forget(end)
         account.series.forget(end)

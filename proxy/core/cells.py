@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
 from proxy.core.model import EnergyModel
@@ -16,6 +17,7 @@ from proxy.core.tracks import Group, Track
 from proxy.core.work import Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
+_DEFAULT_PROMPT_TOKENS: Final = 500.0  # of a chat, until a request reports its own
 _LEAST_CELL_NS: Final = 1000  # shorter ones would drown in the rounding of sums over hours
 
 
@@ -25,7 +27,7 @@ class Habits:
 
     step_seconds: float = _DEFAULT_STEP_SECONDS
     gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
-    prompt_tokens: float = 0.0
+    prompt_tokens: float = _DEFAULT_PROMPT_TOKENS
     prompts: int = 0
     durations: EnergyModel = field(default_factory=lambda: EnergyModel(1))
 
@@ -54,9 +56,7 @@ def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, h
     streams = group.streams
     prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
     cached = [t.end.cached_tokens or 0 if t.end and t.end.prompt_tokens is not None else 0 for t in tracks]
-    # What is known of an answer nobody saw and that reported nothing is guesswork as it is.
-    guessed = [t.evidence == "arrivals" for t in tracks]
-    reported = np.array([p is not None for p in prompts]) | np.array(guessed)
+    reported = np.array([p is not None for p in prompts])
     prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
     first = streams.first_ns[slots]
     return Requests(
@@ -78,6 +78,8 @@ def with_silence(
     start_ns: int,
     end_ns: int,
     habits: Habits,
+    unread: NDArray[np.bool_],
+    unprompted: NDArray[np.bool_] | None = None,
 ) -> Work:
     """Steps as cells, and between them a cell for any time in which requests were silent."""
     length = (end_ns - start_ns) / 1e9
@@ -114,6 +116,8 @@ def with_silence(
         entries=tuple(
             Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
         ),
+        unread=unread if unread.any() else None,
+        unprompted=unprompted if unprompted is not None and unprompted.any() else None,
     )
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxy.core.cells import Habits, columns, with_silence
 from proxy.core.events import Step
 from proxy.core.tracks import Group, Track
+from proxy.core.unread import ARRIVALS, FIRST_ERROR, divided, each_of
+from proxy.core.unread import entries as unread_entries
 from proxy.core.work import Entries, Floats, Ints, Work
 
 Row = tuple[int, int, float]  # cell, request, value
@@ -22,18 +25,34 @@ def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: i
     at, of, computed = _columns(prefill)
     cell, row, emitted = _columns(decode)
     members = np.bincount(cell, minlength=len(steps)) + np.bincount(at, minlength=len(steps))
-    each = 1.0 / np.maximum(members, 1)
+    begins = (np.array([s.start_ns for s in steps], np.int64) - start_ns) / 1e9
+    stamps = (np.array([s.t_ns for s in steps], np.int64) - start_ns) / 1e9
+    missed = _missed(tracks)
+    unseen = unread_entries(missed, tracks, requests, begins, stamps)
+    each = each_of(members, unseen, len(steps))
     told = np.array([track.prefilled for track in tracks], float)
     prompt = np.where(requests.reported > 0.0, requests.prompt, told)
     entries = [
         Entries(cell, row, each[cell], np.ones(len(cell)), prompt[row] + emitted),
         Entries(at, of, each[at], prefill=computed),
+        *divided(unseen, each),
     ]
-    for track in tracks:
-        track.evidence = "steps"
-    begins = (np.array([s.start_ns for s in steps], np.int64) - start_ns) / 1e9
-    stamps = (np.array([s.t_ns for s in steps], np.int64) - start_ns) / 1e9
-    return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
+    return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits, missed)
+
+
+def _missed(tracks: Sequence[Track]) -> NDArray[np.bool_]:
+    """Which answers were in no step the engine reported though they ended well, (R,); marks the evidence.
+
+    The engine calls them by other names, or reported too little. One that failed or was cancelled may have
+    never left the queue: the engine's word is taken.
+    """
+    missed = np.zeros(len(tracks), bool)
+    for row, track in enumerate(tracks):
+        end = track.end
+        well = end is not None and not end.cancelled and end.status is not None and end.status < FIRST_ERROR
+        missed[row] = well and not track.reported
+        track.evidence = ARRIVALS if missed[row] else "steps"
+    return missed
 
 
 def _prefill(
@@ -46,6 +65,7 @@ def _prefill(
             row = row_of.get(name)
             if row is not None:
                 rows.append((cell, row, float(count)))
+                tracks[row].reported = True
                 if step.t_ns <= end_ns:
                     tracks[row].prefilled += count
     return rows
@@ -59,6 +79,7 @@ def _decode(steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, in
         for row in (row_of[name] for name in step.decode if name in row_of):
             emitted[row] += 1  # the first token came with the prompt
             rows.append((cell, row, float(emitted[row])))
+            tracks[row].reported = True
             if step.t_ns <= end_ns:
                 tracks[row].decoded = emitted[row]
     return rows

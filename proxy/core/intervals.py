@@ -4,7 +4,8 @@ Where a fitted model divides the energy, its mismatch with the meter tells how f
 engines of known truth the error stays below the request's own mismatch (root mean square over the windows
 it was in, by its joules) about nine times in ten, from light load to overload, with clean and with blurred
 timelines (docs/accuracy.md has the coverage). Beside it count: a young model, for requests of few
-counter updates; prompts whose length was guessed; the gain error of the sensor, where it is stated; power
+counter updates; prompts whose length was guessed; requests of which nothing was read, and work that did not
+pass through, in the same windows; the gain error of the sensor, where it is stated; power
 readings instead of a counter, which miss a part of the time or smear it; and a floor, below which the
 smallest mismatch promises too much.
 """
@@ -15,6 +16,7 @@ from typing import Final
 
 from proxy.core.accounts import Account
 from proxy.core.tracks import Charge, Track
+from proxy.core.unread import ARRIVALS
 from proxy.core.work import FEATURES
 from proxy.units import NS_PER_SECOND
 
@@ -22,9 +24,11 @@ _USUAL_PERIOD_SECONDS: Final = 0.1  # the mismatch of longer windows averages ou
 _FEW_UPDATES: Final = 5.0  # of the counter: a shorter request's energy is the model's word alone
 _FLOOR: Final = 0.003  # of a request's joules: measured, with clean streams and mismatches of 0.1 %
 _POWER: Final = 2.0  # measured: readings of 25 ms in 100, and means of a second, whose model fits too well
-_GUESS: Final = 0.5  # of the prefill energy of a prompt whose length was guessed
+_GUESS: Final = 1.0  # of what a prompt whose length was guessed is charged: computing and reading it
+_UNREAD: Final = 1.5  # of what may as well be others': unread answers take from nothing to 2.5 times it
 _OVERLAP: Final = 0.08  # measured: error of equal division, of the mean of what it could be (geometric)
 _PREFILL: Final = FEATURES.index("prefill")
+_CONTEXT: Final = FEATURES.index("context")
 
 
 def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> float:
@@ -34,9 +38,10 @@ def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> 
         charge = track.charges.get(account.device)
         if charge is not None and charge.joules > 0.0:
             doubt = _modelled(track, account, charge) if modelled else _divided(charge)
+            doubt += _UNREAD * charge.guessed
             squares += doubt**2 + ((account.gain_error or 0.0) * charge.joules) ** 2
-    if modelled and track.prompt_tokens is None:
-        squares += (_GUESS * float(track.parts[_PREFILL])) ** 2
+    if modelled and track.prompt_tokens is None and track.evidence != ARRIVALS:
+        squares += (_GUESS * float(track.parts[_PREFILL] + track.parts[_CONTEXT])) ** 2
     return math.sqrt(squares)
 
 

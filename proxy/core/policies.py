@@ -30,7 +30,8 @@ class Split:
     For each work its terms (4,), and for its cells (C,) the scale (measured over modelled) and the misfit
     (squared relative mismatch of model and meter). ``requests`` (W,): joules of each window that go to
     requests; the rest is idle. ``unsure``: for each work, which of its terms are not told from the others
-    by the data, (4,): their parts are not known one by one.
+    by the data, (4,): their parts are not known one by one. ``guesses``: for the cells (C,) of each work, the
+    share of the energy that is guessed (None: none is), of which ``foreign`` did not pass through.
     """
 
     terms: list[Floats]
@@ -38,6 +39,8 @@ class Split:
     scales: list[Floats]
     misfits: list[Floats]
     requests: Floats
+    guesses: list[Floats | None]
+    foreign: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Block:
     """One device's windows, edges (W + 1,) ns and joules (W,), and the works on it.
 
     ``totals``: the features of each work's cells, (C, 4); ``slots`` index the device's model. ``known``:
-    which windows were measured, (W,); those in a gap hold no joules, and teach nothing.
+    which windows were measured, (W,); those in a gap hold no joules, and teach nothing. ``foreign``: the
+    share of each window's energy that was taken from it for work that did not pass through, (W,).
     """
 
     edges: Ints
@@ -54,6 +58,7 @@ class Block:
     totals: Sequence[Floats]
     slots: Sequence[int]
     known: NDArray[np.bool_]
+    foreign: Floats
 
 
 class Policy(Protocol):
@@ -162,13 +167,30 @@ def _split(
 ) -> Split:
     usual = float(np.average(ratio, weights=requests)) if requests.any() else 1.0
     misfit = (ratio / usual - 1.0) ** 2
+    guess = _guessed(block, terms, ratio, requests)
+    foreign = float(np.average(block.foreign, weights=requests)) if requests.any() else 0.0
     return Split(
         terms,
         unsure,
         [over_cells(work, block.edges, ratio) for work in block.works],
         [over_cells(work, block.edges, misfit) for work in block.works],
         requests,
+        [None if guess is None else over_cells(work, block.edges, guess) for work in block.works],
+        foreign,
     )
+
+
+def _guessed(block: Block, terms: list[Floats], ratio: Floats, requests: Floats) -> Floats | None:
+    """The share of each window's energy that is guessed, (W,): unread requests, prompts, foreign work."""
+    features = [work.guessed_features() for work in block.works]
+    if not block.foreign.any() and all(guessed is None for guessed in features):
+        return None
+    joules = np.zeros(len(ratio))
+    for work, guessed, own in zip(block.works, features, terms, strict=True):
+        if guessed is not None:
+            joules += ratio * (in_windows(work, guessed, block.edges) @ own)
+    unread = np.divide(joules, requests, out=np.zeros_like(joules), where=requests > 0.0)
+    return np.asarray(1.0 - (1.0 - np.clip(unread, 0.0, 1.0)) * (1.0 - block.foreign), dtype=float)
 
 
 POLICIES: Final[dict[str, type[Policy]]] = {"steps": Steps, "tokens": Tokens, "overlap": Overlap}

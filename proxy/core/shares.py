@@ -68,7 +68,7 @@ def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> st
         for gap in account.series.gaps:
             if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
                 return gap.reason
-    return None
+    return Unknown.RUNNING if final and end is None else None
 
 
 def _was_restarted(track: Track, account: Account) -> bool:

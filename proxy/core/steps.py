@@ -22,7 +22,10 @@ from proxy.core.clustering import clustered
 from proxy.core.prefill import Prompts, Seen, place
 from proxy.core.sizes import chunks_of, missing_tokens, sized
 from proxy.core.tracks import Group, Track
-from proxy.core.whole import Clock, reveal, unseen
+from proxy.core.unread import divided, each_of, unread
+from proxy.core.unread import entries as unread_entries
+from proxy.core.whole import Clock, reveal
+from proxy.core.whole import unseen as sent_whole
 from proxy.core.work import Entries, Work
 
 
@@ -53,13 +56,25 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     stamps = events.stamps
     begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
     seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
-    entries = _entries(events, requests, decode, seen, habits)
-    return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits)
+    hidden = unread(group, tracks)
+    unseen = unread_entries(hidden, tracks, requests, begins, stamps)
+    entries = _entries(events, requests, decode, seen, habits, unseen)
+    return with_silence(
+        requests,
+        begins,
+        stamps,
+        entries,
+        start_ns,
+        end_ns,
+        habits,
+        hidden,
+        ~hidden & (requests.reported == 0.0),
+    )
 
 
 def _reveal(group: Group, tracks: Sequence[Track], habits: Habits) -> None:
     """Answers sent whole get their outputs, from all steps known by now."""
-    hidden = unseen(group, tracks)
+    hidden = sent_whole(group, tracks)
     if hidden:
         outputs = group.outputs
         t, streams = (outputs.t_ns - group.kept_ns) / 1e9, group.streams
@@ -122,9 +137,9 @@ def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) 
 
 
 def _entries(
-    events: _Events, requests: Requests, decode: Entries, seen: Seen, habits: Habits
+    events: _Events, requests: Requests, decode: Entries, seen: Seen, habits: Habits, unseen: Entries
 ) -> list[Entries]:
-    """Decoding, and prompts; static is one step, to be divided by its members."""
+    """Decoding, prompts, and requests nothing was read of; static is one step, divided by its members."""
     first = events.is_first
     after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
@@ -137,10 +152,11 @@ def _entries(
     count = len(seen.stamps)
     (step, request, tokens), habits.durations = place(seen, prompts, habits.durations)
     members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
-    each = 1.0 / np.maximum(members, 1)
+    each = each_of(members, unseen, count)
     return [
         Entries(decode.cell, decode.request, each[decode.cell], decode.decode, decode.context),
         Entries(step, request, each[step], prefill=tokens),
+        *divided(unseen, each),
     ]
 
 

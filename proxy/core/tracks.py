@@ -18,20 +18,23 @@ class Charge:
 
     ``life``: joules of all work of its group while it lived; ``misfit``: its joules times the squared
     relative mismatch of model and meter in their windows; ``young``: its joules times the youth of the model,
-    from 1 (knows nothing) to 0.
+    from 1 (knows nothing) to 0; ``guessed``: its joules that may as well be others', as nothing was
+    read of it or of those beside it.
     """
 
     joules: float = 0.0
     life: float = 0.0
     misfit: float = 0.0
     young: float = 0.0
+    guessed: float = 0.0
 
-    def add(self, joules: float, life: float, misfit: float, youth: float) -> None:
+    def add(self, joules: float, life: float, misfit: float, youth: float, guessed: float = 0.0) -> None:
         """Add one block's."""
         self.joules += joules
         self.life += life
         self.misfit += misfit
         self.young += joules * youth
+        self.guessed += guessed
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Track:
     span: Span | None = None
     evidence: str = "chunks"
     decoded: int = 0  # decode steps in closed windows, where the engine reports its steps
+    reported: bool = False  # in any of these steps
     prefilled: int = 0  # prompt tokens computed in them
     charges: dict[str, Charge] = field(default_factory=dict)
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))

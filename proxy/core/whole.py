@@ -7,7 +7,6 @@ they had been streamed, they are steps of the answers placed after them, too.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from math import inf
 from typing import Final
 
 import numpy as np
@@ -15,13 +14,14 @@ from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats
 from proxy.core.tracks import Group, Track
+from proxy.core.unread import ARRIVALS, counted_tokens
 
 _LEAST_SECONDS: Final = 1e-4  # of a step: no engine is that fast
 
 
 def unseen(group: Group, tracks: Sequence[Track]) -> list[Track]:
-    """Ended answers of which no output was seen, by their ends."""
-    whole = [t for t in tracks if t.end is not None and not group.streams.chunks[t.slot] and _emits(t)]
+    """Ended answers of which no output was seen and whose tokens were counted, by their ends."""
+    whole = [t for t in tracks if not group.streams.chunks[t.slot] and counted_tokens(t) is not None]
     return sorted(whole, key=lambda t: t.end_ns or 0)
 
 
@@ -65,7 +65,8 @@ def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: flo
     counts = []
     for track in whole:
         emitted = _emitted(track, group.kept_ns, clock, step_seconds)
-        track.evidence = "usage" if track.end and track.end.completion_tokens else "arrivals"
+        if track.evidence != ARRIVALS:  # it was guessed while it ran
+            track.evidence = "usage"
         clock.add(emitted)
         seconds += emitted
         counts.append(len(emitted))
@@ -80,40 +81,29 @@ def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: flo
     group.outputs.insert(stamps[late], slots[late], ones[late])
 
 
-def _emits(track: Track) -> bool:
-    """Whether the request made tokens one by one, as far as can be told."""
-    end = track.end
-    if end is None or end.completion_tokens == 0 or end.units is not None:
-        return False
-    if end.completion_tokens is None:
-        return end.cancelled and track.arrive.route in {"chat", "completions", "responses", "messages"}
-    return True
-
-
 def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> list[float]:
     """Stamps (s after the origin) of each token of an answer."""
     start, end = (track.start_ns - origin_ns) / 1e9, ((track.end_ns or 0) - origin_ns) / 1e9
-    known = track.end.completion_tokens if track.end else None
-    if known is not None:  # each chunk then stands for several
-        known = min(known, max(int((end - start) / _LEAST_SECONDS), 1))
+    # Of more than any engine makes, each chunk stands for several.
+    count = min(counted_tokens(track) or 1, max(int((end - start) / _LEAST_SECONDS), 1))
     if track.span is not None and track.span.first_token_ns is not None:
         start = max(start, min((track.span.first_token_ns - origin_ns) / 1e9 - 0.5 * step, end))
-    return ticks(clock, start, end, known, step)
+    return ticks(clock, start, end, count, step)
 
 
-def ticks(clock: Clock, start: float, end: float, count: int | None, step: float) -> list[float]:
-    """``count`` stamps up to ``end``; None: as many as fit.
+def ticks(clock: Clock, start: float, end: float, count: int, step: float) -> list[float]:
+    """``count`` stamps up to ``end``.
 
     The steps seen of others, and, where there can have been more, at the usual pace.
     """
     seen = clock.within(start, end + 0.5 * step)
-    if count is not None and count <= len(seen):
+    if count <= len(seen):
         return seen[len(seen) - count :]
-    if count is not None and not seen:
+    if not seen:
         each = (end - start) / count
         return [start + each * number for number in range(1, count)] + [end]
-    missing = inf if count is None else count - len(seen)
-    right, joined = max(end, seen[-1]) if seen else end, False
+    missing = count - len(seen)
+    right, joined = max(end, seen[-1]), False
     fill: list[float] = []
     for left in (*reversed(seen), start):
         if not joined:

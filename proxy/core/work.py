@@ -53,6 +53,33 @@ class Work:
     span_first: Ints  # (R,)
     span_last: Ints  # (R,)
     entries: tuple[Entries, ...] = ()
+    unread: NDArray[np.bool_] | None = None  # (R,) requests of which nothing was read; None: none is
+    unprompted: NDArray[np.bool_] | None = None  # (R,) those whose prompt's length is a guess; None: none is
+
+    def guessed_features(self) -> Floats | None:
+        """Of the totals of each cell, what is a guess, (C, 4); None where nothing is.
+
+        All work of unread requests; the prompt and its context of those whose prompt's length is not known.
+        """
+        if self.unread is None and self.unprompted is None:
+            return None
+        nobody = np.zeros(self.requests, bool)
+        unread = nobody if self.unread is None else self.unread
+        prompted = unread if self.unprompted is None else unread | self.unprompted
+        whose = (unread, unread, prompted, prompted)
+        cells = len(self.cell_start)
+        totals = np.zeros((cells, WIDTH))
+        for entries in self.entries:
+            for column, values in enumerate(entries.columns()):
+                if values is not None:
+                    guessed = np.where(whose[column][entries.request], values, 0.0)
+                    totals[:, column] += np.bincount(entries.cell, guessed, minlength=cells)
+        change = np.zeros(cells + 1)
+        np.add.at(change, self.span_first[unread], 1.0)
+        np.add.at(change, self.span_last[unread], -1.0)
+        present = np.cumsum(change)[:-1] / np.maximum(self.members, 1.0)
+        totals[:, 0] += np.where(self.members > 0, self.shared * present, 0.0)
+        return totals
 
     def features(self) -> Floats:
         """Totals of each cell, (C, 4)."""
@@ -137,20 +164,34 @@ def over_cells(work: Work, edges: Ints, values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """What requests got, (R, ...) each: joules by part; of all work in their life; weighted misfit."""
+    """What requests got, (R, ...) each: joules by part; of all work in their life; weighted misfit.
+
+    ``guessed``: joules that may as well be others' (see ``Charge``).
+    """
 
     parts: Floats  # (R, 4)
     life: Floats
     misfit: Floats
+    guessed: Floats
 
 
-def share(work: Work, totals: Floats, terms: Floats, scale: Floats, misfit: Floats) -> Dealt:
-    """Deal out a block: modelled work times the cell's ``scale`` (C,), measured over modelled.
+def share(
+    work: Work,
+    totals: Floats,
+    terms: Floats,
+    scale: Floats,
+    misfit: Floats,
+    guess: Floats | None = None,
+    foreign: float = 0.0,
+) -> Dealt:
+    """Divide a block: modelled work times the cell's ``scale`` (C,), measured over modelled.
 
-    ``totals`` (C, 4) of the cells, ``terms`` (4,), ``misfit`` (C,) squared relative mismatch of the windows.
+    ``totals`` (C, 4) of the cells, ``terms`` (4,), ``misfit`` (C,) squared relative mismatch of the windows,
+    ``guess`` (C,) share of their energy that is guessed (None: none), ``foreign`` the part of that which is
+    work that did not pass through.
     """
     parts = np.zeros((work.requests, WIDTH))
-    doubt = np.zeros(work.requests)
+    doubt, guessed = np.zeros(work.requests), np.zeros(work.requests)
     for entries in work.entries:
         weight = scale[entries.cell]
         joules = np.zeros(len(weight))
@@ -159,6 +200,8 @@ def share(work: Work, totals: Floats, terms: Floats, scale: Floats, misfit: Floa
                 each = values * weight * terms[column]
                 parts[:, column] += np.bincount(entries.request, each, minlength=work.requests)
                 joules += each
+        if guess is not None:
+            guessed += np.bincount(entries.request, joules * guess[entries.cell], minlength=work.requests)
         joules *= misfit[entries.cell]
         doubt += np.bincount(entries.request, joules, minlength=work.requests)
     silent = np.where(work.members > 0, work.shared / np.maximum(work.members, 1.0), 0.0)
@@ -166,7 +209,15 @@ def share(work: Work, totals: Floats, terms: Floats, scale: Floats, misfit: Floa
         each = silent * scale * terms[0]
         parts[:, 0] += work.over_lives(each)
         doubt += work.over_lives(each * misfit)
-    return Dealt(parts, work.over_lives((totals @ terms) * scale), doubt)
+        if guess is not None:
+            guessed += work.over_lives(each * guess)
+    life = work.over_lives((totals @ terms) * scale)
+    if work.unread is not None:
+        # Of an unread request all is a guess but what nobody else can have used.
+        own = parts[work.unread].sum(axis=1)
+        sure = (1.0 - foreign) * own**2 / np.maximum(life[work.unread], np.maximum(own, 1e-300))
+        guessed[work.unread] = own - sure
+    return Dealt(parts, life, doubt, guessed)
 
 
 def rounding(granted: float, dealt: float) -> float:

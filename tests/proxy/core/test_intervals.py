@@ -61,7 +61,7 @@ def test_a_young_model_is_doubted_most_for_requests_of_few_updates() -> None:
 def test_a_guessed_prompt_and_a_sensors_gain_widen_it() -> None:
     charge = Charge(100.0, 500.0, 0.0)
     assert half_width(track(charge, prompt=None), [account()], modelled=True) == pytest.approx(
-        math.hypot(20.0, FLOOR)
+        math.hypot(40.0, FLOOR)
     )
     assert half_width(track(charge), [account(gain=0.05)], modelled=True) == pytest.approx(
         math.hypot(5.0, FLOOR)

@@ -21,7 +21,8 @@ def block(policy: Policy, edges_ms: tuple[int, ...], joules: tuple[float, ...]) 
     here, tracks = scene()
     work = policy.work(here, tracks, 0, 400 * MS)
     edges, known = np.array(edges_ms, np.int64) * MS, np.ones(len(joules), bool)
-    return Block(edges, np.array(joules), [work], [work.features()], [0], known)
+    foreign = np.zeros(len(joules))
+    return Block(edges, np.array(joules), [work], [work.features()], [0], known, foreign)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -11,7 +11,7 @@ from tests.compiled import ROOT, compiled, variables, why_not
 
 # Each group is a test process of its own, so that they can run beside each other.
 TESTED = {
-    "relay": ("tests/proxy/relay", "tests/proxy/core/test_sse.py"),
+    "relay": ("tests/proxy/relay", "tests/proxy/api"),
     "contract": ("tests/contract", "tests/e2e/test_openai.py"),
     "loadgen": tuple(
         f"tests/loadgen/test_{name}.py"

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import httpx
 
+from tests.timing import PATIENCE_SECONDS
+
 COMMAND = Path(sys.executable).with_name("jouleproxy")
-START_SECONDS = 30.0
+START_SECONDS = PATIENCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def serving(
         wait_until_ready(f"http://{admin}/readyz", process)
         yield Serving(f"http://{data}", f"http://{admin}", process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
@@ -61,6 +63,16 @@ async def serving_beside(*words: str, variables: Mapping[str, str] | None = None
         yield proxy
     finally:
         await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def until_measured(proxy: Serving, devices: int = 1) -> None:
+    """Wait until so many devices have shown their power: what begins then has a reading before it."""
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient() as client:
+        while True:
+            found = (await client.get(f"{proxy.admin}/energy/devices")).json()["devices"]
+            if sum(device.get("watts") is not None for device in found) == devices:
+                return
+            await asyncio.sleep(0.02)
 
 
 def free_port() -> int:

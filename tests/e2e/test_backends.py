@@ -14,9 +14,10 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
-from tests.e2e.serving import Serving, serving, serving_beside
+from tests.e2e.serving import Serving, serving, serving_beside, until_measured
 from tests.e2e.test_lifecycle import records, stream
 from tests.fakes.model_server import ModelServer
+from tests.timing import PATIENCE_SECONDS
 
 
 def settings(path: Path, *urls: str, devices: bool = False) -> Path:
@@ -61,7 +62,7 @@ async def test_each_backend_is_charged_with_its_own_device(tmp_path: Path) -> No
                 str(ledger),
             )
             async with serving_beside(*words, variables=environment(library, state)) as proxy:
-                await asyncio.sleep(0.5)
+                await until_measured(proxy, len(devices))
                 assert await asyncio.gather(*(stream(proxy, f"r{n}") for n in range(2))) == [51, 51]
     found = records(ledger)
     by_backend = {record.backend: record for record in found.values()}
@@ -120,13 +121,13 @@ def children(proxy: Serving) -> list[int]:
 
 async def until_seen_by(proxy: Serving, workers: int) -> dict[str, Any]:
     """The backends, once so many workers told of them."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len((seen := await states(proxy))["b0"]["workers"]) != workers:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return seen
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not true():  # noqa: ASYNC110 - what is awaited is in another process
             await asyncio.sleep(0.01)

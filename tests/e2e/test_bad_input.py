@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.timing import PATIENCE_SECONDS
+
 COMMAND = Path(sys.executable).with_name("jouleproxy")
 
 
 def refusal(*words: str, command: Path = COMMAND) -> str:
-    done = subprocess.run([command, *words], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [command, *words], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -83,6 +87,8 @@ def test_wrong_words_to_the_load_generator(words: list[str], reason: str) -> Non
 
 def test_help_fits_a_screen() -> None:
     for words in (["--help"], ["serve", "--help"]):
-        done = subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            [COMMAND, *words], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+        )
         assert "jouleproxy --upstream http://127.0.0.1:8000" in done.stdout
         assert len(done.stdout.splitlines()) <= 40

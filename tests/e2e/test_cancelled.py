@@ -14,6 +14,7 @@ from tests.e2e.serving import Serving, serving
 from tests.e2e.test_first_light import final_record
 from tests.fakes.raw_upstream import RawUpstream
 from tests.proxy.relay.test_worker import SSE, TOKEN, chunked
+from tests.timing import PATIENCE_SECONDS
 
 WATTS = 300.0
 LIVED_SECONDS = 1.0
@@ -49,7 +50,7 @@ async def test_joules_end_where_the_client_left(tmp_path: Path) -> None:
             words = ("--source", "nvml", "--policy", "overlap")
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
                 lived = await leave_after(proxy, "left", LIVED_SECONDS)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     await server.gone.wait()
                 record = await final_record(proxy, "left")
     assert record.cancelled

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from tests.timing import PATIENCE_SECONDS
 
 COMMAND = Path(sys.executable).with_name("jouleproxy")
 
@@ -23,7 +24,7 @@ def devices(variables: dict[str, str], *words: str) -> subprocess.CompletedProce
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

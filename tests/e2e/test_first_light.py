@@ -18,6 +18,7 @@ from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
 from tests.e2e.serving import Serving, serving
 from tests.fakes.model_server import MODEL, ModelServer
 from tests.fakes.otlp import Receiver, attributes, receiver
+from tests.timing import PATIENCE_SECONDS
 
 WATTS = 300.0
 IDS = ("first", "second", "third")
@@ -34,7 +35,7 @@ pytestmark = [
 async def ask(proxy: Serving, request_id: str, delay_seconds: float) -> dict[str, object]:
     await asyncio.sleep(delay_seconds)
     headers = {"x-request-id": request_id, "x-energy": "wait"}
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         body = {"model": MODEL, "messages": []}
         answer = await client.post(f"{proxy.url}/v1/chat/completions", json=body, headers=headers)
     assert answer.headers["x-request-id"] == request_id
@@ -43,27 +44,26 @@ async def ask(proxy: Serving, request_id: str, delay_seconds: float) -> dict[str
 
 
 async def final_record(proxy: Serving, request_id: str) -> RequestEnergy:
-    async with httpx.AsyncClient(timeout=10) as client:
-        for _ in range(200):
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+        while True:
             answer = await client.get(f"{proxy.admin}/energy/requests/{request_id}")
             if answer.status_code == 200 and (record := decode_request(answer.content)).final:
                 return record
             await asyncio.sleep(0.05)
-    raise TimeoutError(f"{request_id} was not final within 10 s")
 
 
 async def span_joules(server: Receiver, record: RequestEnergy) -> object:
-    for _ in range(200):
-        for span in server.spans:
-            found = attributes(span)
-            if (
-                span.trace_id.hex() == record.trace_id
-                and "energy.joules" in found
-                and "gen_ai.request.model" in found
-            ):
-                return found["energy.joules"]
-        await asyncio.sleep(0.05)
-    raise TimeoutError(f"no span with joules for {record.request_id} within 10 s")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            for span in server.spans:
+                found = attributes(span)
+                if (
+                    span.trace_id.hex() == record.trace_id
+                    and "energy.joules" in found
+                    and "gen_ai.request.model" in found
+                ):
+                    return found["energy.joules"]
+            await asyncio.sleep(0.05)
 
 
 def scraped_joules(text: str) -> float:

@@ -12,9 +12,10 @@ import pytest
 from proxy.clock import now_ns
 from proxy.schema import RequestEnergy, decode_request
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
-from tests.e2e.serving import Serving, serving
+from tests.e2e.serving import Serving, serving, until_measured
 from tests.fakes.model_server import MODEL, ModelServer
 from tests.fakes.otlp import attributes, receiver
+from tests.timing import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler")
 
@@ -35,19 +36,19 @@ async def stream(proxy: Serving, name: str) -> int:
 
 
 async def until_ready(proxy: Serving, wanted: int) -> None:
-    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient() as client:
         while True:
             try:
                 if (await client.get(f"{proxy.admin}/readyz")).status_code == wanted:
                     return
-            except httpx.TransportError:
+            except httpx.TransportError:  # 0: nobody listens there
                 if not wanted:
                     return
             await asyncio.sleep(0.02)
 
 
 async def until_running(server: ModelServer, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while server.running < count:  # noqa: ASYNC110 - what is awaited is in another process
             await asyncio.sleep(0.01)
 
@@ -65,15 +66,19 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
         async with ModelServer(tokens=100, gap_seconds=0.04) as server:
             words = ("--source", "nvml", "--policy", "overlap", "--ledger", str(ledger))
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
-                await asyncio.sleep(0.5)
+                await until_measured(proxy)
                 during = asyncio.ensure_future(stream(proxy, "during"))
                 await until_running(server, 1)
                 await asyncio.sleep(0.2)
-                os.kill(meter_of(proxy), signal.SIGKILL)
+                meter = meter_of(proxy)
+                proxy.process.send_signal(signal.SIGSTOP)  # so that no new meter is there too soon
+                os.kill(meter, signal.SIGKILL)
                 await until_ready(proxy, 0)
                 meanwhile = asyncio.ensure_future(stream(proxy, "meanwhile"))
+                await until_running(server, 2)
+                proxy.process.send_signal(signal.SIGCONT)
                 await until_ready(proxy, 200)
-                await asyncio.sleep(1.0)
+                await until_measured(proxy)
                 afterwards = asyncio.ensure_future(stream(proxy, "afterwards"))
                 chunks = await asyncio.gather(during, meanwhile, afterwards)
                 assert set(chunks) == {101}, "serving went on"
@@ -83,7 +88,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
     assert found["during"].unknown in {"before_first_sample", "no_samples"}, "the relay told it"
     assert found["during"].joules_high is None
     assert (found["during"].model, found["during"].backend) == (MODEL, server.url.removeprefix("http://"))
-    assert found["during"].ttft_s == pytest.approx(0.0, abs=0.5)
+    assert found["during"].ttft_s == pytest.approx(0.0, abs=2.0)
     assert (found["during"].duration_s or 0.0) >= 4.0
     assert found["meanwhile"].unknown == "before_first_sample"
     assert found["meanwhile"].joules_high is None
@@ -99,14 +104,14 @@ async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spa
         async with ModelServer(tokens=120, gap_seconds=0.03) as server:
             words = ("--source", "nvml", "--ledger", str(ledger), "--otlp", spans.url)
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
-                await asyncio.sleep(0.5)
+                await until_measured(proxy)
                 running = [asyncio.ensure_future(stream(proxy, f"r{n}")) for n in range(3)]
                 await until_running(server, 3)
                 proxy.process.send_signal(signal.SIGTERM)
                 await until_ready(proxy, 503)
                 assert not any(task.done() for task in running), "it is not ready, and they go on"
                 assert await asyncio.gather(*running) == [121] * 3
-                assert await asyncio.to_thread(proxy.process.wait, 20) == 0
+                assert await asyncio.to_thread(proxy.process.wait, PATIENCE_SECONDS) == 0
         calls = [span for span in spans.spans if "gen_ai.request.model" in attributes(span)]
     found = records(ledger)
     assert found.keys() == {"r0", "r1", "r2"}

@@ -15,6 +15,7 @@ import pytest
 from loadgen.records import Record
 from loadgen.rundir import load
 from loadgen.truthserver import Truth, TruthServer
+from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
 MEASURED = {
@@ -36,7 +37,7 @@ async def started(url: str, out: Path, *argv: str) -> asyncio.subprocess.Process
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     return process.returncode, said.decode()
 
 
@@ -99,7 +100,7 @@ def test_on_a_terminal_it_shows_a_line_that_moves_and_ends_with_the_table(tmp_pa
     while piece := _read(screen):
         shown += piece
     os.close(screen)
-    assert process.wait(30) == 0, shown.decode()
+    assert process.wait(PATIENCE_SECONDS) == 0, shown.decode()
     assert b"in flight" in shown
     assert b"tok/J" in shown
     assert b"DONE: no SLO was given" in shown

@@ -12,6 +12,7 @@ import msgspec
 from proxy.schema import RequestEnergy
 from proxy.simulator.standin import build, environment
 from tests.e2e.serving import COMMAND, Serving, free_port, serving, wait_until_ready
+from tests.timing import PATIENCE_SECONDS
 
 REQUESTS = 40
 
@@ -25,7 +26,7 @@ async def ask(proxy: Serving, number: int) -> None:
         "max_tokens": 20 + 15 * (number % 4),
         "stream": number % 3 > 0,
     }
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         headers = {"x-request-id": f"r{number}"}
         answer = await client.post(f"{proxy.url}/v1/chat/completions", json=body, headers=headers)
     assert answer.status_code == 200, answer.text

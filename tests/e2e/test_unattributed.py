@@ -12,6 +12,7 @@ from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
 from tests.e2e.serving import serving
 from tests.e2e.test_first_light import final_record
 from tests.fakes.model_server import MODEL, ModelServer
+from tests.timing import PATIENCE_SECONDS
 
 WATTS = 300.0
 SECONDS = 6.0
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")),
 
 
 async def ask(url: str, request_id: str) -> None:
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         body = {"model": MODEL, "messages": []}
         answer = await client.post(
             f"{url}/v1/chat/completions", json=body, headers={"x-request-id": request_id}

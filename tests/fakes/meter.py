@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from proxy.core.channel import Ask, FrameBuffer, Told, ToMeter, decode_to_meter, encode_frame
+from tests.timing import PATIENCE_SECONDS
 
 
 class FakeMeter:
@@ -43,7 +44,7 @@ class FakeMeter:
 
     async def until(self, kind: type, count: int = 1) -> list[ToMeter]:
         """Messages of a kind, once there are so many."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while len(found := [m for m in self.messages if isinstance(m, kind)]) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         return found

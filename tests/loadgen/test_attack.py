@@ -23,6 +23,7 @@ from loadgen.window import Window
 from loadgen.workload import Workload
 from proxy.clock import now_ns
 from proxy.units import NS_PER_SECOND
+from tests.timing import PATIENCE_SECONDS
 
 WORK = Workload("chat", "truth", Lengths(Fixed(8), Fixed(3)))
 
@@ -211,7 +212,7 @@ async def test_an_attack_interrupted_before_it_starts_has_done_nothing(
 async def test_a_server_that_never_answers_does_not_hold_the_point_beyond_its_time(pacer: Pacer) -> None:
     async with TruthServer(Truth(60.0, 0.002, 3)) as server:
         client = Client(Target(server.url))
-        outcome = await asyncio.wait_for(attack(client, pacer, drain_s=0.05).run(), 5)
+        outcome = await asyncio.wait_for(attack(client, pacer, drain_s=0.05).run(), PATIENCE_SECONDS)
         await client.close()
     assert [r.error for r in outcome.records] == ["not ended 0.05 s after the last"] * 2
 
@@ -222,10 +223,10 @@ async def test_a_request_that_cannot_be_made_ends_the_point_with_its_reason(clie
     broken = Workload("completions", "truth", Lengths(Fixed(8), Fixed(3)), items=rows)
     one = Attack(client, broken, OpenLoop(Constant(100.0), duration_ns(60.0)), 3, "a")
     with pytest.raises(TypeError, match="not iterable"):
-        await asyncio.wait_for(one.run(), 20)
+        await asyncio.wait_for(one.run(), PATIENCE_SECONDS)
 
 
 async def test_a_schedule_that_cannot_be_kept_leaves_the_loop_time_to_listen(client: Client) -> None:
     one = attack(client, OpenLoop(Constant(1e7), duration_ns(60.0)), drain_s=0.01)
     asyncio.get_running_loop().call_later(0.2, one.interrupt)
-    assert (await asyncio.wait_for(one.run(), 10)).interrupted
+    assert (await asyncio.wait_for(one.run(), PATIENCE_SECONDS)).interrupted

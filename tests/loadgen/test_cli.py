@@ -13,6 +13,7 @@ from loadgen.cli import main
 from loadgen.rundir import load
 from loadgen.truthserver import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
+from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -27,7 +28,7 @@ async def loadgen(*argv: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadgen.cli", *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -97,7 +98,7 @@ async def test_the_output_of_a_command_without_a_run_must_be_written(
         "bash", "-c", '"$@" >/dev/full', "bash", sys.executable, "-m", "loadgen.cli", "compare",
         str(tmp_path), str(tmp_path), stderr=subprocess.PIPE,
     )  # fmt: skip
-    _, err = await asyncio.wait_for(process.communicate(), 60)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert (process.returncode, err) == (2, b"loadgen: standard output: No space left on device\n")
 
 
@@ -149,7 +150,7 @@ async def test_ctrl_c_saves_what_there_is(server: TruthServer, tmp_path: Path) -
         pass
     await asyncio.sleep(0.5)
     process.send_signal(2)
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == 130
     assert b"INTERRUPTED" in out
     run, records = load(tmp_path)
@@ -167,7 +168,7 @@ async def test_an_interrupted_sweep_is_resumed(server: TruthServer, tmp_path: Pa
     while b"2 at once: started" not in await process.stdout.readline():
         pass
     process.send_signal(15)
-    await asyncio.wait_for(process.communicate(), 20)
+    await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == 130
     before, _ = load(tmp_path)
     code, _, err = await loadgen("sweep", "--resume", str(tmp_path))

@@ -16,6 +16,7 @@ from loadgen.runner import Finished, Session, View, label, verdict
 from loadgen.truthserver import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
 from tests.loadgen.made import point
+from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -116,7 +117,9 @@ async def test_a_signal_ends_a_pause(server: TruthServer) -> None:
             super().point_ended(point)
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
 
-    found = await asyncio.wait_for(Session(sweep(server.url, "--cool-down", "60s"), Stops()).run(), 20)
+    found = await asyncio.wait_for(
+        Session(sweep(server.url, "--cool-down", "600s"), Stops()).run(), PATIENCE_SECONDS
+    )
     assert (found.run.verdict, len(found.run.points)) == ("interrupted", 1)
 
 

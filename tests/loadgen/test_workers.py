@@ -18,6 +18,7 @@ from loadgen.runner import Session, View
 from loadgen.truthserver import Truth, TruthServer
 from loadgen.worker import Job
 from loadgen.workers import WorkerProcess, start_workers
+from tests.timing import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ async def test_a_killed_worker_is_named_and_the_rest_is_kept(server: TruthServer
     first = found.workers[0]
     assert isinstance(first, WorkerProcess)
     os.kill(first.pid, signal.SIGKILL)
-    outcome = await asyncio.wait_for(running, 5)
+    outcome = await asyncio.wait_for(running, PATIENCE_SECONDS)
     await found.close()
     assert outcome.interrupted
     assert outcome.notes == (f"worker 1 of 2 (pid {first.pid}) was killed by signal 9",)

@@ -22,6 +22,7 @@ from proxy.energy.select import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
 from proxy.simulator.standin import SimulatedDevice, Standin
 from proxy.units import NS_PER_MS, NS_PER_SECOND
+from tests.timing import PATIENCE_SECONDS
 
 
 def test_a_buffer_gives_what_is_after_a_number() -> None:
@@ -79,7 +80,7 @@ def test_the_command_serves_until_told_to_stop(tmp_path: Path) -> None:
             source = AgentSource(line.split("agent:")[-1].strip())
             source.open()
             samples: list[Sample] = []
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while len(samples) < 20 and time.monotonic() < deadline:
                 samples += source.read()
             source.close()

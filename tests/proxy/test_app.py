@@ -12,6 +12,7 @@ import pytest
 
 from proxy.app import check_backend, check_certificates, fixed, free_address, reserved, settled
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from tests.timing import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def supervised(log: Path, failing: str = "") -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited too long"
@@ -45,7 +46,7 @@ def test_it_stops_workers_before_the_meter(tmp_path: Path, number: signal.Signal
     with supervised(log) as process:
         until(lambda: lines(log, "relay start") == 2 and lines(log, "meter start") == 1)
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert log.read_text().splitlines()[-3:] == ["relay end", "relay end", "meter end"]
 
 
@@ -55,7 +56,7 @@ def test_a_dead_child_is_started_again(tmp_path: Path, name: str) -> None:
     with supervised(log, name) as process:
         until(lambda: lines(log, f"{name} start") >= {"meter": 2, "relay": 3}[name])  # both relays may end
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
         assert process.stderr is not None
         assert "ended with status 3: starting it again" in process.stderr.read()
 
@@ -63,7 +64,7 @@ def test_a_dead_child_is_started_again(tmp_path: Path, name: str) -> None:
 def test_a_meter_that_cannot_use_its_settings_stops_the_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with supervised(log, "meter refused") as process:
-        assert process.wait(10) == 2
+        assert process.wait(PATIENCE_SECONDS) == 2
         assert process.stderr is not None
         assert process.stderr.read() == "jouleproxy: source: no such device\n"
     assert lines(log, "relay start") == 0
@@ -77,7 +78,7 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids]
         assert names == ["jp-meter", "jp-relay-1", "jp-relay-2"]
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(PATIENCE_SECONDS)
         until(lambda: not any(is_running(pid) for pid in pids))
 
 
@@ -107,7 +108,7 @@ def greeted(log: Path) -> Iterator[subprocess.Popen[str]]:
             pass
         yield process
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_reload_tells_those_that_run(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from proxy.energy.select import Opened as OpenedSource
 from proxy.meter.process import Process, run
 from proxy.schema import decode_request
 from proxy.units import NS_PER_SECOND
+from tests.timing import PATIENCE_SECONDS
 
 WATTS = 100
 
@@ -76,7 +77,7 @@ async def relay(folder: Path) -> AsyncIterator[Relay]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():  # noqa: ASYNC110 - it moves in ticks
             await asyncio.sleep(0.005)
 
@@ -156,7 +157,7 @@ async def test_a_meter_that_cannot_tick_ends_so_that_a_new_one_is_started(
 
     async with running(tmp_path) as process:
         tick, process.meter.tick = process.meter.tick, broken  # type: ignore[method-assign]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert await process.ended == 1
         process.meter.tick = tick  # type: ignore[method-assign]
     assert "broken" in caplog.text

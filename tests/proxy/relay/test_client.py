@@ -13,6 +13,7 @@ from proxy.core.channel import Closed
 from proxy.relay.worker import Worker
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream, answer
+from tests.timing import PATIENCE_SECONDS
 
 CONFIG = RelayConfig(listen=Address("127.0.0.1", 0), drain_timeout_seconds=0.5)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -34,7 +35,7 @@ async def say(port: int, data: bytes, *, until: bytes | None = None) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await (reader.readuntil(until) if until else reader.read())
     finally:
         writer.close()
@@ -245,7 +246,7 @@ async def test_a_tunnel_brings_what_came_before_and_after_its_switch() -> None:
         await reader.readuntil(b"go")
         writer.write(b"last")
         writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await ended.wait()
     assert got_by_backend == b"earlylast"
 
@@ -336,7 +337,7 @@ async def test_a_client_that_stops_reading_stops_the_backend() -> None:
     async with RawUpstream(flood) as backend, relay(backend.url) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await stuck.wait()
         writer.close()
     assert sent < 32 * 1024 * 1024  # socket buffers of the kernel, and our watermark

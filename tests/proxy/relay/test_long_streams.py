@@ -16,18 +16,21 @@ from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed
 from proxy.relay.client import Client
 from proxy.relay.worker import Worker
+from proxy.units import NS_PER_SECOND, ns_from_seconds
 from tests.fakes.certificates import certificates
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream
 from tests.proxy.relay.test_client import CONFIG, POST
 from tests.proxy.relay.test_lane import event
 from tests.proxy.relay.test_worker import DONE, ROLE, SSE, USAGE, chunked
+from tests.timing import PATIENCE_SECONDS
 
 BODY = b'{"stream":true,"stream_options":{"include_usage":true}}'
 REQUEST = POST + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 FIRST = chunked(ROLE, end=False)[0]
 ONE = chunked(event("one"), end=False)[0]
 END = b"".join(chunked(USAGE, DONE))
+STALL_NS = ns_from_seconds(CONFIG.stall_timeout_seconds) + 1
 MANY = 20
 
 
@@ -52,17 +55,17 @@ class Conversation:
             "127.0.0.1", self.worker.port, ssl=tls, server_hostname=name
         )
         self.writer.write(self._request)
-        self.backend_reader, self.backend = await asyncio.wait_for(self._asked.get(), 5)
+        self.backend_reader, self.backend = await asyncio.wait_for(self._asked.get(), PATIENCE_SECONDS)
         await self.begin()
 
     async def begin(self) -> None:
         self.backend.write(SSE + FIRST)
-        await asyncio.wait_for(self.reader.readuntil(FIRST), 5)
+        await asyncio.wait_for(self.reader.readuntil(FIRST), PATIENCE_SECONDS)
 
     async def pass_on(self, data: bytes) -> bytes:
         """What the client gets, as many bytes as the backend says now."""
         self.backend.write(data)
-        return await asyncio.wait_for(self.reader.readexactly(len(data)), 5)
+        return await asyncio.wait_for(self.reader.readexactly(len(data)), PATIENCE_SECONDS)
 
     async def chunks(self, count: int = MANY) -> None:
         for _ in range(count):
@@ -121,7 +124,7 @@ async def test_the_connections_serve_the_next_request() -> None:
         await said.chunks()
         await said.pass_on(END)
         said.writer.write(REQUEST)
-        asked = await asyncio.wait_for(said.backend_reader.readuntil(BODY), 5)
+        asked = await asyncio.wait_for(said.backend_reader.readuntil(BODY), PATIENCE_SECONDS)
         assert asked.startswith(b"POST /v1/chat/completions")
         await said.begin()
         await said.chunks()
@@ -134,7 +137,7 @@ async def test_a_client_that_leaves_takes_its_backend_request_along_at_once(tmp_
         await said.chunks()
         said.writer.transport.abort()
         with suppress(ConnectionResetError):
-            assert await asyncio.wait_for(said.backend_reader.read(), 5) == b""
+            assert await asyncio.wait_for(said.backend_reader.read(), PATIENCE_SECONDS) == b""
         (closed,) = await meter.until(Closed)
     assert isinstance(closed, Closed)
     assert closed.end.cancelled
@@ -146,7 +149,7 @@ async def test_a_backend_that_dies_breaks_the_stream() -> None:
         await said.chunks()
         said.backend.transport.abort()
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), PATIENCE_SECONDS)
 
 
 async def test_a_backend_that_hangs_up_after_a_last_chunk_breaks_the_stream_after_it() -> None:
@@ -155,17 +158,19 @@ async def test_a_backend_that_hangs_up_after_a_last_chunk_breaks_the_stream_afte
         said.backend.write(ONE)
         said.backend.close()
         with pytest.raises(asyncio.IncompleteReadError) as broken:
-            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), PATIENCE_SECONDS)
         assert broken.value.partial == ONE
 
 
 async def test_a_backend_that_stalls_is_not_waited_for_for_ever() -> None:
-    async with conversation(config=replace(CONFIG, stall_timeout_seconds=0.3)) as said:
+    async with conversation() as said:
+        (client,) = said.worker._shared.clients
         for _ in range(4):
             await said.chunks(5)
-            await asyncio.sleep(0.15)  # a stream that goes on is none that stalls
+            client.sweep(now_ns() + STALL_NS - NS_PER_SECOND)  # a stream that goes on is none that stalls
+        client.sweep(now_ns() + STALL_NS)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+            await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), PATIENCE_SECONDS)
 
 
 async def test_a_client_that_stops_reading_stops_its_backend_and_loses_nothing() -> None:
@@ -184,7 +189,9 @@ async def test_a_client_that_stops_reading_stops_its_backend_and_loses_nothing()
         assert sent * len(ONE) < 32 * 1024 * 1024
         said.writer.transport.resume_reading()  # type: ignore[attr-defined]
         said.backend.write(END)
-        received = await asyncio.wait_for(said.reader.readexactly(sent * len(ONE) + len(END)), 20)
+        received = await asyncio.wait_for(
+            said.reader.readexactly(sent * len(ONE) + len(END)), PATIENCE_SECONDS
+        )
         assert received == ONE * sent + END
         await said.chunks(0)
 
@@ -208,7 +215,7 @@ async def test_a_drain_lets_it_end() -> None:
         closing = asyncio.ensure_future(said.worker.close())
         await said.chunks()
         assert await said.pass_on(END) == END
-        await asyncio.wait_for(closing, 5)
+        await asyncio.wait_for(closing, PATIENCE_SECONDS)
 
 
 async def test_under_tls_the_transport_encrypts_every_chunk(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ async def test_the_usage_that_its_client_did_not_ask_for_is_kept_back(tmp_path: 
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
         await said.chunks()
         said.backend.write(END)
-        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), PATIENCE_SECONDS)
         (closed,) = await meter.until(Closed)
     assert rest == b"".join(chunked(DONE))
     assert isinstance(closed, Closed)
@@ -238,7 +245,7 @@ async def test_energy_is_said_at_its_end(tmp_path: Path) -> None:
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:
         await said.chunks()
         said.backend.write(END)
-        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), 5)
+        rest = await asyncio.wait_for(said.reader.readuntil(b"0\r\n\r\n"), PATIENCE_SECONDS)
     assert b'"usage":{"energy":{"joules":7.5,"final":true},' in rest
     assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
@@ -250,11 +257,9 @@ async def test_a_backend_behind_a_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_a_slow_client_is_no_backend_that_stalls() -> None:
-    config = replace(CONFIG, stall_timeout_seconds=1.0)
+    config = replace(CONFIG, write_timeout_seconds=2 * CONFIG.stall_timeout_seconds)
     async with conversation(config=config) as said:
-        for _ in range(5):
-            await said.chunks(6)
-            await asyncio.sleep(0.25)
+        await said.chunks()
         said.writer.transport.pause_reading()  # type: ignore[attr-defined]
         sent = 0
         (client,) = said.worker._shared.clients
@@ -263,9 +268,9 @@ async def test_a_slow_client_is_no_backend_that_stalls() -> None:
             said.backend.write(ONE * 20)
             sent += 20
             await asyncio.sleep(0)
-        await asyncio.sleep(0.6)
+        client.sweep(now_ns() + STALL_NS)
         said.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        await asyncio.wait_for(said.reader.readexactly(sent * len(ONE)), 5)
+        await asyncio.wait_for(said.reader.readexactly(sent * len(ONE)), PATIENCE_SECONDS)
         await said.chunks()
         assert await said.pass_on(END) == END
 
@@ -280,8 +285,8 @@ async def test_what_cannot_be_parsed_passes_and_harms_no_other_stream() -> None:
         await other.chunks()
         said.backend.write(nested)
         other.backend.write(END)
-        assert await asyncio.wait_for(said.reader.readexactly(len(nested)), 5) == nested
-        assert await asyncio.wait_for(other.reader.readexactly(len(END)), 5) == END
+        assert await asyncio.wait_for(said.reader.readexactly(len(nested)), PATIENCE_SECONDS) == nested
+        assert await asyncio.wait_for(other.reader.readexactly(len(END)), PATIENCE_SECONDS) == END
         await said.chunks()
         assert await said.pass_on(END) == END
         other.writer.close()
@@ -291,9 +296,11 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
     """Connections break off on both sides, so that their descriptors are used again at once."""
     rng = random.Random(7)
     names = iter(range(10_000))
-    over = asyncio.get_running_loop().time() + 1.5
+    served = 0
 
     async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
         name = f"<{next(names)}>"
         writer.write(SSE + FIRST)
         breaks = rng.randrange(100) if rng.random() < 0.3 else None
@@ -314,7 +321,7 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
         got, enough = b"", rng.randrange(300, 12_000)
         with suppress(ConnectionResetError):
             while len(got) < enough and not got.endswith(END):
-                more = await asyncio.wait_for(reader.read(65_536), 5)
+                more = await asyncio.wait_for(reader.read(65_536), PATIENCE_SECONDS)
                 if not more:
                     break
                 got += more
@@ -322,7 +329,7 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
         return re.findall(rb'"content":"(<\d+>)(\d+)"', got)
 
     async def user(port: int) -> None:
-        while asyncio.get_running_loop().time() < over:
+        while served < 300:
             said = await client(port)
             assert len({name for name, _ in said}) <= 1
             assert [int(number) for _, number in said] == list(range(len(said)))
@@ -332,4 +339,3 @@ async def test_no_client_gets_a_byte_of_anothers_stream() -> None:
         await worker.start()
         await asyncio.gather(*(user(worker.port) for _ in range(20)))
         await worker.close()
-    assert next(names) > 100

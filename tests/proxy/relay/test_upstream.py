@@ -12,6 +12,7 @@ from tests.fakes.certificates import certificates
 from tests.fakes.ipv6 import has_ipv6
 from tests.fakes.raw_upstream import RawUpstream, answer
 from tests.proxy.relay.test_client import CONFIG, OK, POST, Serving, relay, say
+from tests.timing import PATIENCE_SECONDS
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
@@ -98,7 +99,7 @@ async def test_idle_connections_are_kept_and_closed_in_time() -> None:
         await say(port, GET)
         await say(port, GET)
         assert len(serving.heads) == 1  # the second request of the one connection
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await serving.left.wait()
 
 

@@ -21,6 +21,7 @@ from tests.fakes.certificates import certificates
 from tests.fakes.ipv6 import has_ipv6
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream, answer
+from tests.timing import PATIENCE_SECONDS
 
 CHAT = "/v1/chat/completions"
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -133,7 +134,7 @@ async def test_a_client_that_leaves_cancels_its_request(meter: FakeMeter) -> Non
         asking = asyncio.ensure_future(post(url, {"model": "m"}))
         await meter.until(Opened)
         asking.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await backend.gone.wait()
         closed = (await meter.until(Closed))[0]
     assert isinstance(closed, Closed)
@@ -212,7 +213,7 @@ async def listening(config: RelayConfig, context: ssl.SSLContext | None, backend
     try:
         reader, writer = await asyncio.open_connection(config.listen.host, worker.port, ssl=context)
         writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             got = await reader.read()
         writer.close()
         return got

@@ -29,6 +29,7 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0
 METER_STOP_SECONDS: Final = 15.0
+_RELAY_WAIT_SECONDS: Final = 5.0  # longest pause before a relay worker is started again: clients wait for it
 _LONGEST_CHECK_SECONDS: Final = (
     60.0  # of a connection to a backend at start, whatever the timeout of requests
 )
@@ -91,8 +92,8 @@ class Supervisor:
             if status == REFUSED:
                 return False  # it said why: asked for by name, so silence would look like zero joules
             if status is not None:
-                self._meter.ended()
-            say("the meter did not start: serving all the same, records will say unknown until it does")
+                say(self._meter.ended(status))
+            say("meter did not start: serving without energy measurement, records say unknown until it does")
         for worker in self._workers:
             worker.start()
         if not all(worker.wait_ready(READY_SECONDS) for worker in self._workers):
@@ -138,8 +139,7 @@ class Supervisor:
             self._leaving = [child for child in self._leaving if child.pid != pid]
             for child in self._children():
                 if child.pid == pid:
-                    wait = child.ended()
-                    say(f"{child.name} ended with status {status}: starting it again in {wait} s")
+                    say(child.ended(status))
 
     def _reload(self) -> None:
         """Take new settings: whoever runs takes them over, so no request is lost."""
@@ -159,6 +159,7 @@ class Supervisor:
 
     def _reload_meter(self, old: Config, config: Config) -> None:
         self._meter.body = self._meter_body(config)
+        self._meter.start_soon()
         if config.meter == old.meter:
             self._meter.send(signal.SIGHUP)
         else:
@@ -171,6 +172,7 @@ class Supervisor:
         leaving, self._workers = self._workers[count:], self._workers[:count]
         for worker in self._workers:
             worker.body = self._relay_body(config)
+            worker.start_soon()
             worker.send(signal.SIGHUP)
         for worker in leaving:
             worker.send(signal.SIGTERM)
@@ -211,7 +213,8 @@ class Supervisor:
 
     def _new_workers(self, config: Config) -> list[Child]:
         return [
-            Child(f"relay worker {n}", self._relay_body(config)) for n in range(1, config.relay.workers + 1)
+            Child(f"relay worker {n}", self._relay_body(config), _RELAY_WAIT_SECONDS)
+            for n in range(1, config.relay.workers + 1)
         ]
 
     def _relay_body(self, config: Config) -> Callable[[int], int]:

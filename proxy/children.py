@@ -26,7 +26,7 @@ REFUSED: Final = 2  # exit status of a child that cannot use its settings
 COLLECT_AFTER: Final = 20_000  # objects more than before, of a child that serves
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-_BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that lived so long is restarted at once
 
 Body = Callable[[int], int]  # takes the descriptor to write one byte to when ready; returns an exit status
@@ -34,10 +34,15 @@ Body = Callable[[int], int]  # takes the descriptor to write one byte to when re
 
 @dataclass(slots=True)
 class Child:
-    """One process to be kept running. ``pid`` None: waits until ``due_ns`` to be started again."""
+    """One process to be kept running. ``pid`` None: waits until ``due_ns`` to be started again.
+
+    A child that ends within seconds of its start, again and again, is started after ever longer waits, up to
+    ``longest_wait_seconds``.
+    """
 
     name: str
     body: Body
+    longest_wait_seconds: float = _BACKOFF_SECONDS[-1]
     pid: int | None = None
     ready_fd: int | None = None
     started_ns: int = 0
@@ -81,14 +86,28 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def ended(self) -> float:
-        """Note that the process ended; the seconds until it is to be started again."""
+    def ended(self, status: int) -> str:
+        """Note that the process ended; return a line that says when it is started again.
+
+        One that refused its settings waits the longest at once: they rarely mend themselves.
+        """
         lived = now_ns() - self.started_ns
         self.failures = 0 if lived >= _STEADY_NS else self.failures + 1
-        wait = _BACKOFF_SECONDS[min(self.failures, len(_BACKOFF_SECONDS) - 1)]
+        steps = len(_BACKOFF_SECONDS) - 1
+        wait = _BACKOFF_SECONDS[steps if status == REFUSED else min(self.failures, steps)]
+        wait = min(wait, self.longest_wait_seconds)
         self.pid, self.due_ns = None, now_ns() + ns_from_seconds(wait)
         self.forget_pipe()
-        return wait
+        if status == REFUSED:
+            return (
+                f"{self.name} cannot use its settings (see above): trying again in {wait:g} s, or at SIGHUP"
+            )
+        times = f", {self.failures} times in a row" if self.failures > 1 else ""
+        return f"{self.name} ended with status {status}{times}: starting it again in {wait:g} s"
+
+    def start_soon(self) -> None:
+        """Start at the next turn, without the rest of the wait: its settings are others."""
+        self.due_ns, self.failures = 0, 0
 
 
 def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:

@@ -34,10 +34,11 @@ class SimulatedSource:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise SensorError(f"simulated: cannot read {self._path}: {error}") from error
-        view = memoryview(self._map)
-        magic, count, *_ = layout.HEADER.unpack_from(view)
-        if magic != layout.MAGIC:
+        head = self._map[: layout.HEADER.size].ljust(layout.HEADER.size, b"\0")
+        magic, count, *_ = layout.HEADER.unpack(head)
+        if magic != layout.MAGIC or len(self._map) < layout.HEADER.size + count * layout.DEVICE_BYTES:
             raise SensorError(f"simulated: {self._path} is not a simulator's power timeline")
+        view = memoryview(self._map)
         self._blocks = [layout.DeviceBlock(view, i) for i in range(count)]
         return [self._found(block) for block in self._blocks]
 

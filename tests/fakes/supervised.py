@@ -1,7 +1,8 @@
 """A supervisor with stand-in children, as a program: ``python -m tests.fakes.supervised LOG [FAILING]``.
 
 Each child appends ``NAME PID`` to LOG when it starts and ``NAME end`` when told to stop; the child named
-FAILING ends by itself, once; ``meter refused`` cannot use its settings. SETTINGS (LOG.settings) holds
+FAILING ends by itself, once; ``meter refused`` cannot use its settings, ``meter refused again`` ends once and
+cannot use them from then on. SETTINGS (LOG.settings) holds
 ``workers admin-port sample-hz``, read at the start and at SIGHUP; words that are not are refused.
 """
 
@@ -21,11 +22,11 @@ def main(log: Path, failing: str = "") -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])
         started = log.read_text().count(f"{name} start") if log.exists() else 0
         note(f"{name} start")
-        if failing == f"{name} refused":
+        if failing == f"{name} refused" or (started and failing == f"{name} refused again"):
             raise ConfigError("source: no such device")
         with open(ready_fd, "wb") as ready:
             ready.write(b"1")
-        if name == failing and not started:
+        if failing in {name, f"{name} refused again"} and not started:
             return 3
         while signal.sigwait([signal.SIGTERM, signal.SIGHUP]) == signal.SIGHUP:
             note(f"{name} hup")

@@ -70,6 +70,21 @@ def test_a_meter_that_cannot_use_its_settings_stops_the_start(tmp_path: Path) ->
     assert lines(log, "relay start") == 0
 
 
+def test_a_meter_that_refuses_its_settings_later_is_not_started_all_the_time(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with supervised(log, "meter refused again") as process:
+        assert process.stderr is not None
+        said = ""
+        while "trying again" not in said:
+            said += process.stderr.readline()
+        assert "meter cannot use its settings (see above): trying again in 60 s, or at SIGHUP" in said
+        assert lines(log, "meter start") == 2
+        reload(process, log, "2 9001 20")
+        until(lambda: lines(log, "meter start") == 3)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with supervised(log) as process:

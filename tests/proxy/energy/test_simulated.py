@@ -72,3 +72,22 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         SimulatedSource(tmp_path / "f").open()
     with pytest.raises(SensorError, match="cannot read"):
         SimulatedSource(tmp_path / "none").open()
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"root:x:0:0:" * 100, bytes(4096)])
+def test_a_file_of_something_else_is_refused_and_closed(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "s").write_bytes(data)
+    source = SimulatedSource(tmp_path / "s")
+    with pytest.raises(SensorError, match="simulated: "):
+        source.open()
+    source.close()
+
+
+def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
+    with Standin(tmp_path / "s", DEVICES, 0):
+        data = (tmp_path / "s").read_bytes()
+    (tmp_path / "cut").write_bytes(data[:-100])
+    source = SimulatedSource(tmp_path / "cut")
+    with pytest.raises(SensorError, match="not a simulator's"):
+        source.open()
+    source.close()

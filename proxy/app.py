@@ -49,6 +49,9 @@ def serve(load: Load) -> int:
         meter = replace(config.meter, admin=free_address(config.meter.admin, "--admin"))
         config = replace(config, relay=relay, meter=meter)
         check_certificates(config)
+        for option, path in (("--record", config.meter.record), ("--ledger", config.meter.ledger)):
+            if path is not None:
+                check_output(option, Path(path))
         if config.check_upstream:
             for backend in config.backends:
                 check_backend(backend, config.relay.connect_timeout_seconds)
@@ -196,7 +199,7 @@ class Supervisor:
         deadline = now_ns() + ns_from_seconds(seconds)
         while True:
             ended = reap()
-            for child in children:
+            for child in (*self._children(), *self._leaving):  # another one's end is seen once, too
                 if child.pid in ended:
                     child.pid = None
             left = deadline - now_ns()
@@ -304,6 +307,20 @@ def check_certificates(config: Config) -> None:
     serving_tls(config.relay.tls_certificate, config.relay.tls_key)
     for backend in config.backends:
         tls_of(backend)
+
+
+def check_output(option: str, path: Path) -> None:
+    """Raise :class:`ConfigError` where a file could not be written; nothing is created."""
+    folder = path.parent
+    if path.is_dir():
+        reason = "it is a directory: name a file in it"
+    elif not folder.is_dir():
+        reason = f"there is no directory {folder}: make it first"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        reason = "this user may not write there"
+    else:
+        return
+    raise ConfigError(f"{option} {str(path)!r} cannot be written: {reason}")
 
 
 def check_backend(backend: Backend, timeout_seconds: float) -> None:

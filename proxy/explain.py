@@ -1,10 +1,12 @@
 """``jouleproxy explain``: where the joules of a run went, and why two runs differ.
 
-A run is a ledger file (``--ledger``) or a timeline (``--record``), told apart by their first line. A timeline
+A run is a ledger file (``--ledger``) or a timeline (``--record``), told apart by their first line that can be
+read, plain or compressed. A timeline
 is attributed first, so it also has its devices' accounts. Two runs are compared by joules per output token:
 the difference is split exactly among the parts, and the prompt's into how much was asked and what it cost.
 """
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,11 +21,12 @@ from proxy.core.events import Arrive, End
 from proxy.core.ledger import with_share
 from proxy.core.timeline import TimelineError, TimelineReader
 from proxy.schema import DeviceAccount, ModelTerms, Parts, RequestEnergy, decode_request, sum_parts
-from proxy.timeline_file import FileError, read_blocks
+from proxy.timeline_file import FileError, lines, read_blocks
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
 PARTS: Final = Parts.__struct_fields__
-_MOST: Final = 5  # rows of the dearest requests
+_MOST: Final = 5  # rows of the dearest requests, lines that are named because they cannot be read
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class Run:
     records: list[RequestEnergy]
     accounts: list[DeviceAccount] = field(default_factory=list)
     terms: list[ModelTerms] = field(default_factory=list)
-    torn: int | None = None
+    notes: list[str] = field(default_factory=list)  # lines that could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Totals:
     joules: float
     parts: dict[str, float]  # those that are known; empty where the policy knows none
     output_tokens: int
-    computed_tokens: int  # of prompts, less those the engine had cached
+    computed_tokens: int | None  # of prompts, less those the engine had cached
     at_once: float | None  # mean number of requests running
 
     def per_token(self, joules: float) -> float:
@@ -55,28 +58,45 @@ class Totals:
 
 def load(path: Path, policy: str) -> Run:
     """Read a ledger or a timeline; raises ``OSError``, :class:`FileError`."""
-    if path.suffix != ".zst":
-        with path.open("rb") as file:
-            if b'"request_id"' in file.readline():
-                return _ledger(path)
+    if _is_ledger(path):
+        return _ledger(path)
     try:
         return _timeline(path, policy)
     except TimelineError as error:
         raise FileError(f"{path}:{error.line}: {error.reason}") from error
 
 
-def _ledger(path: Path) -> Run:
-    """Torn lines are passed over: a crash leaves one, and what follows is whole."""
-    records, torn = [], None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+def _is_ledger(path: Path) -> bool:
+    """Whether the first line that is a JSON object is a record. Lines before it may be empty or torn."""
+    with contextlib.closing(lines(path)) as found:
+        for line in found:
             try:
-                records.append(decode_request(line))
-            except msgspec.ValidationError as error:
-                raise FileError(f"{path}:{number}: not a record: {error}") from error
-            except msgspec.DecodeError:
-                torn = number
-    return Run(path.name, records, torn=torn)
+                keys = _OBJECT.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            return "request_id" in keys and "type" not in keys
+    return False
+
+
+def _ledger(path: Path) -> Run:
+    """Read what can be read: a crash or a full disk leaves a torn line, and what follows is whole."""
+    run = Run(path.name, [])
+    left_out: list[str] = []
+    for number, line in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            run.records.append(decode_request(line))
+        except msgspec.ValidationError as error:
+            left_out.append(f"{path.name}:{number}: not a record, passed over: {error}")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            left_out.append(f"{path.name}:{number}: a torn line was passed over")
+    run.notes = left_out[:_MOST]
+    if len(left_out) > _MOST:
+        run.notes.append(f"{path.name}: {len(left_out)} lines were passed over in all")
+    if not run.records:
+        raise FileError(f"{path}: no line is a whole record: {left_out[0].partition(': ')[2]}")
+    return run
 
 
 def _timeline(path: Path, policy: str) -> Run:
@@ -94,7 +114,9 @@ def _timeline(path: Path, policy: str) -> Run:
         _collect(run, core, open_)
     core.flush()
     _collect(run, core, open_)
-    run.accounts, run.torn = core.accounts(), reader.torn
+    run.accounts = core.accounts()
+    if reader.torn is not None:
+        run.notes.append(f"{path.name}:{reader.torn}: a torn line was passed over")
     run.terms = core.terms() if policy == "steps" else []
     return run
 
@@ -135,15 +157,24 @@ def totals(records: list[RequestEnergy]) -> Totals | None:
     summed = sum_parts(parted) if len(parted) == len(known) else None
     parts = {name: value for name in PARTS if (value := getattr(summed, name, None)) is not None}
     lived = [(r.start_unix_ns, r.duration_s) for r in known if r.duration_s is not None]
+    computed = [_computed_tokens(r) for r in known]
     span = max((s + d * NS_PER_SECOND for s, d in lived), default=0) - min((s for s, _ in lived), default=0)
     return Totals(
         len(known),
         sum(r.joules or 0.0 for r in known),
         parts,
         sum(r.output_tokens or 0 for r in known),
-        sum((r.prompt_tokens or 0) - (r.cached_tokens or 0) for r in known),
-        sum(d for _, d in lived) * NS_PER_SECOND / span if span > 0 else None,
+        None if None in computed else sum(tokens or 0 for tokens in computed),
+        sum(d for _, d in lived) * NS_PER_SECOND / span if span > 0 and len(lived) == len(known) else None,
     )
+
+
+def _computed_tokens(record: RequestEnergy) -> int | None:
+    """Prompt tokens less cached ones (none, where the engine says none); None if that cannot be."""
+    cached = record.cached_tokens or 0
+    if record.prompt_tokens is None or cached > record.prompt_tokens:
+        return None
+    return record.prompt_tokens - cached
 
 
 def describe(run: Run) -> Iterator[str]:
@@ -156,6 +187,9 @@ def describe(run: Run) -> Iterator[str]:
     if unknown:
         yield f"  energy not, or not wholly, known: {unknown}"
     for account in run.accounts:
+        if account.start_ns is None:
+            yield f"  {account.device}: not known, no energy was read"
+            continue
         yield (
             f"  {account.device}: {account.measured_joules:.6g} J measured = requests "
             f"{account.requests_joules:.6g} + idle {account.idle_joules:.6g} + unattributed "
@@ -165,6 +199,11 @@ def describe(run: Run) -> Iterator[str]:
     if total is None:
         yield "  no request has both known joules and output tokens: nothing to explain"
         return
+    if others := [
+        r for r in run.records if r.unknown is None and r.joules is not None and not r.output_tokens
+    ]:
+        joules = sum(r.joules or 0.0 for r in others)
+        yield f"  {len(others)} without output tokens: {joules:.6g} J, not in what follows"
     at_once = "" if total.at_once is None else f", {total.at_once:.3g} at once"
     yield (
         f"  {total.requests} known: {total.joules:.6g} J, {total.joules / total.requests:.4g} J/request, "
@@ -217,7 +256,9 @@ def _group(
     yield f"  by {title}:"
     for name in sorted(names, key=str):
         total = totals([record for record in records if of(record) == name])
-        if total is not None:
+        if total is None:
+            yield f"    {name or '-':24} not known: no request has both known joules and output tokens"
+        else:
             each = total.per_token(total.joules)
             yield f"    {name or '-':24} {total.joules:12.6g} J {each:10.4g} J/output token"
 
@@ -226,7 +267,8 @@ def _dearest(records: list[RequestEnergy]) -> Iterator[str]:
     known = sorted((r for r in records if r.joules is not None), key=lambda r: -(r.joules or 0.0))
     yield "  the dearest requests:"
     for r in known[:_MOST]:
-        tokens = f"{r.prompt_tokens or '-'} prompt, {r.output_tokens or '-'} output tokens"
+        prompt, output = ("-" if n is None else n for n in (r.prompt_tokens, r.output_tokens))
+        tokens = f"{prompt} prompt, {output} output tokens"
         yield f"    {r.request_id:24} {r.joules:12.6g} J  {tokens}"
 
 
@@ -268,6 +310,8 @@ def _batching(here: Totals, there: Totals) -> str:
 
 
 def _prompts(here: Totals, there: Totals) -> str:
+    if here.computed_tokens is None or there.computed_tokens is None:
+        return "the number of prompt tokens is not known"
     asked, theirs = here.computed_tokens / here.output_tokens, there.computed_tokens / there.output_tokens
     if not here.computed_tokens or not there.computed_tokens:
         return f"{asked:.3g} computed prompt tokens each, there {theirs:.3g}"
@@ -308,11 +352,10 @@ def run(path: Path, other: Path | None, policy: str) -> int:
     except OSError as error:
         return _fail(f"{error.filename or path}: {error.strerror or error}")
     for one in runs:
-        if one.torn is not None:
-            sys.stderr.write(f"{one.name}:{one.torn}: a torn line was passed over\n")
-    lines = [line for one in runs for line in describe(one)]
-    lines += compare(*runs) if len(runs) == 2 else []
-    sys.stdout.write("\n".join(lines) + "\n")
+        sys.stderr.writelines(f"{note}\n" for note in one.notes)
+    shown = [line for one in runs for line in describe(one)]
+    shown += compare(*runs) if len(runs) == 2 else []
+    sys.stdout.write("\n".join(shown) + "\n")
     return 0
 
 

@@ -88,6 +88,12 @@ def parse_url(text: str, *, unix: bool = False) -> Origin:
         return Origin("localhost", 0, _socket_path(text[len(UNIX) :]), False, "", "localhost")
     form = "http://HOST[:PORT], https://HOST[:PORT]" + (" or unix:/PATH" if unix else "")
     parts = _split(text, form)
+    if parts.username is not None:
+        raise InputError(
+            "must be without user and password, which logs would show: send an Authorization header instead"
+        )
+    if "?" in text or "#" in text:
+        raise InputError("must be without a query (?...) or fragment (#...): it is put before every path")
     tls = parts.scheme == "https"
     host = parse_host(parts.hostname or "", f"must be {form}")
     bare = host.partition("%")[0]  # a zone is this machine's business: RFC 6874
@@ -101,13 +107,21 @@ def parse_url(text: str, *, unix: bool = False) -> Origin:
     return Origin(host, port, None, tls, prefix, authority if port == default else f"{authority}:{port}")
 
 
+def parse_page(text: str) -> str:
+    """Return the URL of one page, with any user, path and query; raises :class:`InputError`."""
+    form = "http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH"
+    parts = _split(text.strip(), form)
+    parse_host(parts.hostname or "", f"must be {form}")
+    return text.strip()
+
+
 def shown_url(text: str) -> str:
     """Return a URL for a message: what stands between ``//`` and ``@`` may be a password."""
     return re.sub(r"//[^/?#]*@", "//***@", text)
 
 
 def _split(text: str, form: str) -> SplitResult:
-    """Split an http(s) URL after checking all but its host."""
+    """Split an http(s) URL after checking its characters, scheme and port."""
     if any(character.isspace() or not character.isprintable() or character == "\\" for character in text):
         raise InputError(f"must be {form}, without spaces, backslashes or control characters")
     try:
@@ -121,12 +135,6 @@ def _split(text: str, form: str) -> SplitResult:
         raise InputError(f"must be {form}{hint}")
     if port == 0:
         raise InputError(f"must be {form}: a port is from 1 to {_MAX_PORT}")
-    if parts.username is not None:
-        raise InputError(
-            "must be without user and password, which logs would show: send an Authorization header instead"
-        )
-    if "?" in text or "#" in text:
-        raise InputError("must be without a query (?...) or fragment (#...): it is put before every path")
     return parts
 
 

@@ -118,8 +118,12 @@ def load(
     Raises :class:`ConfigError`.
     """
     variables = _variables(environment, warn)
-    path = flags.get("config") or variables.pop("config", None)
-    values, backends = _file(Path(path), read) if path else ({}, ())
+    path = flags.get("config", variables.pop("config", None))
+    if path is not None and not path.strip():
+        raise ConfigError(
+            f"{'--config' if 'config' in flags else 'JOULEPROXY_CONFIG'} '': must be a TOML file"
+        )
+    values, backends = _file(Path(path), read) if path is not None else ({}, ())
     for name, (text, where) in variables.items():
         if name != "upstream":
             values[name] = _parse(OPTIONS[name], text, where)
@@ -283,9 +287,11 @@ def _parse(option: Option, text: str, where: str) -> object:
     try:
         return _value(option, text.strip())
     except ValueError as error:
-        reason = f" ({error})" if isinstance(error, ConfigError | InputError) else ""
         shown = "'***'" if option.name.endswith("_token") else repr(inputs.shown_url(text))
-        raise ConfigError(f"{where} {shown}: {_right(option)}{reason}") from error
+        reason = _right(option)
+        if isinstance(error, ConfigError | InputError):
+            reason = f"{reason} ({error})" if option.name in _WORDS else str(error)
+        raise ConfigError(f"{where} {shown}: {reason}") from error
 
 
 def _value(option: Option, text: str) -> object:
@@ -308,7 +314,7 @@ def _text(name: str, text: str) -> str:
     if not text:
         raise ValueError
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise InputError("without line ends or other control characters")
+        raise InputError("must be without line ends or other control characters")
     if name.endswith("_token"):
         return inputs.parse_key(text)
     if name.endswith("_header"):
@@ -334,8 +340,24 @@ def split_sources(text: str) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"source: {kind!r} is not one of {', '.join(SOURCES)}")
         if SOURCES[kind] is not None and bool(argument) != SOURCES[kind]:
             raise ConfigError(f"source: {kind} takes {'an' if SOURCES[kind] else 'no'} argument")
+        _check_argument(kind, argument)
         found.append((kind, argument))
+    if len(found) > 1 and any(kind == "none" for kind, _ in found):
+        raise ConfigError("source: none is not one of several: leave it or the others out")
     return tuple(found)
+
+
+def _check_argument(kind: str, argument: str) -> None:
+    """Refuse an address that no source could use; whether anything answers there is seen later."""
+    try:
+        if kind == "agent":
+            inputs.parse_url(argument)
+        elif kind == "prometheus":
+            inputs.parse_page(argument.partition("#")[0])
+        elif kind == "zeus" and argument:
+            inputs.parse_address(argument)
+    except InputError as error:
+        raise ConfigError(f"{kind}: {error}") from error
 
 
 def _boolean(text: str) -> bool:
@@ -349,15 +371,18 @@ def _boolean(text: str) -> bool:
 def _number(option: Option, text: str) -> int | float:
     """A number within the option's range; seconds also with a unit, as ``500ms``."""
     value: float
-    if option.is_duration and text[-1:].isalpha() and text[:1].isdecimal():
-        value = inputs.parse_duration(text)
-    else:
-        value = inputs.parse_whole(text) if option.kind is int else inputs.parse_number(text)
+    try:
+        if option.is_duration and text[-1:].isalpha() and text[:1].isdecimal():
+            value = inputs.parse_duration(text)
+        else:
+            value = inputs.parse_whole(text) if option.kind is int else inputs.parse_number(text)
+    except InputError as error:
+        raise ValueError from error  # _right says more
     if value == 0 and option.name in _MAY_BE_0:
         return value
     low, high = next(bounds for end, bounds in _RANGES.items() if option.name.endswith(end))
     if value <= 0:
-        raise ConfigError("must be above 0")
+        raise ValueError
     if not low <= value <= high:
         raise ConfigError(f"must be from {low:g} to {high:g}")
     return value
@@ -414,5 +439,7 @@ def _check(config: Config) -> None:
         )
     if relay.sticky_load_factor <= 1:
         raise ConfigError(f"sticky_load_factor {relay.sticky_load_factor:g}: must be above 1, as 1.25")
+    if meter.record is not None and meter.record == meter.ledger:
+        raise ConfigError(f"--record and --ledger are both {meter.record!r}: give each its own file")
     if (relay.tls_certificate is None) != (relay.tls_key is None):
         raise ConfigError("--tls-certificate and --tls-key go together: give both or neither")

@@ -1,15 +1,22 @@
-"""Timeline files on disk, plain or zstd (``.zst``): the shell around :mod:`proxy.core.timeline`."""
+"""Timeline files on disk, plain, zstd or gzip: the shell around :mod:`proxy.core.timeline`."""
 
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Generator, Iterator
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Protocol, Self
 
 from proxy.core.events import Event
 from proxy.core.timeline import TimelineReader, encode_events
 from proxy.zstd import ZstdError, ZstdFile
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES: Final = 1 << 20
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_UTF8_MARK: Final = b"\xef\xbb\xbf"
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class FileError(ValueError):
@@ -29,22 +36,54 @@ def read_blocks(path: Path, reader: TimelineReader) -> Iterator[list[Event]]:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, plain or zstd by its name; one that was cut off ends where it was.
+    """The bytes of a text file, plain, zstd or gzip by its first bytes; one that was cut off ends there.
 
-    Raises ``OSError`` and :class:`FileError` (not zstd).
+    A byte order mark is left out. Raises ``OSError`` and :class:`FileError` (damaged, or UTF-16).
     """
     with path.open("rb") as raw:
-        stream = ZstdFile(raw) if path.suffix == ".zst" else raw
+        head = raw.read(len(_ZSTD_MAGIC))
+        raw.seek(0)
+        stream, kind = _opened(raw, head, path)
+        first = True
         while True:
             try:
-                block = stream.read1(BLOCK_BYTES)  # one that fails later would take the block with it
+                # read1: a read that fails would take with it the blocks before.
+                block = stream.read1(BLOCK_BYTES)
             except EOFError:
                 return
-            except ZstdError as error:
-                raise FileError(f"{path}: not zstd, or damaged: {error}") from error
+            except (ZstdError, gzip.BadGzipFile, zlib.error) as error:
+                raise FileError(f"{path}: not {kind}, or damaged: {error}") from error
             if not block:
                 return
+            if first:
+                first = False
+                if block.startswith(_UTF16_MARKS):
+                    raise FileError(f"{path}: is UTF-16 text: save it as UTF-8")
+                block = block.removeprefix(_UTF8_MARK)
             yield block
+
+
+class _Stream(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+def _opened(raw: BufferedReader, head: bytes, path: Path) -> tuple[_Stream, str]:
+    """The decompressed stream, and the name of the compression."""
+    if head == _ZSTD_MAGIC or path.suffix == ".zst":
+        return ZstdFile(raw), "zstd"
+    if head.startswith(_GZIP_MAGIC):
+        return gzip.GzipFile(fileobj=raw), "gzip"
+    return raw, "plain"
+
+
+def lines(path: Path) -> Generator[bytes, None, None]:
+    """The lines of a file as :func:`blocks` reads it, without their ends; the last may be torn."""
+    rest = b""
+    for block in blocks(path):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 class TimelineWriter:

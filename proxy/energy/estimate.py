@@ -12,6 +12,7 @@ from typing import Final
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
 from proxy.energy.meter import Found, SensorError
+from proxy.inputs import parse_number
 from proxy.units import MW_PER_WATT
 
 _STAT: Final = Path("/proc/stat")
@@ -73,7 +74,7 @@ def _parse(argument: str) -> tuple[float, float]:
     what, _, watts = argument.partition("=")
     idle, dots, full = watts.partition("..")
     try:
-        low, high = (float(idle), float(full)) if dots else (0.0, float(watts))
+        low, high = (parse_number(idle), parse_number(full)) if dots else (0.0, parse_number(watts))
     except ValueError:
         low, high = -1.0, -1.0
     if what != "cpu" or not 0 <= low < high < float("inf"):

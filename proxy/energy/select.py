@@ -83,17 +83,19 @@ def _open(
     maker = _nvml if kind == "auto" else _MAKERS.get(kind)
     if maker is None:
         raise ConfigError(f"source: {config.source!r}: {kind} is not one of auto, {', '.join(_MAKERS)}, none")
+    source: Source | None = None
     try:
         source = maker(config, argument, environ)
-    except SensorError as error:
-        raise ConfigError(f"source: {error}") from error
-    try:
         return [Opened(source, tuple(source.open()))]
-    except SensorError as error:
-        source.close()
+    # Whatever a library or a file makes it raise: a source that cannot be opened is a line, not the traceback
+    # of a meter that is started again for ever.
+    except Exception as error:
+        if source is not None:
+            source.close()
+        reason = str(error) if isinstance(error, SensorError) else f"{kind} cannot be used: {error!r}"
         if kind != "auto":
-            raise ConfigError(f"source: {error}") from error
-        lines.append(f"energy: tried {error}")
+            raise ConfigError(f"source: {reason}") from error
+        lines.append(f"energy: tried {reason}")
         lines.append("energy: no source; requests are served, their records will say unknown")
         return []
 

@@ -245,7 +245,10 @@ class Meter:
     def close(self) -> None:
         """Close the timeline and the exporters, which may wait for a network: of any thread."""
         if self._recorder is not None:
-            self._recorder.close()
+            try:
+                self._recorder.close()
+            except OSError as error:
+                _log.error("record: the end of the timeline is not written: %s", error.strerror)
         self._exporters.close()
 
 

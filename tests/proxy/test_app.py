@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import check_backend, check_certificates, fixed, free_address, reserved, settled
+from proxy.app import check_backend, check_certificates, check_output, fixed, free_address, reserved, settled
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
 from tests.timing import PATIENCE_SECONDS
 
@@ -216,3 +216,16 @@ def test_port_0_is_settled_and_kept_for_several_workers() -> None:
         with socket.socket() as worker:
             worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             worker.bind((address.host, address.port))
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    check_output("--ledger", tmp_path / "l")
+    assert not (tmp_path / "l").exists()
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path, "it is a directory"),
+        (tmp_path / "no" / "l", "there is no directory"),
+        (tmp_path / "file" / "l", "there is no directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"--ledger '{path}' cannot be written: {reason}"):
+            check_output("--ledger", path)

@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ from proxy.explain import causes, compare, describe, load, run, totals
 from proxy.schema import Parts, RequestEnergy, encode
 from proxy.timeline_file import FileError, TimelineWriter
 from proxy.units import NS_PER_SECOND
+from proxy.zstd import compress
 
 S = NS_PER_SECOND
 
@@ -84,13 +86,82 @@ def test_a_ledger_is_described_and_says_what_is_unknown(tmp_path: Path) -> None:
     assert text.index("b   ") < text.index("a   "), "the dearest first"
 
 
-def test_a_torn_line_is_passed_over_and_a_foreign_one_refused(tmp_path: Path) -> None:
-    torn = load(
-        ledger(tmp_path / "torn", record("a"), tail=b'{"request_id": "to\n' + encode(record("b"))), "steps"
+A, B, TORN = encode(record("a")) + b"\n", encode(record("b")) + b"\n", b'{"request_id": "to'
+
+
+@pytest.mark.parametrize(
+    ("data", "ids", "noted"),
+    [
+        (A + B, "ab", []),
+        (b"\n" + A + B, "ab", []),
+        (b"\n\r\n \n" + A, "a", []),
+        (TORN + b"\n" + A + B, "ab", [1]),
+        (A + TORN + b"\n" + B, "ab", [2]),
+        (A + B + TORN, "ab", [3]),
+        (b"x" * 40 + b"\n" + b"\xff\xfe\xc0\n3\nnull\n" + A, "a", [1, 2, 3, 4]),
+        (A + b'{"request": 1}\n' + B, "ab", [2]),
+        (b"\xef\xbb\xbf" + A.replace(b"\n", b"\r\n") + B, "ab", []),
+    ],
+)
+def test_lines_of_a_ledger_that_cannot_be_read_are_passed_over_and_named(
+    tmp_path: Path, data: bytes, ids: str, noted: list[int]
+) -> None:
+    for name, packed in (
+        ("l", data),
+        ("l.zst", compress(data)),
+        ("l.gz", gzip.compress(data)),
+        ("z", compress(data)),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        run = load(tmp_path / name, "steps")
+        assert "".join(r.request_id for r in run.records) == ids
+        assert [int(note.split(":")[1]) for note in run.notes] == noted
+
+
+def test_many_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "l").write_bytes(A + b"{\n" * 1000)
+    notes = load(tmp_path / "l", "steps").notes
+    assert len(notes) == 6
+    assert notes[-1] == "l: 1000 lines were passed over in all"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "l:1: no whole header"),
+        (b"\n\n", "l:1: no whole header"),
+        (b'{"request_id": 3}\n', "no line is a whole record: .*request_id"),
+        (b"hello\n", "l:1: not JSON"),
+        (A.decode().encode("utf-16"), "UTF-16"),
+        (b"\x1f\x8b\x08" + bytes(40), "not gzip, or damaged"),
+        (b"\x28\xb5\x2f\xfd" + b"x" * 40, "not zstd, or damaged"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_read_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "l").write_bytes(data)
+    with pytest.raises(FileError, match=reason):
+        load(tmp_path / "l", "steps")
+
+
+def test_what_is_not_known_is_never_shown_as_zero(tmp_path: Path) -> None:
+    path = ledger(
+        tmp_path / "l",
+        record("a", prompt_tokens=None, cached_tokens=None),
+        record("b", model="n", joules=None, unknown="no_samples", parts=None),
+        record("c", joules=3.0, output_tokens=None),
     )
-    assert ([r.request_id for r in torn.records], torn.torn) == (["a", "b"], 2)
-    with pytest.raises(FileError, match=r"foreign:2: not a record: .*request_id"):
-        load(ledger(tmp_path / "foreign", record("a"), tail=b'{"request": 1}\n'), "steps")
+    run_ = load(path, "steps")
+    text = "\n".join(describe(run_))
+    assert "n                        not known" in text
+    assert "1 without output tokens: 3 J, not in what follows" in text
+    assert "a                                  12 J  - prompt, 10 output tokens" in text
+    total = totals(run_.records)
+    assert total is not None
+    assert (total.joules, total.computed_tokens) == (12.0, None)
+    assert "the number of prompt tokens is not known" in "\n".join(compare(run_, run_))
+    cached = totals([record("a", cached_tokens=31)])
+    assert cached is not None
+    assert cached.computed_tokens is None
 
 
 def timeline(path: Path) -> Path:

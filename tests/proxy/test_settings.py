@@ -106,7 +106,7 @@ def test_a_wrong_file_is_refused_in_one_line(toml: str, reason: str) -> None:
         ({"listen": "h:70000"}, "a port is at most 65535"),
         ({"source": "nvlm"}, "--source 'nvlm': must be auto, nvml"),
         ({"source": "prometheus"}, "prometheus:URL"),
-        ({"workers": "0"}, "must be above 0"),
+        ({"workers": "0"}, "must be a whole number above 0"),
         ({"sample_hz": "nan"}, "must be a number above 0"),
         ({"admin": "0.0.0.0:9001"}, "give --admin-token"),
         ({"listen": "127.0.0.1:9001"}, "--listen and --admin are both 127.0.0.1:9001"),
@@ -234,3 +234,24 @@ def test_a_file_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "j.toml"
     path.write_text(f'upstream = ["{UP}", "http://b"]')
     assert [b.name for b in load({}, {"JOULEPROXY_CONFIG": str(path)}).backends] == ["127.0.0.1:8000", "b:80"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["agent:h", "agent:http://[::1", "agent:http://h:99999", "prometheus:foo", "zeus:h", "zeus:h:99999"]
+    + ["none,nvml"]
+    + [f"{kind}:http://{'a' * 64}.x/" for kind in ("agent", "prometheus")],
+)  # fmt: skip
+def test_a_source_whose_address_cannot_be_is_refused(source: str) -> None:
+    assert refusal(upstream=UP, source=source).startswith(f"--source '{source}': ")
+    right = "prometheus:http://user:pw@h:1/metrics?a=b#m=w,agent:http://h:1,zeus:[::1]:4"
+    assert of(upstream=UP, source=right).meter.source == right
+
+
+def test_a_config_without_a_name_is_refused() -> None:
+    assert refusal(config="").startswith("--config ''")
+    assert refusal(env={"JOULEPROXY_CONFIG": " "}).startswith("JOULEPROXY_CONFIG")
+
+
+def test_timeline_and_ledger_are_two_files() -> None:
+    assert "--record and --ledger are both 'a'" in refusal(upstream=UP, record="a", ledger="a")

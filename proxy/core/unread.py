@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.api.endpoints import PROMPT_ONLY_ROUTES
 from proxy.core.bursts import Floats, Ints
 from proxy.core.cells import Requests
 from proxy.core.events import End
@@ -23,7 +24,6 @@ from proxy.core.tracks import Group, Track
 from proxy.core.work import Entries
 
 ARRIVALS: Final = "arrivals"
-_PROMPT_ONLY: Final = frozenset({"embeddings", "rerank"})  # routes that make no tokens
 FIRST_ERROR: Final = 400  # status codes, RFC 9110
 
 
@@ -38,7 +38,7 @@ def counted_tokens(track: Track) -> int | None:
     if end.completion_tokens:
         return end.completion_tokens
     # No token on any other route is no count: usage was lost, or it counts something else.
-    return 1 if end.prompt_tokens is not None and track.arrive.route in _PROMPT_ONLY else None
+    return 1 if end.prompt_tokens is not None and track.arrive.route in PROMPT_ONLY_ROUTES else None
 
 
 def unread(group: Group, tracks: Sequence[Track]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ EnergyInResponse = Literal["off", "on", "wait"]
 HostEnergy = Literal["off", "reported", "attributed"]
 Policy = Literal["steps", "tokens", "overlap"]
 Sticky = Literal["off", "session", "prefix"]
+Usage = Literal["ask", "keep"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -48,6 +49,7 @@ class RelayConfig:
     workers: int = 1
     energy_in_response: EnergyInResponse = "off"
     energy_wait_seconds: float = 2.0
+    usage: Usage = "ask"  # ask: streams for their token counts; keep: never change a request body
     tls_certificate: str | None = None
     tls_key: str | None = None
     connect_timeout_seconds: float = 5.0
@@ -59,7 +61,7 @@ class RelayConfig:
     client_idle_timeout_seconds: float = 75.0
     tunnel_idle_timeout_seconds: float = 600.0  # WebSocket: longest silence of both sides
     linger_timeout_seconds: float = 2.0  # a refused client may send so long before it is cut off
-    upstream_idle_timeout_seconds: float = 30.0
+    upstream_idle_timeout_seconds: float = 4.0  # uvicorn, node and llama.cpp close after 5
     drain_timeout_seconds: float = 30.0
     max_head_bytes: int = 65_536
     max_body_bytes: int = 1_073_741_824

@@ -11,6 +11,9 @@ One place for what a body, an event or a usage object means, so that both progra
 - ``encoding``: decompress responses incrementally.
 - ``usage``: token counts in the terms of each provider.
 - ``tokens``: whether a choice or an event carries output.
+- ``endpoints``: the table of endpoints: which are metered, read, asked for usage.
+- ``edit``: change one member of a JSON object, all other bytes as they were.
+- ``stream_options``: ask for usage in the client's stead.
 - ``errors``: the shape of an error body.
 - ``sse``: split a stream into server-sent events.
 - ``chunks``: recognize HTTP chunks that differ from the one before in their text only.

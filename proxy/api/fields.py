@@ -24,13 +24,15 @@ class StreamOptions(msgspec.Struct, gc=False):
 
 
 class RequestBody(msgspec.Struct, gc=False):
-    """What the proxy reads of a request."""
+    """What the proxy reads of a request; ``stream_options`` as its text, empty where it is not given."""
 
     model: str | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: msgspec.Raw = msgspec.Raw()
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None  # responses
+    n_predict: int | None = None  # llama.cpp
 
 
 class TokenDetails(msgspec.Struct, gc=False):
@@ -145,6 +147,7 @@ class ModelList(msgspec.Struct, gc=False):
 
 
 REQUEST: Final = LenientDecoder(RequestBody)
+STREAM_OPTIONS: Final = LenientDecoder(StreamOptions)
 RESPONSE: Final = LenientDecoder(ResponseBody)
 MODEL: Final = LenientDecoder(Model)
 MODEL_LIST: Final = LenientDecoder(ModelList)

@@ -33,8 +33,8 @@ WHOLE_BODY: Final = "body"  # the name reported for a document that is no JSON o
 
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 _MAX_DIGITS: Final = 40  # no count has more; converting thousands of digits is slow
-_TRUE: Final = frozenset((b"true", b'"true"', b'"True"', b"1", b"1.0", b'"1"'))
-_FALSE: Final = frozenset((b"false", b'"false"', b'"False"', b"0", b"0.0", b'"0"'))
+_TRUE: Final = frozenset((b"true", b"1", b"1.0", b"t", b"yes", b"y", b"on"))  # as pydantic's lax mode
+_FALSE: Final = frozenset((b"false", b"0", b"0.0", b"f", b"no", b"n", b"off"))
 _NULL: Final = b"null"
 
 Convert = Callable[[bytes, str, list[str]], object]  # raw value, name of the field, where to report names
@@ -123,9 +123,10 @@ def integer_of(raw: bytes) -> int:
 
 def truth_of(raw: bytes) -> bool:
     """Return a truth value, also of ``"true"`` or 1; raises :class:`UnreadableError`."""
-    if raw in _TRUE:
+    word = raw.strip(b'"').lower()
+    if word in _TRUE:
         return True
-    if raw in _FALSE:
+    if word in _FALSE:
         return False
     raise UnreadableError("not a truth value")
 

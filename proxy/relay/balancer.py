@@ -30,6 +30,7 @@ class Slot:
     outstanding: int = 0
     turn: int = 0  # of its last request, to go round among equals
     models: Mapping[str, bytes] = field(default_factory=dict)
+    no_usage_until_ns: int = 0  # it refused to be asked for usage
 
     def __post_init__(self) -> None:
         self.configure()
@@ -83,6 +84,7 @@ class Balancer:
                 slot.backend = backend
                 slot.configure()
             slot.backend = backend
+            slot.no_usage_until_ns = 0
             slot.health.follow(config)
             slots.append(slot)
         self.slots = slots

@@ -7,11 +7,9 @@ client as a broken stream, never as a clean end.
 
 import asyncio
 import logging
-import ssl
 from typing import Final
 
-from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
-from proxy.api.usage import count_or_none
+from proxy.api.fields import MAX_TEXT_LENGTH
 from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.answer import Answer, Plan
@@ -20,21 +18,19 @@ from proxy.relay.call import Call
 from proxy.relay.head import AnswerHead, HeadError, RequestHead
 from proxy.relay.headers import for_backend, interim
 from proxy.relay.lane import Lane
-from proxy.relay.routes import route_of, with_usage
+from proxy.relay.refusal import FORGET_SECONDS, HeldError, may_refuse
+from proxy.relay.request import Request
 from proxy.relay.shared import Shared
 from proxy.relay.sink import Sink
 from proxy.relay.trace import Trace, continue_trace
-from proxy.relay.upstream import Upstream
-from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
+from proxy.relay.upstream import Upstream, connect_failure
+from proxy.schema import ENERGY_HEADER
 from proxy.units import ns_from_seconds
 
-_READ_BODY_LIMIT: Final = 64 * 1024 * 1024  # a metered JSON request; larger ones are relayed unread
 _ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
-_ID_LENGTH: Final = 200  # of a client's own; a longer one is not taken
 _WISH: Final = ENERGY_HEADER.lower().encode()
 _ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
-_ID: Final = REQUEST_ID_HEADER.lower().encode()
 _log = logging.getLogger(__name__)
 
 
@@ -47,20 +43,14 @@ class Exchange:
         self._head = head
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
-        given = head.text(_ID)
-        self.request_id = given if given and len(given) <= _ID_LENGTH else f"req-{shared.ids.take(32)}"
-        self._path, self._route, json = head.kept.asks or _asks(head)
-        length = head.length
-        self._whole = self._route is not None and length is not None and length <= _READ_BODY_LIMIT and json
-        self._asks = RequestBody()
-        self._unread: list[str] = []  # names of fields of the request
+        self._request = Request(head, shared.ids)
+        self._body = self._request.body
         self._key: int | None = None  # of what stays with one backend
-        self._held: list[bytes] = []  # of the body, until it can be sent
-        self._sent: list[bytes] | None = None  # a body that can be sent again
         self._tried: list[Slot] = []  # backends that could not be reached
-        self._ended = head.body is None
         self._trace: Trace | None = None
         self._identity = False  # usage was asked for in the client's stead
+        self._held_error: HeldError | None = None  # of a request that we changed
+        self._usage_refused = False  # so this is its second try
         self._call: Call | None = None
         self._slot: Slot | None = None
         self._upstream: Upstream | None = None
@@ -78,24 +68,28 @@ class Exchange:
 
     def begin(self) -> None:
         """The head is there."""
-        if not self._whole:
+        if not self._body.reads:
             self._open()
 
     def request_body(self, raw: bytes) -> None:
-        """Bytes of the request's body, to be sent as they are."""
+        """Take bytes of the request's body as they came: with the framing of chunks."""
+        body = self._body
+        self._since_ns = now_ns()
         if self._upstream is not None:
             self._upstream.write(raw)
-            self._sent = None  # a part of it is gone: it cannot be sent again
-        else:
-            self._held.append(raw)
-            if not self._whole:
-                self._client.pause(paused=True)  # until the connection is there
-        self._since_ns = now_ns()
+            body.passed(raw)
+            return
+        reads = body.reads
+        body.add(raw)
+        if not body.reads:
+            self._client.pause(paused=True)  # until the connection is there
+            if reads:  # it is too large to be read
+                self._open()
 
     def request_end(self) -> None:
         """The request is whole."""
-        self._ended = True
-        if self._whole:
+        self._body.ended = True
+        if self._body.reads:
             self._open()
 
     def send(self, data: bytes) -> None:
@@ -106,26 +100,23 @@ class Exchange:
 
     def _open(self) -> None:
         """Read what is asked, choose a backend."""
-        head, shared = self._head, self._shared
-        if self._path == "/v1/models" and head.method == b"GET" and shared.balancer.listing is not None:
-            self._tell(shared.balancer.listing)
+        head, shared, request = self._head, self._shared, self._request
+        listing = shared.balancer.listing
+        if request.path == "/v1/models" and head.method == b"GET" and listing is not None:
+            self._tell(listing)
             return
-        body = b"".join(self._held) if self._whole else None
-        asks = self._asks = _request_of(body, self._unread)
-        if self._route:
+        if request.route is not None:
             self._trace = continue_trace(head.text(b"traceparent"), shared.ids.take(64))
-            ours = with_usage(self._route, body, asks) if body is not None else None
-            if ours is not None:
-                self._held, self._identity = [ours], True
+        body = request.read()
         if shared.keys is not None:
             self._key = shared.keys.key(head, body)
-        self._aim(shared.balancer.take(asks.model, now_ns(), self._key))
+        self._aim(shared.balancer.take(request.fields.model, now_ns(), self._key))
 
     def _tell(self, body: bytes) -> None:
         """What the proxy itself knows best."""
         self._end()
-        keep = self._head.keep_alive and self._ended
-        self._client.say(body, self.request_id, close=not keep)
+        keep = self._head.keep_alive and self._body.ended
+        self._client.say(body, self._request.id, close=not keep)
         if keep:
             self._client.finished(keep=True)
 
@@ -133,9 +124,12 @@ class Exchange:
         """Send the request to a backend, over a connection that is open or will be."""
         self._slot = slot
         if slot is None:
-            why = self._shared.balancer.refusal(self._asks.model, now_ns())
+            why = self._shared.balancer.refusal(self._request.fields.model, now_ns())
             self._refuse(why.status, why.message, why.code, why.retry_seconds)
             return
+        self._send_to(slot)
+
+    def _send_to(self, slot: Slot) -> None:
         connection = self._shared.pools[slot].take()
         if connection is not None:
             self._use(connection)
@@ -144,46 +138,54 @@ class Exchange:
 
     def _metered(self) -> Call | None:
         """The call, told to the meter; None where nothing is metered, or none was to be sent."""
-        slot, route, trace, asks = self._slot, self._route, self._trace, self._asks
+        slot, request, trace = self._slot, self._request, self._trace
+        route = request.route
         if self._call is not None or slot is None or route is None or trace is None:
             return self._call
         tenant = self._shared.config.tenant_header
         arrive = Arrive(
             now_ns(),
-            self.request_id,
+            self._request.id,
             route,
-            asks.model[:MAX_TEXT_LENGTH] if asks.model else asks.model,
-            bool(asks.stream),
+            request.model,
+            bool(request.fields.stream),
             (),  # the meter knows which devices are there, and maps the backend to them
             (self._head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
             slot.backend.name or None,
         )
         pool = self._shared.pools[slot]
         call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
-        limit = count_or_none(asks.max_completion_tokens or asks.max_tokens)
-        call.open(trace, self._received_ns, self._path[:MAX_TEXT_LENGTH], limit, self._unread)
+        path = request.path[:MAX_TEXT_LENGTH]
+        call.open(trace, self._received_ns, path, request.output_limit, request.unread)
         return call
 
     def _use(self, connection: Upstream) -> None:
         """Tell the meter, send what there is of the request."""
-        head, shared, call = self._head, self._shared, self._metered()
+        head, shared, body, call = self._head, self._shared, self._body, self._metered()
         self._upstream = connection
         self._since_ns = now_ns()
+        changed = self._with_usage()
+        self._identity = changed is not None
         energy = _ENERGY.get(head.values.get(_WISH, b"").lower(), shared.config.energy_in_response)
-        plan = Plan(self.request_id, call, energy, self._identity, head.method, head.http11, head.keep_alive)
+        plan = Plan(self._request.id, call, energy, self._identity, head.method, head.http11, head.keep_alive)
         self._answer = Answer(plan)
-        held, self._held = self._held, []
-        if self._ended:
-            self._sent = held
         pool = connection.pool
         lines = for_backend(
-            head, pool.host, self.request_id, self._trace, self._client.peer,
+            head, pool.host, self._request.id, self._trace, self._client.peer,
             b"https" if shared.config.tls_certificate else b"http",
-            length=sum(map(len, held)) if self._whole else head.length,
+            length=body.length if changed is None else len(changed),
             identity=self._identity or (call is not None and energy != "off"), prefix=pool.prefix,
         )  # fmt: skip
         self._client.pause(paused=False)  # before it is asked, which may pause it again
-        connection.ask(self, head.method, b"".join((lines, *held)))
+        pieces = body.pieces() if changed is None else [changed]
+        connection.ask(self, head.method, b"".join((lines, *pieces)))
+
+    def _with_usage(self) -> bytes | None:
+        """Return the body that asks for usage, if this backend may be asked; else None."""
+        slot = self._slot
+        if self._shared.config.usage == "keep" or self._usage_refused or slot is None:
+            return None
+        return self._request.with_usage() if slot.no_usage_until_ns < self._since_ns else None
 
     def _connect(self) -> None:
         task = asyncio.get_running_loop().create_task(self._connecting())
@@ -197,16 +199,8 @@ class Exchange:
         pool = self._shared.pools[slot]
         try:
             connection = await pool.connect()
-        except TimeoutError:
-            limit = self._shared.config.connect_timeout_seconds
-            self._unreachable(
-                slot, 504, f"no connection to the backend within {limit:g} s", "backend_timeout"
-            )
-        except ssl.SSLCertVerificationError as error:
-            message = f"the backend's certificate is not accepted: {error.verify_message}"
-            self._unreachable(slot, 502, message, "backend_certificate")
         except (OSError, ValueError) as error:
-            self._unreachable(slot, 502, f"the backend cannot be reached: {error}", "backend_unreachable")
+            self._unreachable(slot, *connect_failure(error, self._shared.config))
         else:
             if self._over:
                 connection.abort()
@@ -218,7 +212,7 @@ class Exchange:
         shared = self._shared
         self._tried.append(slot)
         take = shared.balancer.take
-        other = None if self._over else take(self._asks.model, now_ns(), self._key, self._tried)
+        other = None if self._over else take(self._request.fields.model, now_ns(), self._key, self._tried)
         if other is None:
             self._failed(status, message, code)
             return
@@ -250,9 +244,11 @@ class Exchange:
         self._end()
         if (call := self._metered()) is not None:
             call.close(status, code)
-        keep = self._head.keep_alive and self._ended and self._head.method != b"HEAD"  # the error has a body
+        keep = (
+            self._head.keep_alive and self._body.ended and self._head.method != b"HEAD"
+        )  # the error has a body
         self._client.refuse(
-            status, message, code, self.request_id, close=not keep, retry_seconds=retry_seconds
+            status, message, code, self._request.id, close=not keep, retry_seconds=retry_seconds
         )
         if keep:
             self._client.finished(keep=True)
@@ -321,9 +317,15 @@ class Exchange:
         if head.status == 101 and not self._head.upgrade:
             raise HeadError(502, "the backend switches protocols unasked")
         self._since_ns = now_ns()
-        self._sent = None  # it will not be sent again
         if self._slot is not None:
             self._judge(self._slot, head.status)
+        if self._identity and may_refuse(head.status):
+            self._held_error = HeldError(head)
+            return
+        if self._usage_refused and self._slot is not None and head.status < 400:
+            _log.warning("backend %s: does not take stream_options: not added", self._slot.backend.url)
+            self._slot.no_usage_until_ns = self._since_ns + ns_from_seconds(FORGET_SECONDS)
+        self._body.forget()  # it will not be sent again
         assert self._answer is not None
         self._answer.begin(head)
         if head.status == 101 and self._upstream is not None:
@@ -334,16 +336,36 @@ class Exchange:
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
         """Bytes of the answer."""
         self._since_ns = t_ns = now_ns()
+        held = self._held_error
+        if held is not None:
+            held.add(raw, pieces)
+            if held.full:
+                self._pass_held()
+            return
         assert self._answer is not None
         self._answer.body(raw, pieces, t_ns)
 
     def on_end(self) -> None:
         """The answer is whole."""
-        assert self._answer is not None
-        self._answer.end()
+        held = self._held_error
+        again = held is not None and held.refuses_usage()
+        if not again:
+            self._pass_held()
+            assert self._answer is not None
+            self._answer.end()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.release(reusable=self._ended)
+            upstream.release(reusable=self._body.ended)
+        if again and self._slot is not None:
+            self._held_error, self._usage_refused = None, True
+            self._send_to(self._slot)
+
+    def _pass_held(self) -> None:
+        """Pass on an error that was held, and what follows of it."""
+        held, self._held_error = self._held_error, None
+        if held is not None and self._answer is not None:
+            self._body.forget()
+            held.pass_to(self._answer, self._since_ns)
 
     def on_read(self) -> None:
         """All bytes of one read were taken: write what they give, in one write."""
@@ -362,7 +384,7 @@ class Exchange:
             task.add_done_callback(self._shared.tasks.discard)
         elif answer.done:
             self._end()
-            self._client.finished(keep=answer.keep and self._ended)
+            self._client.finished(keep=answer.keep and self._body.ended)
         elif self._upstream is not None:
             shape = answer.shape
             if shape is not None and self._call is not None:
@@ -399,10 +421,12 @@ class Exchange:
         if self.tunnel:
             self._end()
             self._client.finished(keep=False)
-        elif upstream is not None and upstream.used and not upstream.answered and self._sent is not None:
-            self._upstream = None  # a kept connection that had ended meanwhile: no answer was begun
-            self._held, self._sent = self._sent, None
-            self._connect()
+        elif upstream is not None and self._request.may_repeat(upstream):
+            self._upstream = None
+            if upstream.used:  # it had ended meanwhile: the backend is not to blame
+                self._connect()
+            elif self._slot is not None:
+                self._unreachable(self._slot, 502, f"the backend did not answer: {reason}", "upstream_reset")
         elif answer is None or not answer.sent:
             self._failed(502, f"the backend did not answer: {reason}", "upstream_reset")
         else:
@@ -417,21 +441,6 @@ class Exchange:
         if self._call is not None:
             self._call.close(answer.head.status if answer and answer.head else None, code)
         self._client.abort()
-
-
-def _asks(head: RequestHead) -> tuple[str, str | None, bool]:
-    """Path, route, whether the body is JSON: what all heads like this one say."""
-    path = head.target.partition(b"?")[0].decode("latin-1")
-    json = b"json" in head.values.get(b"content-type", b"").lower()
-    head.kept.asks = (path, route_of(head.method.decode("latin-1"), path), json)
-    return head.kept.asks
-
-
-def _request_of(body: bytes | None, unread: list[str]) -> RequestBody:
-    """Return what a body asks for; defaults where it is unread or no JSON object (the backend judges)."""
-    if body is None:
-        return RequestBody()
-    return REQUEST.decode(body, unread) or RequestBody()
 
 
 def _current() -> asyncio.Task[object] | None:

@@ -5,6 +5,7 @@ from typing import Final
 
 import httptools
 
+from proxy.api.endpoints import Endpoint
 from proxy.relay.framing import Body, Chunked, Fixed, UntilClose
 
 Headers = list[tuple[bytes, bytes]]
@@ -29,15 +30,15 @@ class HeadError(ValueError):
 class Kept:
     """What was worked out of a head, for those that repeat it.
 
-    ``lines``: those that travel on, by the names of those that do not. ``asks``: path, metered route or None,
-    whether the body is JSON.
+    ``lines``: those that travel on, by the names of those that do not. ``asks``: path, endpoint or None,
+    whether the body may be JSON.
     """
 
     __slots__ = ("asks", "lines")
 
     def __init__(self) -> None:
         self.lines: dict[frozenset[bytes], bytes] = {}
-        self.asks: tuple[str, str | None, bool] | None = None
+        self.asks: tuple[str, Endpoint | None, bool] | None = None
 
 
 class RequestHead:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
@@ -12,6 +13,7 @@ from proxy.relay.again import Answers
 from proxy.relay.framing import FramingError, UntilClose
 from proxy.relay.head import AnswerHead, HeadError
 from proxy.relay.lane import Lane
+from proxy.relay.replay import none_acknowledged
 from proxy.units import ns_from_seconds
 
 _END: Final = b"\r\n\r\n"
@@ -60,6 +62,8 @@ class Upstream:
         self.lane: Lane | None = None  # forwards what matches before the asker sees it
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
+        self.unprocessed = False  # it failed, and nothing of the request had reached the backend
+        self._sent_bytes = 0  # of this request
         self.idle_since_ns = 0
 
     @property
@@ -71,11 +75,13 @@ class Upstream:
         """Begin a request."""
         self._asker, self._method, self._head, self.answered = asker, method, None, False
         self.lane = None
+        self._sent_bytes = 0
         self.write(data)
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
         if self._transport is not None:
+            self._sent_bytes += len(data)
             self._transport.write(data)
 
     def tunnel(self) -> None:
@@ -191,6 +197,7 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
+        self.unprocessed = self._none_acknowledged()
         self.lane = self._transport = None
         self.pool.open.discard(self)
         self.pool.forget(self)
@@ -202,6 +209,15 @@ class Upstream:
             asker.on_read()
         else:
             self.lose(str(error) if error else "the backend closed the connection")
+
+    def _none_acknowledged(self) -> bool:
+        transport = self._transport
+        if self._asker is None or self.answered or transport is None or self.pool.encrypted:
+            return False
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX:  # which counts otherwise
+            return False
+        return none_acknowledged(sock.fileno(), self._sent_bytes)
 
     def lose(self, reason: str) -> None:
         """It is of no more use."""
@@ -227,6 +243,17 @@ def hold_little(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
+def connect_failure(error: Exception, config: RelayConfig) -> tuple[int, str, str]:
+    """Return what a client is told of an error of :meth:`Pool.connect`: status, message, code."""
+    if isinstance(error, TimeoutError):
+        limit = config.connect_timeout_seconds
+        return 504, f"no connection to the backend within {limit:g} s", "backend_timeout"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = f"the backend's certificate is not accepted: {error.verify_message}"
+        return 502, message, "backend_certificate"
+    return 502, f"the backend cannot be reached: {error}", "backend_unreachable"
+
+
 class Pool:
     """Connections to one backend."""
 
@@ -240,14 +267,24 @@ class Pool:
         self._idle: list[Upstream] = []
         self.open: set[Upstream] = set()  # in use or kept
         self._tls = tls_of(backend)
+        self.encrypted = self._tls is not None
 
     def follow(self, config: RelayConfig) -> None:
         """New limits, for connections to come."""
         self._config = config
 
     def take(self) -> Upstream | None:
-        """An open connection, the last one used first."""
-        return self._idle.pop() if self._idle else None
+        """Return an open connection, the last one used; None where there is none.
+
+        One that was idle too long is not used, although :meth:`sweep` did not close it yet: the backend may
+        be about to.
+        """
+        if not self._idle:
+            return None
+        if self._idle[-1].idle_since_ns < self._oldest(now_ns()):
+            self.close()  # the others were idle for longer
+            return None
+        return self._idle.pop()
 
     def put(self, connection: Upstream) -> None:
         """Keep an open connection."""
@@ -277,10 +314,13 @@ class Pool:
 
     def sweep(self, now: int) -> None:
         """Close what was idle too long."""
-        oldest = now - ns_from_seconds(self._config.upstream_idle_timeout_seconds)
+        oldest = self._oldest(now)
         for connection in [c for c in self._idle if c.idle_since_ns < oldest]:
             self._idle.remove(connection)
             connection.abort()
+
+    def _oldest(self, now: int) -> int:
+        return now - ns_from_seconds(self._config.upstream_idle_timeout_seconds)
 
     def close(self) -> None:
         """Close all that are idle."""

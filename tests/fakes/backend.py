@@ -8,12 +8,19 @@ import msgspec
 
 
 class Backend:
-    """``answers`` by path: (status, body); other paths give 200 and its name. ``seen`` counts by path."""
+    """``answers`` by path: (status, body); other paths give 200 and its name.
+
+    ``seen`` counts requests by path, ``bodies`` holds what they sent. ``refuses``: a body that holds it gets
+    a 422 which names it. ``drops``: the next so many requests are read and get no answer.
+    """
 
     def __init__(self, name: str, *models: str) -> None:
         self.name = name
         self.answers: dict[str, tuple[int, bytes]] = {"/health": (200, b"")}
         self.seen: dict[str, int] = {}
+        self.bodies: list[bytes] = []
+        self.refuses: bytes | None = None
+        self.drops = 0
         self.silent = False
         self.url = ""
         self._port = 0
@@ -60,11 +67,17 @@ class Backend:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1].decode()
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        await reader.readexactly(int(length or 0))
+        sent = await reader.readexactly(int(length or 0))
+        self.bodies.append(sent)
         self.seen[path] = self.seen.get(path, 0) + 1
         if self.silent:
             await reader.read()
             raise ConnectionResetError
+        if self.drops:
+            self.drops -= 1
+            raise ConnectionResetError
         status, body = self.answers.get(path, (200, self.name.encode()))
+        if self.refuses is not None and self.refuses in sent:
+            status, body = 422, b'{"error":"unknown field ' + self.refuses + b'"}'
         writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
         await writer.drain()

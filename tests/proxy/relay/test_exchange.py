@@ -119,6 +119,66 @@ async def test_a_server_that_fails_fast_does_not_get_all_requests() -> None:
     }
 
 
+async def test_a_chunked_request_finds_the_backend_of_its_model() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for piece in (b'{"stream":true,', b'"model":', b'"n"}'):
+            yield piece
+            await asyncio.sleep(0)
+
+    async with Backend("a", "m") as a, Backend("b", "n") as b, relay(a, b, health_checks=True) as client:
+        got = [await client.post(CHAT, content=body()) for _ in range(4)]
+    assert [answer.text for answer in got] == ["b"] * 4
+    assert b.bodies.count(b'{"stream_options":{"include_usage":true},"stream":true,"model":"n"}') == 4
+
+
+async def test_a_chunked_request_over_the_limit_is_a_413() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"model":"%b"}' % (b"m" * 1000)
+
+    async with Backend("a") as a, relay(a, max_body_bytes=1000) as client:
+        got = await client.post(CHAT, content=body())
+    assert got.status_code == 413
+    assert a.seen == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/anything", 200),
+        ("HEAD", "/v1/anything", 200),
+        ("PUT", "/v1/anything", 200),
+        ("DELETE", "/v1/anything", 200),
+        ("POST", CHAT, 200),
+        ("POST", "/v1/rerank", 200),
+        ("POST", "/v1/videos", 502),
+        ("POST", "/v1/anything", 502),
+        ("PATCH", "/v1/anything", 502),
+    ],
+)
+async def test_a_kept_connection_that_ends_without_an_answer(method: str, path: str, status: int) -> None:
+    """It is tried anew if that is safe although the backend has read the request."""
+    async with Backend("a") as a, relay(a) as client:
+        await client.get("/v1/anything")
+        a.drops = 1
+        got = await client.request(method, path, content=b"{}")
+    assert got.status_code == status
+
+
+async def test_an_idempotent_request_goes_elsewhere_when_a_backend_dies_of_it() -> None:
+    async with Backend("a") as a, Backend("b") as b, relay(a, b) as client:
+        a.drops = b.drops = 1
+        got = [await client.get("/x"), await client.get("/x"), await client.post(CHAT, json={})]
+    assert [answer.status_code for answer in got] == [502, 200, 200]
+
+
+async def test_a_kept_connection_is_not_used_for_longer_than_its_time() -> None:
+    async with Backend("a") as a, relay(a, upstream_idle_timeout_seconds=1e-9) as client:
+        await client.get("/x")
+        a.drops = 0
+        got = await client.post("/v1/anything", content=b"x")
+    assert got.status_code == 200
+
+
 async def test_a_model_finds_the_backend_that_lists_it() -> None:
     async with (
         Backend("a", "m") as a,

@@ -1,0 +1,101 @@
+"""A client's request: its head, the part of its body that is held, and what it asks for. No I/O."""
+
+from typing import Final
+
+from proxy.api.edit import as_utf8
+from proxy.api.endpoints import Endpoint, endpoint_of
+from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
+from proxy.api.stream_options import asks_for_usage, with_usage
+from proxy.api.usage import count_or_none
+from proxy.relay.framing import Chunked
+from proxy.relay.head import RequestHead
+from proxy.relay.replay import BodyBuffer, may_repeat
+from proxy.relay.trace import Ids
+from proxy.relay.upstream import Upstream
+from proxy.schema import REQUEST_ID_HEADER
+
+_ID: Final = REQUEST_ID_HEADER.lower().encode()
+_ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
+# Servers differ in whether they look at the type: curl sends JSON as a form unless it is given one.
+_MAY_BE_JSON: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded")
+
+
+class Request:
+    """What one request is.
+
+    ``path``: without the query. ``endpoint``: None for one that passes unread. ``fields``: what its body
+    says, once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
+    """
+
+    __slots__ = ("_wants_usage", "body", "endpoint", "fields", "head", "id", "path", "unread")
+
+    def __init__(self, head: RequestHead, ids: Ids) -> None:
+        given = head.text(_ID)
+        self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.take(32)}"
+        self.head = head
+        self.path, self.endpoint, may_be_json = head.kept.asks or _asks(head)
+        reads = may_be_json and self.endpoint is not None
+        self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads)
+        self.fields = RequestBody()
+        self.unread: list[str] = []
+        self._wants_usage = False  # a stream whose client asks for usage, or that does not know how to
+
+    @property
+    def route(self) -> str | None:
+        """Kind of work that is metered; None where nothing is."""
+        return self.endpoint.route if self.endpoint is not None else None
+
+    @property
+    def model(self) -> str | None:
+        """The model as records name it."""
+        model = self.fields.model
+        return model[:MAX_TEXT_LENGTH] if model else model
+
+    @property
+    def output_limit(self) -> int | None:
+        """How many tokens the response may have, under any endpoint's name for it."""
+        fields = self.fields
+        return count_or_none(
+            fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or fields.n_predict
+        )
+
+    def read(self) -> bytes | None:
+        """Read the body, if all of it was collected for that; return it without framing, as UTF-8."""
+        body, head, endpoint = self.body, self.head, self.endpoint
+        if not body.reads or endpoint is None:
+            return None
+        payload = body.joined()
+        if isinstance(head.body, Chunked):
+            payload = b"".join(Chunked().feed(payload)[0])
+        body.replace(payload)
+        text = as_utf8(payload)
+        fields = REQUEST.decode(text, self.unread)
+        if fields is not None:
+            self.fields = fields
+            self._wants_usage = (
+                fields.stream is True
+                and endpoint.asks_usage
+                and not asks_for_usage(bytes(fields.stream_options))
+            )
+        return text
+
+    def with_usage(self) -> bytes | None:
+        """Return the body that asks for usage, too; None where that is not called for, or not possible."""
+        if not self._wants_usage:
+            return None
+        return with_usage(as_utf8(self.body.joined()), bytes(self.fields.stream_options))
+
+    def may_repeat(self, failed: Upstream) -> bool:
+        """Return whether it may be sent again after this connection; see :mod:`proxy.relay.replay`."""
+        if failed.answered or not self.body.repeatable:
+            return False
+        return may_repeat(self.head.method, self.endpoint, kept=failed.used, unprocessed=failed.unprocessed)
+
+
+def _asks(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
+    """Return path, endpoint, and whether the body may be JSON; all heads like this one keep it."""
+    path = head.target.partition(b"?")[0].decode("latin-1")
+    kind = head.values.get(b"content-type", b"").lower()
+    may_be_json = not kind or b"json" in kind or kind.startswith(_MAY_BE_JSON)
+    head.kept.asks = (path, endpoint_of(head.method.decode("latin-1"), path), may_be_json)
+    return head.kept.asks

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import Thread
 from typing import Final
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -25,14 +26,15 @@ from proxy.clock import now_ns
 from proxy.exporters import conventions as names
 from proxy.exporters.base import Finished
 from proxy.exporters.labels import LABEL_LIMIT, BoundedValues
+from proxy.exporters.otel_settings import OtelSettings, read
 from proxy.schema import DeviceAccount
 from proxy.units import ns_from_seconds, seconds_from_ns
 
-_TRACES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_METRICS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SCOPE: Final = InstrumentationScope("jouleproxy")
 _TIMEOUT_SECONDS: Final = 5.0  # of one export, its tries included
+_DELAY_MS: Final = 1000.0  # of a span in the queue
 _CLOSE_SECONDS: Final = 4.0  # a collector that is away must not hold the end
+_LIMITS: Final = SpanLimits()  # OTEL_SPAN_ATTRIBUTE_*, OTEL_ATTRIBUTE_*
 _log = logging.getLogger(__name__)
 
 
@@ -46,20 +48,23 @@ def otel_exporter(
 
     ``servers``: address and port of each backend; ``kinds``: of each device, ``gpu`` or ``host``.
     """
-    spans: SpanExporter | None = None
-    metrics: MetricExporter | None = None
-    if endpoint is not None:
-        base = endpoint.rstrip("/")
-        spans = OTLPSpanExporter(f"{base}/v1/traces", timeout=_TIMEOUT_SECONDS)
-        metrics = OTLPMetricExporter(f"{base}/v1/metrics", timeout=_TIMEOUT_SECONDS)
-    else:
-        if any(environ.get(name) for name in _TRACES):
-            spans = OTLPSpanExporter()
-        if any(environ.get(name) for name in _METRICS):
-            metrics = OTLPMetricExporter()
+    settings = read(endpoint, environ)
+    variables = settings.variables or {}
+    spans = metrics = None
+    if settings.traces is not None:
+        spans = OTLPSpanExporter(settings.traces, timeout=_timeout(variables, "TRACES"))
+    if settings.metrics is not None:
+        metrics = OTLPMetricExporter(settings.metrics, timeout=_timeout(variables, "METRICS"))
     if spans is None and metrics is None:
         return None
-    return OtelExporter(spans, metrics, servers or {}, kinds or {})
+    return OtelExporter(spans, metrics, servers or {}, kinds or {}, settings)
+
+
+def _timeout(variables: Mapping[str, str], signal: str) -> float:
+    """Seconds that one export may take, its tries included."""
+    name = "OTEL_EXPORTER_OTLP_TIMEOUT"
+    own = variables.get(name.replace("OTLP_", f"OTLP_{signal}_"))
+    return float(own or variables.get(name) or _TIMEOUT_SECONDS)
 
 
 class OtelExporter:
@@ -73,10 +78,13 @@ class OtelExporter:
         metrics: MetricExporter | None,
         servers: Mapping[str, names.Server],
         kinds: Mapping[str, str],
+        settings: OtelSettings,
     ) -> None:
-        self._resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "jouleproxy")})
+        variables = settings.variables or {}
+        self._resource = Resource.create({"service.name": settings.service})
         self._servers = servers
-        self._processor = BatchSpanProcessor(spans, schedule_delay_millis=1000) if spans else None
+        delay = float(variables.get("OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS))
+        self._processor = BatchSpanProcessor(spans, schedule_delay_millis=delay) if spans else None
         self._metrics = Metrics(metrics, self._resource, kinds) if metrics else None
         self._models = BoundedValues(LABEL_LIMIT)  # in names of spans and on metrics: the SDK drops no series
 
@@ -195,7 +203,9 @@ def spans_of(
             context=_context(trace_id, own, remote=False),
             parent=_context(trace_id, parent, remote=kind is SpanKind.SERVER) if parent else None,
             resource=resource,
-            attributes=has,
+            attributes=BoundedAttributes(
+                _LIMITS.max_span_attributes, has, max_value_len=_LIMITS.max_span_attribute_length
+            ),
             kind=kind,
             status=status if kind is not SpanKind.INTERNAL else Status(StatusCode.UNSET),
             start_time=finished.anchor.unix(times[0]),

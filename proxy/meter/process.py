@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 import uvloop
@@ -21,8 +22,9 @@ from proxy.energy.meter import ProcessSource
 from proxy.energy.sampler import Sampler
 from proxy.energy.select import Choice, choose
 from proxy.evidence.watch import Watch
+from proxy.exporters import otel_settings
 from proxy.exporters.base import Exporter, Exporters
-from proxy.exporters.otel import otel_exporter
+from proxy.exporters.conventions import Server
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.exporters.store import LedgerStore
 from proxy.meter.admin import application
@@ -31,6 +33,9 @@ from proxy.meter.meter import Meter
 from proxy.origin import origin_of
 from proxy.settings import is_loopback
 from proxy.units import seconds_from_ns
+
+if TYPE_CHECKING:
+    from proxy.exporters.otel import OtelExporter
 
 TICK_SECONDS: Final = 0.02
 _GONE_SECONDS: Final = 0.5  # at the end, for what relays said last
@@ -50,7 +55,7 @@ class Process:
             exporters.append(LedgerStore(Path(config.ledger), config.ledger_max_bytes))
         kinds = {found.device.id: found.device.kind for found in choice.found}
         self._servers = {b.name: origin_of(b.url).server for b in backends}
-        self._otel = otel_exporter(config.otlp, self._servers, kinds)
+        self._otel = _otel(config.otlp, self._servers, kinds)
         if self._otel is not None:
             exporters.append(self._otel)
         self._exporters = Exporters(exporters)
@@ -184,6 +189,29 @@ class Process:
             transport.close()
         while self.relays:  # noqa: ASYNC110 - closing takes a turn of the loop
             await asyncio.sleep(0)
+
+
+def _otel(
+    endpoint: str | None, servers: Mapping[str, Server], kinds: Mapping[str, str]
+) -> "OtelExporter | None":
+    """The OTLP exporter, where one is asked for; one that cannot be set up is named, and costs no joules.
+
+    Raises :class:`ConfigError` where ``--otlp`` is no usable URL. The SDK is imported last: it reads the
+    environment as it is imported, and raises for values that it does not understand.
+    """
+    settings = otel_settings.read(endpoint, os.environ)
+    for line in settings.notices:
+        sys.stderr.write(f"jouleproxy: {line}\n")
+    if settings.traces is None and settings.metrics is None:
+        return None
+    settings.apply(os.environ)
+    try:
+        from proxy.exporters.otel import otel_exporter  # noqa: PLC0415 - see above
+
+        return otel_exporter(endpoint, servers, kinds)
+    except Exception as error:  # noqa: BLE001 - whatever an SDK and its environment come to
+        _log.error("otlp: nothing is exported: %r", error)
+        return None
 
 
 class _RelayProtocol(asyncio.Protocol):

@@ -371,6 +371,20 @@ class Attributor:
         copy.unseparated = sum(c.joules for c in copy.charges.values()) - float(track.parts.sum())
         return self._share(copy, final=False)
 
+    def awaits_others(self, request: str) -> bool:
+        """Return whether an ended request is measured to its end, and is not final because of other requests.
+
+        Windows of policies that need usage are divided when all requests in them reported theirs, which may
+        take as long as those run, and the very first windows wait for a fit. No reading to come makes the
+        request final.
+        """
+        found = self._tracks.get(request)
+        end = found[0].end_ns if found is not None else None
+        if found is None or end is None or not self.policy.needs_usage:
+            return False
+        edges = [account.series.edge_ns or 0 for account in self._measured(found[0])]
+        return bool(edges) and min(edges) >= end
+
     def flush(self) -> None:
         """Close what can be closed: no more events will come. Requests still open end unknown."""
         for account in self._accounts.values():

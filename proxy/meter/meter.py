@@ -74,7 +74,8 @@ class Meter:
         self._exporters = exporters
         self._recorder = self._open_recorder(config)
         self._flushed_ns = now_ns()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # for final records
+        self._measuring: dict[str, list[asyncio.Future[None]]] = {}  # for final or measured ones
 
     def follow(self, backends: Sequence[Backend]) -> None:
         """New backends, for requests to come; raises :class:`ConfigError` for a device that is not there."""
@@ -144,6 +145,8 @@ class Meter:
         self.attributor.feed_all(events)
         for share in self.attributor.drain():
             self._finish(share)
+        for request in [name for name in self._measuring if self.attributor.awaits_others(name)]:
+            self._release(request, self._measuring)
 
     def _record(self, events: list[Event], t_ns: int) -> None:
         """Write the timeline; a disk that fails ends the recording, not the measuring."""
@@ -172,7 +175,12 @@ class Meter:
         self._exporters.export(
             Finished(entry.record, entry.opened, entry.closed, entry.first_output_ns, self.anchor)
         )
-        for answer in self._waiting.pop(entry.record.request_id, ()):
+        for waiting in (self._waiting, self._measuring):
+            self._release(entry.record.request_id, waiting)
+
+    @staticmethod
+    def _release(request: str, waiting: dict[str, list[asyncio.Future[None]]]) -> None:
+        for answer in waiting.pop(request, ()):
             if not answer.done():
                 answer.set_result(None)
 
@@ -192,29 +200,36 @@ class Meter:
         share = self.attributor.provisional(request, now_ns())
         return entry.record if share is None else with_share(entry.record, self._named(share))
 
-    async def until_final(self, request: str, seconds: float) -> None:
-        """Wait until the request is final, at most so long."""
+    async def until_final(self, request: str, seconds: float, *, hold: bool = True) -> None:
+        """Wait until the request is final, at most ``seconds``.
+
+        ``hold`` false: wait for readings alone. A request is not final while windows of its life wait for
+        others that run, which may take as long as they do: a response must not be held for those.
+        """
         entry = self.ledger.get(request)
         if seconds <= 0 or (entry is not None and entry.record.final):
             return
+        if not hold and self.attributor.awaits_others(request):
+            return
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(request, []).append(answer)
+        waiting = self._waiting if hold else self._measuring
+        waiting.setdefault(request, []).append(answer)
         try:
             async with asyncio.timeout(seconds):
                 await answer
         except TimeoutError:
             pass
         finally:
-            others = self._waiting.get(request, [])
+            others = waiting.get(request, [])
             if answer in others:
                 others.remove(answer)
             if not others:
-                self._waiting.pop(request, None)
+                waiting.pop(request, None)
 
     async def tell(self, connection: Connection, ask: Ask) -> bytes:
         """The energy object for an answer, as JSON."""
         request = connection.name_of(ask)
-        await self.until_final(request, seconds_from_ns(ask.wait_ns))
+        await self.until_final(request, seconds_from_ns(ask.wait_ns), hold=False)
         record = self.record(request)
         if record is None:  # shorter than the reorder time: it is about to be known
             await asyncio.sleep(min(2 * seconds_from_ns(self.intake.reorder_ns), _SHORT_SECONDS))

@@ -96,6 +96,33 @@ async def test_who_waits_is_told_when_it_is_final() -> None:
     assert {(await w)["final"] for w in waiting} == {True}
 
 
+async def test_a_response_is_not_held_for_other_requests_that_run() -> None:
+    meter, relay = a_meter(config=MeterConfig(policy="steps"))
+    now = now_ns()
+    samples(meter, now - 3 * NS_PER_SECOND, now)
+    begin(meter, relay, "a", now - 2 * NS_PER_SECOND)
+    begin(meter, relay, "other", now - 2 * NS_PER_SECOND, key=2)
+    meter.tick(0)
+    meter.tick(now)
+    finish(meter, relay, "a", now - NS_PER_SECOND)
+    waiting = asyncio.ensure_future(told_async(meter, "a", 20 * NS_PER_SECOND))
+    record = asyncio.ensure_future(meter.until_final("a", 20.0))
+    await asyncio.sleep(0)
+    samples(meter, now, now + NS_PER_SECOND)
+    meter.tick(now + 2 * NS_PER_SECOND)
+    answer = await waiting
+    assert answer["final"] is False
+    assert answer["joules"] > 0
+    assert (await told_async(meter, "a", 20 * NS_PER_SECOND))["final"] is False
+    await asyncio.sleep(0)
+    assert not record.done()
+    finish(meter, relay, "other", now + NS_PER_SECOND, key=2)
+    samples(meter, now + NS_PER_SECOND, now + 3 * NS_PER_SECOND)
+    meter.tick(now + 4 * NS_PER_SECOND)
+    await record
+    assert (await told_async(meter, "a"))["final"] is True
+
+
 async def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
     meter, relay = a_meter()
     now = now_ns()
@@ -104,7 +131,7 @@ async def test_a_wait_ends_in_time_and_leaves_nothing_behind() -> None:
     meter.tick(now)
     answer = await told_async(meter, "a", 20 * NS_PER_MS)
     assert answer["final"] is False
-    assert meter._waiting == {}
+    assert meter._measuring == {}
 
 
 def test_without_a_source_the_record_says_so() -> None:

@@ -61,21 +61,13 @@ def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> st
         if first is None:
             first = account.series.first_ns  # nothing is closed yet, so nothing was forgotten
         if first is None or first > track.start_ns:
-            restarted = _was_restarted(track, account)
-            return Unknown.METER_RESTARTED if restarted else Unknown.BEFORE_FIRST_SAMPLE
+            return Unknown.BEFORE_FIRST_SAMPLE
         if final and end is not None and closed is not None and closed < end:
             return Unknown.AFTER_LAST_SAMPLE
         for gap in account.series.gaps:
             if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
                 return gap.reason
     return Unknown.RUNNING if final and end is None else None
-
-
-def _was_restarted(track: Track, account: Account) -> bool:
-    """Whether the request ran while no meter did, or before that."""
-    return any(
-        gap.reason == Unknown.METER_RESTARTED and gap.end_ns > track.start_ns for gap in account.series.gaps
-    )
 
 
 def _parts(track: Track) -> Parts:

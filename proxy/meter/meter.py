@@ -55,17 +55,24 @@ class Meter:
         source: str | None,
         exporters: Exporters,
         left_out: Sequence[str] = (),
+        resumed_ns: int | None = None,
     ) -> None:
-        """``found``: the devices that are read; ``left_out`` says of others why they are not."""
+        """``found``: the devices that are read; ``left_out`` says of others why they are not.
+
+        ``resumed_ns``: when an earlier meter was last alive, in whose place this one is.
+        """
         self.anchor = WallAnchor.take()
         self.source = source
         self.found = found
         self.left_out = tuple(left_out)
+        self._resumed_ns = resumed_ns
         self._devices = [f.device for f in found]
         self._attributed = config.host_energy == "attributed"
         self._backends = Backends()
         self.follow(backends)
-        self.attributor = Attributor(config.policy, self._devices, settle_s=config.settle_seconds)
+        self.attributor = Attributor(
+            config.policy, self._devices, settle_s=config.settle_seconds, resumed_ns=resumed_ns
+        )
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
         self.own_view = OwnView()
         self.intake = Intake(
@@ -92,7 +99,8 @@ class Meter:
         except OSError as error:
             raise ConfigError(f"record: {config.record} cannot be written: {error.strerror}") from error
         unix_ns, t_ns = self.anchor.unix_ns, self.anchor.monotonic_ns
-        header = Header(TIMELINE_VERSION, tuple(self._devices), unix_ns, t_ns, config.settle_seconds)
+        devices, settle_s = tuple(self._devices), config.settle_seconds
+        header = Header(TIMELINE_VERSION, devices, unix_ns, t_ns, settle_s, self._resumed_ns)
         recorder.write([header])
         return recorder
 

@@ -29,6 +29,7 @@ from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.exporters.store import LedgerStore
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed
+from proxy.meter.heartbeat import Heartbeat
 from proxy.meter.meter import Meter
 from proxy.origin import origin_of
 from proxy.settings import is_loopback
@@ -59,7 +60,11 @@ class Process:
         if self._otel is not None:
             exporters.append(self._otel)
         self._exporters = Exporters(exporters)
-        self.meter = Meter(config, backends, choice.found, choice.name, self._exporters, choice.left_out)
+        self._heartbeat = Heartbeat(Path(f"{socket}.alive"))
+        resumed_ns = self._heartbeat.previous_ns
+        self.meter = Meter(
+            config, backends, choice.found, choice.name, self._exporters, choice.left_out, resumed_ns
+        )
         self._feed = Feed(self.meter)
         self._loop = asyncio.get_running_loop()
         self._samplers = [Sampler(o.source, self._sampled, config.sample_hz) for o in choice.opened]
@@ -128,7 +133,8 @@ class Process:
             deadline = max(deadline + TICK_SECONDS, self._loop.time())
             await asyncio.sleep(deadline - self._loop.time())
             try:
-                self.meter.tick(now_ns())
+                self.meter.tick(t_ns := now_ns())
+                self._heartbeat.beat(t_ns)
             except Exception:
                 self.end(1)  # a meter that does not tick measures nothing: a new one is started
                 raise
@@ -169,6 +175,7 @@ class Process:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.meter.settle()
         await asyncio.to_thread(self.meter.close)
+        self._heartbeat.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

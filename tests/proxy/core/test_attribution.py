@@ -453,3 +453,16 @@ def test_a_counter_refreshed_once_a_minute_is_no_silent_one() -> None:
     assert account.measured_joules == pytest.approx(300.0 * 60 * 18)  # of the first its period was not known
     assert sum(s.joules is None for s in shares.values()) < 32
     law(attributor, shares)
+
+
+def test_the_time_without_a_meter_is_a_gap_of_every_device() -> None:
+    header = Header(1, (Device("gpu0"), Device("gpu1")), resumed_ns=5 * S)
+    for first in (Attributor("overlap", header.devices, resumed_ns=5 * S), Attributor("overlap")):
+        first.feed(header)
+        for second in (8, 9, 10):
+            first.feed(Sample(second * S, "gpu0", energy_mj=second * 1e5))
+            first.feed(Sample(second * S, "gpu1", energy_mj=second * 1e5))
+        for account in first.accounts():
+            assert [(g.start_ns, g.end_ns, g.reason) for g in account.gaps] == [
+                (5 * S, 8 * S, "meter_restarted")
+            ]

@@ -60,6 +60,15 @@ class Unknown(StrEnum):
     IMPLAUSIBLE_READINGS = "implausible_readings", "All readings for too long were ones that cannot be true."
     METER_RESTARTED = "meter_restarted", "The meter ended unexpectedly and was started again."
     SAMPLING_GAP = "sampling_gap", "Power readings lie too far apart to be integrated."
+    UNSEEN_TRAFFIC = (
+        "unseen_traffic",
+        "Requests that did not pass through the proxy shared the engine; the joules are an estimate.",
+    )
+    OTHER_PROCESSES = (
+        "other_processes",
+        "Processes other than the engine computed on a device; the joules are an estimate.",
+    )
+    JOB_NOT_TRACKED = "job_not_tracked", "The answer came at once and its work went on as a job."
     RUNNING = "running", "The request has not ended."
     NOT_MEASURED_YET = "not_measured_yet", "The request ended, and the readings after it are awaited."
     NOT_KNOWN = "not_known", "The meter has no record of the request."
@@ -132,7 +141,8 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
     engine: ``steps``, ``chunks``, ``usage``, ``arrivals`` (``compressed``: the answer's tokens could not
     be read). ``unknown`` holds the reason why joules are missing or incomplete: with ``joules`` null
     nothing was measured; with ``joules`` a number and ``joules_high`` null only a part of the
-    request's life was, and ``joules`` is that part. ``final`` is false while windows that cover the
+    request's life was, and ``joules`` is that part; with both numbers they are an estimate that work unseen
+    by the proxy makes uncertain. ``final`` is false while windows that cover the
     request are still open.
     """
 

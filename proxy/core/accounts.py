@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from proxy.core.energy_series import EnergySeries
 from proxy.core.outside import OutsideWork
 from proxy.schema import DeviceAccount, Gap, Unknown
+from proxy.units import NS_PER_SECOND
 
 KEEP_WINDOWS: Final = 200_000
 POWER_ERROR: Final = 0.10  # polled power is up to 9 % off an external meter (arXiv 2312.02741)
@@ -26,6 +27,7 @@ class Account:
         "_edges",
         "_gain_error",
         "device",
+        "idle_watts",
         "name",
         "outside",
         "series",
@@ -44,6 +46,7 @@ class Account:
         self._gain_error = gain_error
         self.series = EnergySeries(max_watts)
         self.outside = OutsideWork()
+        self.idle_watts: float | None = None  # of windows in which nothing ran, the newest count half
         self.series_start_ns: int | None = None  # first reading ever; the series forgets
         self._edges = array("q")
         self._columns = {column: array("d") for column in _COLUMNS}
@@ -75,6 +78,7 @@ class Account:
                 column.append(0.0)
         requests = np.minimum(requests, measured - unattributed)
         idle = measured - requests - unattributed
+        self._learn_idle(edges, idle, (requests <= 0.0) & (unattributed <= 0.0) & (measured > 0.0))
         self._edges.extend(edges[1:].tolist())
         for name, values in zip(_COLUMNS, (measured, requests, idle, unattributed), strict=True):
             column = self._columns[name]
@@ -83,6 +87,13 @@ class Account:
             del self._edges[:-KEEP_WINDOWS]
             for column in self._columns.values():
                 del column[:-KEEP_WINDOWS]
+
+    def _learn_idle(
+        self, edges: NDArray[np.int64], idle: NDArray[np.float64], nothing_ran: NDArray[np.bool_]
+    ) -> None:
+        if nothing_ran.any():
+            watts = float(np.median(idle[nothing_ran] / np.diff(edges)[nothing_ran] * NS_PER_SECOND))
+            self.idle_watts = watts if self.idle_watts is None else 0.5 * (self.idle_watts + watts)
 
     def total(self) -> DeviceAccount:
         """The account since the first reading."""

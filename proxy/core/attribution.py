@@ -12,14 +12,15 @@ from typing import Final
 import numpy as np
 
 from proxy.core.accounts import Account
+from proxy.core.charging import divide
 from proxy.core.device_model import DeviceModel, group_terms
 from proxy.core.energy_series import EnergySeries
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
+from proxy.core.jobs import Jobs, is_job
 from proxy.core.outputs import NEVER, Streams
-from proxy.core.policies import Block, policy_named
+from proxy.core.policies import policy_named
 from proxy.core.shares import Share, share_of
 from proxy.core.tracks import Charge, Group, Track
-from proxy.core.work import Work, rounding, share
 from proxy.schema import DeviceAccount, Gap, ModelTerms, Unknown
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
@@ -72,6 +73,7 @@ class Attributor:
         self._tracks: dict[str, tuple[Track, Group]] = {}
         self._young: dict[str, Track] = {}  # running, and not yet older than settle_s
         self._ended: dict[str, Track] = {}  # ended, and not yet final
+        self._jobs = Jobs()
         self._outputs: list[int] = []  # not taken yet: t_ns, slot, tokens of each
         self._done: list[Share] = []
         self._now = -NEVER
@@ -148,8 +150,11 @@ class Attributor:
         found = self._tracks.get(end.request)
         if found is None or found[0].end is not None:
             return
-        track = found[0]
+        track, group = found
         track.end = end
+        if is_job(track):
+            self._hold_job(track, group)
+            return
         self._streams.end_ns[track.slot] = end.t_ns
         self._young.pop(end.request, None)
         if self._measured(track):
@@ -158,6 +163,15 @@ class Attributor:
         else:
             self._take_outputs()  # before the slot is another's
             self._finish(track)
+
+    def _hold_job(self, track: Track, group: Group) -> None:
+        """Finish the record of a job's POST, and leave the job in the engine."""
+        self._take_outputs()  # before its name is another's
+        self._done.append(self._share(track, final=True))
+        request = track.arrive.request
+        del self._tracks[request], self._slots[request]
+        self._young.pop(request, None)
+        self._jobs.hold(track, group)
 
     def _step(self, step: Step) -> None:
         for group in self._groups.values():
@@ -201,10 +215,12 @@ class Attributor:
         account = self._accounts.get(sample.device)
         if account is None:
             account = self._accounts[sample.device] = Account(sample.device)
-        first = account.series.edge_ns is None
+        before = account.series.edge_ns
         if account.series.feed(sample):
-            if first and self._resumed_ns is not None and self._resumed_ns < sample.t_ns:
+            if before is None and self._resumed_ns is not None and self._resumed_ns < sample.t_ns:
                 account.series.gaps.append(Gap(self._resumed_ns, sample.t_ns, Unknown.METER_RESTARTED))
+            if before is not None and self._jobs:
+                self._jobs.observe(account, before, sample.t_ns)
             self._close_what_is_ripe()
         self._give_up_silent(sample.t_ns)
 
@@ -273,56 +289,16 @@ class Attributor:
                 if (tracks := group.within(min(start, group.kept_ns), end))
             ]
             for account in read:
-                self._divide(account, works, end)
+                model = self._models.setdefault(account.device, DeviceModel())
+                divide(account, model, self.policy, works, end)
         for group in self._groups.values():
             running = any(t.end is None or t.end.t_ns > end for t in group.tracks.values())
             group.forget(group.view(end)[0] if running and self.policy.needs_usage else end)
         for request, track in list(self._ended.items()):
             if self._is_closed(track, self._tracks[request][1]):
                 self._finish(track)
-
-    def _divide(self, account: Account, works: list[tuple[Group, list[Track], Work]], end: int) -> None:
-        """Share one device's windows among the groups on it."""
-        edges, cumulative = account.series.windows(account.closed_ns or 0, end)
-        measured = np.diff(cumulative)
-        foreign = account.outside.of(edges)
-        outside = measured * foreign
-        here = [w for w in works if account.device in w[0].devices]
-        model = self._models.setdefault(account.device, DeviceModel())
-        slots = [model.slot(group.key) for group, _, _ in here]
-        totals = [work.features() for _, _, work in here]
-        known = ~account.series.in_gaps(edges)
-        block = Block(edges, measured - outside, [work for _, _, work in here], totals, slots, known, foreign)
-        split = self.policy.split(model.fit, block)
-        model.learned_ns = end
-        rows = zip(here, totals, split.terms, split.scales, split.misfits, split.guesses, strict=True)
-        hands = [
-            share(work, total, terms, scale, misfit, guess, split.foreign)
-            for (_, _, work), total, terms, scale, misfit, guess in rows
-        ]
-        granted = float(split.requests.sum())
-        exact = rounding(granted, sum(float(dealt.parts.sum()) for dealt in hands))
-        for (_, tracks, work), dealt, unsure in zip(here, hands, split.unsure, strict=True):
-            parts = dealt.parts * exact
-            joules = parts.sum(axis=1)
-            hidden = np.tile(unsure, (len(tracks), 1))
-            if work.unread is not None:
-                hidden[work.unread] = True  # what an unread request did is not known in parts
-            for index in np.flatnonzero(dealt.life + joules).tolist():
-                track = tracks[index]
-                charge = track.charges.setdefault(account.device, Charge())
-                charge.add(
-                    float(joules[index]),
-                    float(dealt.life[index]),
-                    float(dealt.misfit[index]),
-                    model.youth,
-                    float(dealt.guessed[index]),
-                )
-                track.parts += parts[index]
-                track.unsure |= hidden[index]
-        account.book(edges, measured, split.requests if exact else np.zeros_like(measured), outside)
-        account.outside.forget(end)
-        account.series.forget(end)
+        if self._jobs:
+            self._jobs.release(self._is_closed)
 
     def _finish(self, track: Track) -> None:
         request = track.arrive.request

@@ -27,17 +27,19 @@ _LEAST_TERM: Final = 1e-6  # of fixed terms: a smaller one only divides time in 
 class Split:
     """How one device's windows are divided.
 
-    For each work its terms (4,), and for its cells (C,) the scale (measured over modelled) and the misfit
-    (squared relative mismatch of model and meter). ``requests`` (W,): joules of each window that go to
-    requests; the rest is idle. ``unsure``: for each work, which of its terms are not told from the others
-    by the data, (4,): their parts are not known one by one. ``guesses``: for the cells (C,) of each work, the
-    share of the energy that is guessed (None: none is), of which ``foreign`` did not pass through.
+    For each work its terms (4,), and for its cells (C,) the scale (measured over modelled; ``ratio`` (W,) is
+    the same by window) and the misfit (squared relative mismatch of model and meter). ``requests`` (W,): the
+    joules of each window that go to requests; the rest is idle. ``unsure``: for each work, which of its terms
+    are not told from the others by the data, (4,): their parts are not known one by one. ``guesses``: for the
+    cells (C,) of each work, the share of the energy that is guessed (None: none is), of which ``foreign`` did
+    not pass through.
     """
 
     terms: list[Floats]
     unsure: list[NDArray[np.bool_]]
     scales: list[Floats]
     misfits: list[Floats]
+    ratio: Floats
     requests: Floats
     guesses: list[Floats | None]
     foreign: float
@@ -174,6 +176,7 @@ def _split(
         unsure,
         [over_cells(work, block.edges, ratio) for work in block.works],
         [over_cells(work, block.edges, misfit) for work in block.works],
+        ratio,
         requests,
         [None if guess is None else over_cells(work, block.edges, guess) for work in block.works],
         foreign,

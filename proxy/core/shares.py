@@ -6,7 +6,9 @@ import msgspec
 
 from proxy.core.accounts import Account
 from proxy.core.intervals import half_width
+from proxy.core.jobs import is_job
 from proxy.core.tracks import Charge, Track
+from proxy.core.unread import ARRIVALS
 from proxy.schema import Parts, Unknown
 
 
@@ -29,6 +31,8 @@ def share_of(
     track: Track, accounts: Sequence[Account], policy: str, *, with_parts: bool, final: bool
 ) -> Share:
     """The share of a request measured by ``accounts``: those of its devices that have readings."""
+    if is_job(track):
+        return _of_job(track, policy, final=final)
     unknown = why_unknown(track, accounts, final=final)
     charges = track.charges
     if not charges and unknown is None:
@@ -45,6 +49,22 @@ def share_of(
         evidence=track.evidence,
         devices={device: c.joules for device, c in charges.items()},
         unknown=unknown if charges else unknown or Unknown.NO_SAMPLES,
+        final=final,
+    )
+
+
+def _of_job(track: Track, policy: str, *, final: bool) -> Share:
+    """The share of a job's POST: what the job uses is not known, and is nobody's."""
+    return Share(
+        request=track.arrive.request,
+        joules=None,
+        joules_low=None,
+        joules_high=None,
+        parts=None,
+        policy=policy,
+        evidence=ARRIVALS,
+        devices={},
+        unknown=Unknown.JOB_NOT_TRACKED if track.arrive.devices else Unknown.NO_DEVICE,
         final=final,
     )
 

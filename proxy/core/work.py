@@ -66,17 +66,20 @@ class Work:
         nobody = np.zeros(self.requests, bool)
         unread = nobody if self.unread is None else self.unread
         prompted = unread if self.unprompted is None else unread | self.unprompted
-        whose = (unread, unread, prompted, prompted)
+        return self.features_of((unread, unread, prompted, prompted))
+
+    def features_of(self, whose: tuple[NDArray[np.bool_], ...]) -> Floats:
+        """Totals of each cell over some requests, (C, 4); ``whose``: which, (R,) for each feature."""
         cells = len(self.cell_start)
         totals = np.zeros((cells, WIDTH))
         for entries in self.entries:
             for column, values in enumerate(entries.columns()):
                 if values is not None:
-                    guessed = np.where(whose[column][entries.request], values, 0.0)
-                    totals[:, column] += np.bincount(entries.cell, guessed, minlength=cells)
+                    counted = np.where(whose[column][entries.request], values, 0.0)
+                    totals[:, column] += np.bincount(entries.cell, counted, minlength=cells)
         change = np.zeros(cells + 1)
-        np.add.at(change, self.span_first[unread], 1.0)
-        np.add.at(change, self.span_last[unread], -1.0)
+        np.add.at(change, self.span_first[whose[0]], 1.0)
+        np.add.at(change, self.span_last[whose[0]], -1.0)
         present = np.cumsum(change)[:-1] / np.maximum(self.members, 1.0)
         totals[:, 0] += np.where(self.members > 0, self.shared * present, 0.0)
         return totals

@@ -51,7 +51,7 @@ def _arrive(draw: st.DrawFn, t_ns: int, name: str) -> Arrive:
     return Arrive(
         t_ns,
         name,
-        draw(st.sampled_from(["chat", "embeddings", "images"])),
+        draw(st.sampled_from(["chat", "chat", "embeddings", "images", "videos"])),
         "m",
         draw(st.booleans()),
         draw(st.sampled_from(PLACES)),

@@ -1,0 +1,88 @@
+"""Charging: one device's windows divided among the requests on it, and booked in its account."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.core.accounts import Account
+from proxy.core.device_model import DeviceModel
+from proxy.core.jobs import is_job
+from proxy.core.policies import Block, Policy, Split
+from proxy.core.tracks import Charge, Group, Track
+from proxy.core.work import WIDTH, Dealt, Floats, Ints, Work, in_windows, rounding, share
+
+GroupWork = tuple[Group, list[Track], Work]
+
+
+def divide(
+    account: Account, model: DeviceModel, policy: Policy, works: Sequence[GroupWork], end_ns: int
+) -> None:
+    """Close the windows of one device up to ``end_ns``: charge the requests on it, and book the rest.
+
+    Work that did not pass through, and jobs whose joules are not known, are unattributed. The requests are
+    charged exactly what the account books for requests.
+    """
+    edges, cumulative = account.series.windows(account.closed_ns or 0, end_ns)
+    measured = np.diff(cumulative)
+    foreign = account.outside.of(edges)
+    unattributed = measured * foreign
+    here = [w for w in works if account.device in w[0].devices]
+    slots = [model.slot(group.key) for group, _, _ in here]
+    totals = [work.features() for _, _, work in here]
+    known = ~account.series.in_gaps(edges)
+    block = Block(edges, measured - unattributed, [w for _, _, w in here], totals, slots, known, foreign)
+    split = policy.split(model.fit, block)
+    model.learned_ns = end_ns
+    columns = (split.terms, split.scales, split.misfits, split.guesses)
+    found = [
+        share(work, total, terms, scale, misfit, guess, split.foreign)
+        for (_, _, work), total, terms, scale, misfit, guess in zip(here, totals, *columns, strict=True)
+    ]
+    exact = rounding(float(split.requests.sum()), sum(float(dealt.parts.sum()) for dealt in found))
+    of_jobs = np.zeros_like(measured)
+    for index, ((_, tracks, work), dealt) in enumerate(zip(here, found, strict=True)):
+        jobs = np.array([is_job(track) for track in tracks])
+        if jobs.any():
+            joules = exact * float(dealt.parts[jobs].sum())
+            of_jobs += _spread(joules, work, jobs, edges, split, index)
+        _charge(account.device, here[index], dealt, exact, split.unsure[index], ~jobs, model.youth)
+    of_jobs = np.minimum(of_jobs, split.requests)
+    requests = split.requests - of_jobs if exact else np.zeros_like(measured)
+    account.book(edges, measured, requests, unattributed + of_jobs)
+    account.outside.forget(end_ns)
+    account.series.forget(end_ns)
+
+
+def _spread(
+    joules: float, work: Work, jobs: NDArray[np.bool_], edges: Ints, split: Split, index: int
+) -> Floats:
+    """The joules of jobs by window, (W,), as the work of jobs (R,) lies in them."""
+    modelled = in_windows(work, work.features_of((jobs,) * WIDTH), edges) @ split.terms[index] * split.ratio
+    total = float(modelled.sum())
+    return np.asarray(modelled * (joules / total if total > 0.0 else 0.0), dtype=float)
+
+
+def _charge(
+    device: str,
+    group_work: GroupWork,
+    dealt: Dealt,
+    exact: float,
+    unsure: NDArray[np.bool_],
+    whose: NDArray[np.bool_],
+    youth: float,
+) -> None:
+    """Charge the requests ``whose`` (R,) of one group what they got on one device, times ``exact``."""
+    _, tracks, work = group_work
+    parts = dealt.parts * exact
+    joules = parts.sum(axis=1)
+    hidden = np.tile(unsure, (len(tracks), 1))
+    if work.unread is not None:
+        hidden[work.unread] = True  # what an unread request did is not known in parts
+    rows = np.stack([joules, dealt.life, dealt.misfit, dealt.guessed], axis=1).tolist()
+    for index in np.flatnonzero((dealt.life + joules) * whose).tolist():
+        track = tracks[index]
+        own, life, misfit, guessed = rows[index]
+        track.charges.setdefault(device, Charge()).add(own, life, misfit, youth, guessed)
+        track.parts += parts[index]
+        track.unsure |= hidden[index]

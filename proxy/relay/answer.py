@@ -14,7 +14,7 @@ from proxy.api.sse import EventSplitter
 from proxy.clock import now_ns
 from proxy.relay.answers import CONTENT, NEUTRAL, with_energy
 from proxy.relay.call import Call
-from proxy.relay.framing import Chunked, Fixed, chunk
+from proxy.relay.framing import Chunked, Fixed, FramingError, chunk
 from proxy.relay.head import AnswerHead
 from proxy.relay.headers import for_client
 from proxy.relay.stream_editor import StreamEditor
@@ -100,7 +100,7 @@ class Answer:
         kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"text/event-stream":
             self._splitter = EventSplitter()
-            if plain and (plan.drop_usage or plan.energy != "off"):
+            if plan.drop_usage or plan.energy != "off":
                 self._editor = StreamEditor(energy=plan.energy != "off", usage_is_ours=plan.drop_usage)
         elif head.body is not None and (kind in {b"", b"text/plain"} or kind.endswith(b"json")):
             self._body = BodyReader()
@@ -136,6 +136,7 @@ class Answer:
                 ours=self.plan.call is not None,
                 framing=framing,
                 keep_length=keep_length,
+                keep_coding=self._editor is None,
             )
         )
 
@@ -172,7 +173,9 @@ class Answer:
             for piece in pieces:
                 for block in decompressor.feed(piece):
                     self._read_piece(block, t_ns)
-        except DecompressionError:
+        except DecompressionError as error:
+            if self._editor is not None:  # its events are written decompressed
+                raise FramingError(f"the response cannot be decompressed: {error}") from error
             self._splitter = self._body = None
             assert self.plan.call is not None
             self.plan.call.metered = False

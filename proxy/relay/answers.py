@@ -9,6 +9,7 @@ from proxy.api.sse import DONE, data_of, with_data
 from proxy.api.tokens import choice_has_output, event_completes_output, event_has_output
 from proxy.api.usage import TokenCounts
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _MAX_FINISH_REASONS: Final = 128  # as many as a response may have choices
 _STARTING: Final[tuple[str, ...]] = (
     "message_start",
@@ -194,9 +195,9 @@ def _span(data: bytes, name: bytes) -> tuple[int, int, int] | None:
 def with_energy(body: bytes, energy: bytes) -> bytes:
     """A JSON object with a last field ``energy``; the bytes before it as they were."""
     end = body.rstrip().rfind(b"}")
-    if end < 0 or not body.lstrip().startswith(b"{"):
+    if end < 0 or not body.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         return body
-    empty = body[:end].strip() == b"{"
+    empty = body[:end].removeprefix(_BYTE_ORDER_MARK).strip() == b"{"
     return body[:end].rstrip() + (b"" if empty else b",") + b'"energy":' + energy + body[end:]
 
 

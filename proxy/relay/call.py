@@ -12,6 +12,7 @@ from proxy.relay.link import MeterLink
 from proxy.relay.trace import Trace
 from proxy.schema import Units
 
+_PROMPT_ONLY: Final = frozenset(("embeddings", "rerank", "score", "pooling"))  # no output
 _KEYS: Final = itertools.count(1)
 
 
@@ -96,6 +97,12 @@ class Call:
             self._first_byte_ns = t_ns
         self.link.send_chunk(Chunk(self.key, t_ns, tokens))
 
+    def _prompt_tokens(self) -> int | None:
+        """Return the tokens of the prompt; a server that generates none may report their total alone."""
+        if self.reading.prompt_tokens is None and self._arrive.route in _PROMPT_ONLY:
+            return self.reading.total_tokens
+        return self.reading.prompt_tokens
+
     def close(self, status: int | None, error: str | None = None, *, cancelled: bool = False) -> None:
         """The answer ended; later calls say nothing."""
         if self._closed:
@@ -111,7 +118,7 @@ class Call:
             self.request,
             status,
             cancelled,
-            reading.prompt_tokens,
+            self._prompt_tokens(),
             reading.cached_tokens,
             total,
             Units(images=reading.items) if self._images and reading.items is not None else None,

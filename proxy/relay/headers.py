@@ -95,14 +95,26 @@ def interim(head: AnswerHead) -> bytes:
     return b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *lines, b"\r\n"))
 
 
-def for_client(head: AnswerHead, request_id: str, *, ours: bool, framing: bytes, keep_length: bool) -> bytes:
+def for_client(
+    head: AnswerHead,
+    request_id: str,
+    *,
+    ours: bool,
+    framing: bytes,
+    keep_length: bool,
+    keep_coding: bool = True,
+) -> bytes:
     """The answer head a client gets. ``ours``: the id is the one energy is found by, so it replaces another.
+
+    ``keep_coding`` false: the body was decompressed, so its ``Content-Encoding`` is left out.
 
     ``framing`` holds whole header lines: of the transfer coding, the length, the connection.
     """
     gone = _ANSWERED if ours else _HOP_BY_HOP
     if not keep_length:
         gone |= {b"content-length"}
+    if not keep_coding:
+        gone |= {b"content-encoding"}
     lines = _kept(head.headers, head.values.get(b"connection"), gone)
     if ours or _REQUEST_ID not in head.values:
         lines.append(b"%b: %b\r\n" % (_REQUEST_ID, request_id.encode("latin-1")))

@@ -78,6 +78,7 @@ def test_energy_is_the_last_field() -> None:
     assert with_energy(b'{"a":1}\n', b"7") == b'{"a":1,"energy":7}\n'
     assert with_energy(b"{}", b"7") == b'{"energy":7}'
     assert with_energy(b"[1]", b"7") == b"[1]"
+    assert with_energy(b'\xef\xbb\xbf{"a":1}', b"7") == b'\xef\xbb\xbf{"a":1,"energy":7}'
     assert with_usage_energy(b'data: {"usage":{}}\n\n', b"7") == b'data: {"usage":{"energy":7}}\n\n'
 
 

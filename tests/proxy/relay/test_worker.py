@@ -315,6 +315,31 @@ async def test_a_compressed_stream_is_read_as_it_comes(meter: FakeMeter) -> None
     assert (len(chunks), closed.metered, closed.end.completion_tokens) == (2, True, 2)
 
 
+async def test_usage_is_kept_from_the_client_of_a_compressed_stream(meter: FakeMeter) -> None:
+    packed = gzip.compress(ROLE + TOKEN + USAGE + DONE)
+    head = SSE.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)
+    async with (
+        RawUpstream(answer(head, *chunked(packed[:40], packed[40:]))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        got = await post(url, {"model": "m", "stream": True})
+        closed = (await meter.until(Closed))[0]
+    assert got.content == ROLE + TOKEN + DONE
+    assert "content-encoding" not in got.headers
+    assert isinstance(closed, Closed)
+    assert closed.end.completion_tokens == 2
+
+
+async def test_a_stream_that_cannot_be_decompressed_is_a_broken_stream() -> None:
+    head = SSE.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)
+    async with (
+        RawUpstream(answer(head, *chunked(b"oops, no gzip at all"))) as backend,
+        relay(backend.url) as url,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(url, {"model": "m", "stream": True})
+
+
 async def test_a_response_over_all_limits_is_read_for_its_usage(meter: FakeMeter) -> None:
     size = 20 * 1024 * 1024
     body = b'{"data":[{"b64_json":"%b"}],"usage":{"input_tokens":3,"output_tokens":2}}' % (b"x" * size)
@@ -365,3 +390,13 @@ async def test_fields_that_cannot_be_read_are_reported_and_the_others_are_read(m
         "response.choices.finish_reason",
         "response.usage.completion_tokens",
     )
+
+
+async def test_a_reranker_that_reports_a_total_alone_reports_its_prompt(meter: FakeMeter) -> None:
+    body = b'{"results":[],"usage":{"total_tokens":56}}'
+    async with RawUpstream(answer(whole(body))) as backend, relay(backend.url, meter.socket) as url:
+        async with httpx.AsyncClient() as client:
+            await client.post(f"{url}/v1/rerank", json={"model": "m"})
+        closed = (await meter.until(Closed))[0]
+    assert isinstance(closed, Closed)
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens) == (56, None)

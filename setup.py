@@ -24,6 +24,7 @@ COMPILED: Final = (
     "proxy/api/chunks.py",
     "proxy/api/edit.py",
     "proxy/api/endpoints.py",
+    "proxy/api/forms.py",
     "proxy/api/sse.py",
     "proxy/api/stream_options.py",
     "proxy/api/tokens.py",

@@ -13,6 +13,7 @@ One place for what a body, an event or a usage object means, so that both progra
 - ``tokens``: whether a choice or an event carries output.
 - ``endpoints``: the table of endpoints: which are metered, read, asked for usage.
 - ``edit``: change one member of a JSON object, all other bytes as they were.
+- ``forms``: fields of forms, which uploads come in.
 - ``stream_options``: ask for usage in the client's stead.
 - ``errors``: the shape of an error body.
 - ``sse``: split a stream into server-sent events.

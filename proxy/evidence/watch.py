@@ -149,7 +149,8 @@ class Watch:
         """Say what changed, once."""
         lines = []
         if unseen is not None and unseen.share:
-            lines.append("requests reach its engine that did not pass through here")
+            ways = "sent to it directly, or to an unmetered path"
+            lines.append(f"requests run in its engine that are not metered here ({ways})")
         if foreign:
             known = "" if share is not None else ", whose share of the energy the driver does not tell"
             lines.append(

@@ -31,7 +31,7 @@ class Kept:
     """What was worked out of a head, for those that repeat it.
 
     ``lines``: those that travel on, by the names of those that do not. ``asks``: path, endpoint or None,
-    whether the body may be JSON.
+    whether the body can be read.
     """
 
     __slots__ = ("asks", "lines")

@@ -21,7 +21,7 @@ from typing import Final
 
 from proxy.api.endpoints import Endpoint
 
-MAX_READ_BYTES: Final = 64 * 1024 * 1024  # of a body that is read whole; a larger one streams through unread
+MAX_READ_BYTES: Final = 64 * 1024 * 1024  # of a body that is read; a larger one is read up to here
 _MAX_REPLAY_BYTES: Final = 256 * 1024  # of a body that streams through and can be sent again
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -56,17 +56,18 @@ def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
 class BodyBuffer:
     """The body of one request: what is not sent yet, and what may have to be sent again.
 
-    ``reads``: it is collected to be read as a whole, up to ``MAX_READ_BYTES``. ``ended``: all of it came.
+    ``collected``: it is held to be read, at most ``MAX_READ_BYTES`` of it. ``reads``: as a whole, as it was
+    not larger so far. ``ended``: all of it came.
     ``length``: in bytes; None where it is not known or there is none. Pieces hold the framing of chunks until
     the body is read.
     """
 
-    __slots__ = ("_pieces", "_size", "ended", "length", "reads")
+    __slots__ = ("_pieces", "_size", "collected", "ended", "length", "reads")
 
     def __init__(self, length: int | None, *, present: bool, reads: bool) -> None:
         self.ended = not present
         self.length = length
-        self.reads = reads and (length is None or length <= MAX_READ_BYTES)
+        self.collected = self.reads = reads
         self._pieces: list[bytes] | None = []  # None: a part of it is gone
         self._size = 0
 

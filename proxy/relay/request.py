@@ -5,6 +5,7 @@ from typing import Final
 from proxy.api.edit import as_utf8
 from proxy.api.endpoints import Endpoint, endpoint_of
 from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
+from proxy.api.forms import form_fields
 from proxy.api.stream_options import asks_for_usage, with_usage
 from proxy.api.usage import count_or_none
 from proxy.relay.framing import Chunked
@@ -17,7 +18,9 @@ from proxy.schema import REQUEST_ID_HEADER
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
 # Servers differ in whether they look at the type: curl sends JSON as a form unless it is given one.
-_MAY_BE_JSON: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded")
+_READABLE: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded", b"multipart/form-data")
+_FORM: Final = b"multipart/form-data"
+_FORM_FIELDS: Final = frozenset(("model",))
 
 
 class Request:
@@ -33,8 +36,8 @@ class Request:
         given = head.text(_ID)
         self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.take(32)}"
         self.head = head
-        self.path, self.endpoint, may_be_json = head.kept.asks or _asks(head)
-        reads = may_be_json and self.endpoint is not None
+        self.path, self.endpoint, readable = head.kept.asks or _asks(head)
+        reads = readable and self.endpoint is not None
         self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads)
         self.fields = RequestBody()
         self.unread: list[str] = []
@@ -60,23 +63,30 @@ class Request:
         )
 
     def read(self) -> bytes | None:
-        """Read the body, if all of it was collected for that; return it without framing, as UTF-8."""
+        """Read the body, or the beginning of one that is too large; return all of it without framing.
+
+        None where it was not collected to be read, or is not complete: then it is sent on as it comes.
+        """
         body, head, endpoint = self.body, self.head, self.endpoint
-        if not body.reads or endpoint is None:
+        if endpoint is None or not body.collected:
             return None
         payload = body.joined()
         if isinstance(head.body, Chunked):
             payload = b"".join(Chunked().feed(payload)[0])
+        kind = head.values.get(b"content-type", b"")
+        if kind.lower().startswith(_FORM):
+            self.fields.model = form_fields(kind, payload, _FORM_FIELDS).get("model")
+            text = payload
+        else:
+            text = as_utf8(payload)
+            self.fields = REQUEST.decode(text, self.unread) or self.fields
+        if not body.reads:
+            return None
         body.replace(payload)
-        text = as_utf8(payload)
-        fields = REQUEST.decode(text, self.unread)
-        if fields is not None:
-            self.fields = fields
-            self._wants_usage = (
-                fields.stream is True
-                and endpoint.asks_usage
-                and not asks_for_usage(bytes(fields.stream_options))
-            )
+        fields = self.fields
+        self._wants_usage = (
+            fields.stream is True and endpoint.asks_usage and not asks_for_usage(bytes(fields.stream_options))
+        )
         return text
 
     def with_usage(self) -> bytes | None:
@@ -93,9 +103,9 @@ class Request:
 
 
 def _asks(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
-    """Return path, endpoint, and whether the body may be JSON; all heads like this one keep it."""
+    """Return path, endpoint, and whether the body can be read; all heads like this one keep it."""
     path = head.target.partition(b"?")[0].decode("latin-1")
     kind = head.values.get(b"content-type", b"").lower()
-    may_be_json = not kind or b"json" in kind or kind.startswith(_MAY_BE_JSON)
-    head.kept.asks = (path, endpoint_of(head.method.decode("latin-1"), path), may_be_json)
+    readable = not kind or b"json" in kind or kind.startswith(_READABLE)
+    head.kept.asks = (path, endpoint_of(head.method.decode("latin-1"), path), readable)
     return head.kept.asks

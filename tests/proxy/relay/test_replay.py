@@ -80,7 +80,6 @@ def test_a_body_that_grows_too_large_is_not_read(
     size: int, reads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "MAX_READ_BYTES", 10)
-    assert BodyBuffer(size, present=True, reads=True).reads == reads
     body = BodyBuffer(None, present=True, reads=True)
     for _ in range(size):
         body.add(b"x")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxy.relay import replay
 from proxy.relay.head import parse_request
 from proxy.relay.request import Request
 from proxy.relay.trace import Ids
@@ -44,7 +45,7 @@ def test_an_empty_chunked_body_has_no_model() -> None:
         (b"Content-Type: application/vnd.api+json; charset=utf-8\r\n", True),
         (b"Content-Type: text/plain\r\n", True),
         (b"Content-Type: application/x-www-form-urlencoded\r\n", True),
-        (b"Content-Type: multipart/form-data; boundary=x\r\n", False),
+        (b"Content-Type: image/png\r\n", False),
         (b"Content-Type: audio/wav\r\n", False),
     ],
 )
@@ -96,3 +97,31 @@ def test_what_is_no_stream_is_not_asked(stream: bytes) -> None:
     made = request(JSON + b"Content-Length: %d\r\n" % len(body), body)
     made.read()
     assert made.with_usage() is None
+
+
+def test_the_model_of_a_form_is_read_and_its_bytes_stay() -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nb\r\n--x--\r\n'
+    lines = b"Content-Type: multipart/form-data; boundary=x\r\n"
+    for framing, sent in (
+        (b"Content-Length: 61\r\n", form),
+        (CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(form), form)),
+    ):
+        made = request(lines + framing, sent, path=b"/v1/audio/transcriptions")
+        assert made.read() == form
+        assert made.model == "b"
+        assert made.body.joined() == form
+        assert made.with_usage() is None
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100\r\n", CHUNKED])
+def test_the_beginning_of_a_body_that_is_too_large_is_read(
+    framing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MAX_READ_BYTES", 30)
+    body = b'{"model":"b","stream":true,"x":"%b' % (b"x" * 50)
+    sent = body if framing != CHUNKED else b"%x\r\n%b" % (len(body) + 9, body)
+    made = request(JSON + framing, sent)
+    assert made.read() is None
+    assert made.model == "b"
+    assert made.with_usage() is None, "its bytes pass as they come"
+    assert made.body.joined() == sent

@@ -41,9 +41,11 @@ def may_repeat(method: bytes, endpoint: Endpoint | None, *, kept: bool, unproces
 def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
     """Return whether none of the last ``sent_bytes`` written to a TCP socket reached its peer.
 
-    Call it when the connection failed, before the descriptor is closed. The kernel counts what the peer did
-    not acknowledge (``TIOCOUTQ``, tcp(7) ``SIOCOUTQ``); a FIN acknowledges all that arrived before it. False
-    where the kernel does not say. Not for TLS, whose records are longer than what was written.
+    Call it when the peer has closed the connection, before the descriptor is closed. The kernel counts what
+    the peer did not acknowledge (``TIOCOUTQ``, tcp(7) ``SIOCOUTQ``). A FIN acknowledges all that arrived
+    before it, and what arrives after ``close`` is never read. This does not hold for a reset: bytes may have
+    been read whose acknowledgement was delayed. Nor for TLS, whose records are longer than what was written.
+    False where the kernel does not say.
     """
     try:
         answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size))

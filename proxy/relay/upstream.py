@@ -197,7 +197,7 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
-        self.unprocessed = self._none_acknowledged()
+        self.unprocessed = error is None and self._none_acknowledged()
         self.lane = self._transport = None
         self.pool.open.discard(self)
         self.pool.forget(self)

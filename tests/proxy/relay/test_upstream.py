@@ -1,12 +1,16 @@
 """Connections to backends: Unix sockets, IPv6, certificates, what hangs up; pooling and its limits."""
 
 import asyncio
+import socket
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxy.config import Backend
+from proxy.relay.head import AnswerHead
+from proxy.relay.upstream import Pool
 from proxy.relay.worker import Worker
 from tests.fakes.certificates import certificates
 from tests.fakes.ipv6 import has_ipv6
@@ -141,3 +145,48 @@ async def test_a_new_connection_that_dies_is_not_tried_again(split: bytes) -> No
         got = await say(port, POST + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
     assert got.startswith(b"HTTP/1.1 502 ")
     assert tries == 1
+
+
+class Lost:
+    """Owner of a request that waits for the end of its connection."""
+
+    def __init__(self) -> None:
+        self.reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_interim(self, head: AnswerHead) -> None: ...
+    def on_head(self, head: AnswerHead) -> None: ...
+    def on_body(self, raw: bytes, pieces: list[bytes]) -> None: ...
+    def on_end(self) -> None: ...
+    def on_read(self) -> None: ...
+    def on_writable(self, *, writable: bool) -> None: ...
+
+    def on_lost(self, reason: str) -> None:
+        self.reason.set_result(reason)
+
+
+@pytest.mark.parametrize(
+    ("closed_first", "reset", "unprocessed"),
+    [
+        (True, False, True),
+        (False, False, False),
+        (False, True, False),  # bytes may have been read before their acknowledgement was sent
+    ],
+)
+async def test_whether_a_backend_can_have_read_a_request(
+    closed_first: bool, reset: bool, unprocessed: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pool = Pool(Backend(f"http://127.0.0.1:{server.getsockname()[1]}", "b"), CONFIG)
+        connection = await pool.connect()
+        far, _ = server.accept()
+    if closed_first:
+        far.close()  # the loop does not see that before the request is written
+    lost = Lost()
+    connection.ask(lost, b"POST", b"x" * 100)
+    if not closed_first:
+        assert far.recv(100, socket.MSG_WAITALL)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+        far.close()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await lost.reason
+    assert connection.unprocessed == unprocessed

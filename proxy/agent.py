@@ -65,7 +65,7 @@ def application(choice: Choice, buffer: Buffer, token: str | None) -> web.Applic
 
     async def samples(request: web.Request) -> web.Response:
         after = request.query.get("after", "0")
-        if not after.isdecimal():
+        if not (after.isascii() and after.isdecimal() and len(after) < 20):
             return web.Response(status=400, text=f"after: must be a number, not {after!r}\n")
         return _json(buffer.after(int(after), request.query.get("agent", ""), now_ns()))
 
@@ -76,7 +76,7 @@ def application(choice: Choice, buffer: Buffer, token: str | None) -> web.Applic
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         asked = token is not None and request.path != "/healthz"
-        if asked and not hmac.compare_digest(given.encode(), (token or "").encode()):
+        if asked and not hmac.compare_digest(given.encode(errors="surrogateescape"), (token or "").encode()):
             return web.Response(status=401, text="send the agent's token as 'Authorization: Bearer TOKEN'\n")
         return await handler(request)
 

@@ -90,7 +90,7 @@ class Supervisor:
     def _start(self) -> bool:
         self._meter.start()
         if not self._meter.wait_ready(READY_SECONDS):
-            signal.sigtimedwait([signal.SIGCHLD], 1.0)  # it closed its pipe: it is about to end
+            signal.sigtimedwait([signal.SIGCHLD], 5.0)  # it closed its pipe: it is about to end
             status = reap().get(self._meter.pid or 0)
             if status == REFUSED:
                 return False  # it said why: asked for by name, so silence would look like zero joules

@@ -154,10 +154,32 @@ function show(s) {
   $("requests").innerHTML = s.requests.map(request).join("") || empty(9, "no request yet: point a client at the data port");
 }
 
-// fetch and not EventSource: that cannot send the token.
+// Request a path of the admin port with the token, if one was given. EventSource and links cannot send it.
+function authorized(path) {
+  const token = sessionStorage.getItem("token");
+  return fetch(path, { headers: token ? { Authorization: "Bearer " + token } : {} });
+}
+
+// Open a link in a new tab from what fetch received. The tab is opened first: after a wait it would be a pop-up.
+async function openWithToken(event) {
+  if (!sessionStorage.getItem("token")) return;
+  event.preventDefault();
+  const tab = window.open("", "_blank");
+  try {
+    const answer = await authorized(event.currentTarget.href);
+    if (!answer.ok) throw new Error("HTTP " + answer.status);
+    const json = (answer.headers.get("Content-Type") || "").includes("json");
+    const page = new Blob([await answer.text()], { type: json ? "application/json" : "text/plain;charset=utf-8" });
+    (tab ?? window).location.href = URL.createObjectURL(page);
+  } catch (error) {
+    tab?.close();
+    $("where").textContent = "cannot open " + event.target.textContent + ": " + error.message;
+  }
+}
+
 async function follow() {
   const token = sessionStorage.getItem("token");
-  const answer = await fetch("events", { headers: token ? { Authorization: "Bearer " + token } : {} });
+  const answer = await authorized("events");
   $("login").hidden = answer.status !== 401;
   if (answer.status === 401) { $("where").textContent = token ? "wrong token" : ""; sessionStorage.removeItem("token"); return false; }
   if (!answer.ok) throw new Error(answer.status);
@@ -186,6 +208,10 @@ async function keepFollowing() {
 }
 
 $("login").addEventListener("submit", event => { event.preventDefault(); sessionStorage.setItem("token", $("token").value); keepFollowing(); });
+for (const link of document.querySelectorAll("footer a")) {
+  link.addEventListener("click", openWithToken);
+  link.addEventListener("auxclick", event => { if (event.button === 1) openWithToken(event); });
+}
 $("chart").addEventListener("mousemove", event => { cursor = event.offsetX; chart(); });
 $("chart").addEventListener("mouseleave", () => { cursor = null; chart(); });
 window.addEventListener("resize", chart);

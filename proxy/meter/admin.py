@@ -83,7 +83,8 @@ def _guard(token: str) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        given = f"{scheme.title()} {key}".encode(errors="surrogateescape")  # any byte may come in a header
         if request.path not in _OPEN_PATHS and not hmac.compare_digest(given, wanted):
             hint = "send the admin token as 'Authorization: Bearer TOKEN'"
             answer = error_answer(401, hint, "unauthorized")

@@ -174,6 +174,28 @@ async def test_the_summary_groups_and_looks_back() -> None:
         assert await get(client, "/energy/model") == {"policy": "overlap", "terms": []}
 
 
+async def test_a_scheme_has_no_case_and_a_header_any_bytes() -> None:
+    meter, _ = a_meter()
+    async with admin(meter, "secret") as client:
+        for given, status in (("bearer secret", 200), ("BEARER secret", 200), ("Bearer \udcff", 401)):
+            answer = await client.get("/metrics", headers={"Authorization": given})
+            assert answer.status == status
+
+
+async def test_the_links_of_the_page_lead_somewhere_and_are_fetched_with_the_token() -> None:
+    meter, _ = a_meter()
+    async with admin(meter, "secret") as client:
+        footer = (await (await client.get("/")).text()).partition("<footer")[2]
+        links = re.findall(r'href="([^"]+)"', footer)
+        assert len(links) == 5
+        for link in links:
+            assert (await client.get(f"/{link}")).status == 401
+            assert (await client.get(f"/{link}", headers={"Authorization": "Bearer secret"})).status == 200
+        script = await (await client.get("/dashboard.js")).text()
+        assert 'document.querySelectorAll("footer a")' in script
+        assert 'addEventListener("click", openWithToken)' in script
+
+
 async def test_metrics_and_the_page_are_served() -> None:
     meter, _ = a_meter()
     async with admin(meter) as client:

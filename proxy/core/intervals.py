@@ -26,6 +26,7 @@ _FLOOR: Final = 0.003  # of a request's joules: measured, with clean streams and
 _POWER: Final = 2.0  # measured: readings of 25 ms in 100, and means of a second, whose model fits too well
 _GUESS: Final = 1.0  # of what a prompt whose length was guessed is charged: computing and reading it
 _UNREAD: Final = 1.5  # of what may as well be others': unread answers take from nothing to 2.5 times it
+_FOREIGN: Final = 0.5  # of a request beside unseen traffic: measured p95 error, two proxies before an engine
 _OVERLAP: Final = 0.08  # measured: error of equal division, of the mean of what it could be (geometric)
 _PREFILL: Final = FEATURES.index("prefill")
 _CONTEXT: Final = FEATURES.index("context")
@@ -39,6 +40,8 @@ def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> 
         if charge is not None and charge.joules > 0.0:
             doubt = _modelled(track, account, charge) if modelled else _divided(charge)
             doubt += _UNREAD * charge.guessed
+            if account.outside.reason(track.start_ns, track.end_ns) is not None:
+                doubt += _FOREIGN * charge.joules
             squares += doubt**2 + ((account.gain_error or 0.0) * charge.joules) ** 2
     if modelled and track.prompt_tokens is None and track.evidence != ARRIVALS:
         squares += (_GUESS * float(track.parts[_PREFILL] + track.parts[_CONTEXT])) ** 2

@@ -34,6 +34,7 @@ def share_of(
     if is_job(track):
         return _of_job(track, policy, final=final)
     unknown = why_unknown(track, accounts, final=final)
+    foreign = why_uncertain(track, accounts)
     charges = track.charges
     if not charges and unknown is None:
         charges = {account.device: Charge() for account in accounts}
@@ -48,7 +49,7 @@ def share_of(
         policy=policy,
         evidence=track.evidence,
         devices={device: c.joules for device, c in charges.items()},
-        unknown=unknown if charges else unknown or Unknown.NO_SAMPLES,
+        unknown=(unknown or foreign) if charges else unknown or Unknown.NO_SAMPLES,
         final=final,
     )
 
@@ -88,6 +89,12 @@ def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> st
             if gap.end_ns > track.start_ns and (end is None or gap.start_ns < end):
                 return gap.reason
     return Unknown.RUNNING if final and end is None else None
+
+
+def why_uncertain(track: Track, accounts: Sequence[Account]) -> Unknown | None:
+    """Why the joules of a request are an estimate: foreign work on its devices; None where there was none."""
+    reasons = (account.outside.reason(track.start_ns, track.end_ns) for account in accounts)
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def _parts(track: Track) -> Parts:

@@ -46,6 +46,8 @@ async def test_unseen_requests_are_not_charged_to_ours(
     # Between two scrapes a quarter of the batch was ours; the first and the last second are not compared.
     assert record.joules < 0.65 * whole
     assert record.joules > 0.2 * whole
+    assert record.unknown == "unseen_traffic"
+    assert record.joules_high is not None
     assert device["unattributed_joules"] > 0.4 * whole
     total = sum(device[f"{account}_joules"] for account in ("requests", "idle", "unattributed"))
     assert total == pytest.approx(device["measured_joules"], rel=1e-9)

@@ -89,3 +89,43 @@ def test_conservation_with_any_evidence() -> None:
     assert total == pytest.approx(account.measured_joules, rel=1e-9)
     assert account.unattributed_joules > 0
     assert min(account.requests_joules, account.idle_joules) >= 0
+
+
+def test_requests_near_foreign_work_are_marked_until_it_is_long_gone() -> None:
+    work = OutsideWork()
+    for second in range(10, 20):
+        work.feed(_outside(second, second + 1, 0.4))
+    work.feed(_outside(20, 60, 0.0))
+    work.feed(Outside(62 * NS_PER_SECOND, 61 * NS_PER_SECOND, ("gpu0",), 0.1, "processes"))
+
+    def reason(start: float, end: float | None) -> str | None:
+        return work.reason(round(start * NS_PER_SECOND), None if end is None else round(end * NS_PER_SECOND))
+
+    assert reason(0, 7) is None, "gone before it came"
+    assert reason(0, 9) == "unseen_traffic", "it takes two looks to see it"
+    assert reason(15, 16) == reason(0, 40) == reason(29, 31) == "unseen_traffic"
+    assert reason(31, 50) is None
+    assert reason(55, None) == "other_processes"
+    assert reason(73, None) is None
+
+
+@pytest.mark.parametrize("policy", ["steps", "tokens", "overlap"])
+def test_a_record_beside_unseen_traffic_says_so_and_is_unsure(policy: str) -> None:
+    core = Attributor(policy, [Device("gpu0")])
+    events: list[Event] = [Sample(i * NS_PER_SECOND // 10, "gpu0", energy_mj=i * 30e3) for i in range(601)]
+    events += [_outside(second, second + 1, 0.5 if 10 <= second < 14 else 0.0) for second in range(60)]
+    for name, start in (("clean", 2), ("beside", 11), ("after", 40)):
+        events.append(Arrive(start * NS_PER_SECOND, name, devices=("gpu0",)))
+        events.append(End((start + 2) * NS_PER_SECOND, name, 200, False, 50, 0, 100))
+    core.feed_all(sorted(events, key=lambda event: event.t_ns or 0))
+    core.flush()
+    shares = {share.request: share for share in core.drain()}
+    assert [shares[name].unknown for name in ("clean", "beside", "after")] == [None, "unseen_traffic", None]
+    beside = shares["beside"]
+    assert beside.joules == pytest.approx(300.0), "half of 600 J"
+    assert beside.joules_low is not None
+    assert beside.joules_high is not None
+    assert beside.joules_low < 0.5 * 300.0
+    assert beside.joules_high > 1.5 * 300.0
+    (account,) = core.accounts()
+    assert account.unattributed_joules == pytest.approx(600.0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from proxy.core.accounts import Account
@@ -334,8 +335,20 @@ class Attributor:
             return None
         track = found[0]
         copy = Track(track.arrive, end=track.end, evidence=track.evidence)
+        measured = self._measured(track)
+        if measured and any(account.series.watts is None for account in measured):
+            share = self._share(copy, final=False)  # readings that never moved tell nothing
+            return msgspec.structs.replace(
+                share,
+                joules=None,
+                joules_low=None,
+                joules_high=None,
+                parts=None,
+                devices={},
+                unknown=share.unknown or Unknown.NOT_MEASURED_YET,
+            )
         running = max(len(self._tracks) - len(self._ended), 1)
-        for account in self._measured(track):
+        for account in measured:
             known = track.charges.get(account.device, Charge())
             closed = account.closed_ns
             start = max(t_ns if closed is None else closed, track.start_ns)

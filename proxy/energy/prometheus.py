@@ -93,19 +93,18 @@ class PrometheusSource:
     def open(self) -> list[Found]:
         """Ask once; raises :class:`SensorError` when nothing answers or a known metric is missing.
 
-        The first metric of which any device shows a value is read.
+        The first metric of which any device shows a value is read; where all values are blank, which may
+        pass, the first that there is.
         """
-        shown: list[str] = []
-        for metric in self._candidates:
-            self._metric = metric
-            newest = {point.device: point for point in self._points((metric,))[0]}
-            if any(is_amount(_value(point, metric)) for point in newest.values()):
-                return [self._found(point) for point in newest.values()]
-            shown += [metric.name] if newest else []
-        names = ", ".join(metric.name for metric in self._candidates)
-        if shown:
-            raise SensorError(f"prometheus: {self._url} has only blank values of {', '.join(shown)}")
-        raise SensorError(f"prometheus: {self._url} has none of {names}: name one by URL#METRIC=UNIT")
+        found = dict(zip(self._candidates, self._points(self._candidates), strict=True))
+        shown = {metric: points for metric, points in found.items() if points}
+        if not shown:
+            names = ", ".join(metric.name for metric in self._candidates)
+            raise SensorError(f"prometheus: {self._url} has none of {names}: name one by URL#METRIC=UNIT")
+        usable = (m for m, points in shown.items() if any(is_amount(_value(point, m)) for point in points))
+        self._metric = next(usable, next(iter(shown)))
+        newest = {point.device: point for point in shown[self._metric]}
+        return [self._found(point) for point in newest.values()]
 
     def read(self) -> list[Sample]:
         """What is new; raises :class:`SensorError`. Power is given beside a counter that did not move."""
@@ -159,7 +158,8 @@ class PrometheusSource:
         )
         reading = "energy counter" if metric.is_counter else "power"
         way = "through a Prometheus server: as late as its scrapes" if self._server else "scraped"
-        return Found(device, f"{reading} ({metric.name})", None, None, (way,))
+        blank = () if is_amount(_value(point, metric)) else ("its value is blank now",)
+        return Found(device, f"{reading} ({metric.name})", None, None, (way, *blank))
 
 
 def _value(point: Point, metric: _Metric) -> float:

@@ -23,7 +23,7 @@ from proxy.core.events import Sample
 from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.e2e.sensor_world import INDEX, SCENARIOS, START_NS, Report, scenarios, slow
-from tests.timing import PATIENCE_SECONDS, Punctuality
+from tests.timing import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="no C compiler")
 
@@ -32,14 +32,16 @@ REAL = """
 import sys, msgspec
 from proxy.energy.nvml import NvmlSource
 from proxy.energy.sampler import Sampler
+from tests.timing import Punctuality
 source = NvmlSource()
 source.open()
 samples = []
 sampler = Sampler(source, samples.extend)
-sampler.start()
-input()
-sampler.stop()
-print(msgspec.json.encode(samples).decode())
+with Punctuality() as watch:
+    sampler.start()
+    input()
+    sampler.stop()
+print(msgspec.json.encode([watch.late_seconds, samples]).decode())
 """
 
 
@@ -149,15 +151,15 @@ def test_calls_of_200_ms_are_right_to_one_call(tmp_path: Path) -> None:
 
 def test_in_real_time_a_counter_is_right_to_one_update(tmp_path: Path) -> None:
     device = SimulatedDevice(idle_watts=300)
-    with Standin(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as standin, Punctuality() as watch:
-        env = {**os.environ, **environment(build(tmp_path / "lib"), tmp_path / "s")}
+    with Standin(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as standin:
+        env = {**os.environ, **environment(build(tmp_path / "lib"), tmp_path / "s"), "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             [sys.executable, "-c", REAL], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(4.0)
             out, _ = child.communicate("\n", timeout=PATIENCE_SECONDS)
-        samples = msgspec.json.decode(out, type=list[Sample])
+        late_seconds, samples = msgspec.json.decode(out, type=tuple[float, list[Sample]])
         errors = [
             (last.energy_mj or 0.0) / 1000
             - (first.energy_mj or 0.0) / 1000
@@ -167,4 +169,5 @@ def test_in_real_time_a_counter_is_right_to_one_update(tmp_path: Path) -> None:
         ]
     assert len(samples) >= 2
     worst = max(map(abs, errors))
-    watch.judge(worst <= 2 * 300 * 0.02, f"error {worst:.1f} J of one window")
+    allowed = 300 * (2 * 0.02 + 2 * late_seconds)  # what the machine allowed: both readings may be late
+    assert worst <= allowed, f"{worst:.1f} J; this machine woke a thread {late_seconds * 1000:.0f} ms late"

@@ -466,3 +466,16 @@ def test_the_time_without_a_meter_is_a_gap_of_every_device() -> None:
             assert [(g.start_ns, g.end_ns, g.reason) for g in account.gaps] == [
                 (5 * S, 8 * S, "meter_restarted")
             ]
+
+
+def test_a_provisional_share_of_a_counter_that_never_moved_is_not_known() -> None:
+    attributor = Attributor("overlap", [Device("gpu0")])
+    for event in (
+        Sample(0, "gpu0", energy_mj=5.0),
+        Arrive(S, "a", devices=GPU),
+        Sample(2 * S, "gpu0", energy_mj=5.0),
+    ):
+        attributor.feed(event)
+    share = attributor.provisional("a", 3 * S)
+    assert share is not None
+    assert (share.joules, share.joules_high, share.unknown) == (None, None, "not_measured_yet")

@@ -148,8 +148,8 @@ def test_a_counter_that_is_blank_is_passed_over_for_power() -> None:
     source.close()
 
 
-def test_says_that_all_values_are_blank() -> None:
+def test_a_value_that_is_blank_at_the_start_is_noted_and_may_pass() -> None:
     source = _source('DCGM_FI_DEV_POWER_USAGE{UUID="GPU-a"} 140737488355328\n')
-    with pytest.raises(SensorError, match="only blank values of DCGM_FI_DEV_POWER_USAGE"):
-        source.open()
+    (found,) = source.open()
+    assert found.notes == ("scraped", "its value is blank now")
     source.close()

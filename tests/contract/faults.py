@@ -8,7 +8,7 @@ import msgspec
 
 from tests.contract.backend import Call, Script, chunk, closing, json, reply
 from tests.contract.passing import CLOSE, EVENTS, SSE
-from tests.contract.stand import GET, POST, STREAM, DiffersError, Group, Stand, check, post
+from tests.contract.stand import GET, POST, SOON_SECONDS, STREAM, DiffersError, Group, Stand, check, post
 from tests.contract.wire import Answer
 
 FAULTS = Group("faults")
@@ -188,7 +188,7 @@ async def early_answer(stand: Stand) -> None:
 
 async def _soon(waited: Awaitable[_T], instead: str) -> _T:
     try:
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(SOON_SECONDS):
             return await waited
     except TimeoutError:
         raise DiffersError(instead) from None

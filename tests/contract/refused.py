@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from tests.contract.backend import chunk
-from tests.contract.stand import CHAT, GET, POST, Group, Run, Stand, check
+from tests.contract.stand import CHAT, GET, POST, SOON_SECONDS, Group, Run, Stand, check
 from tests.contract.wire import parse_head
 
 REFUSED = Group("refused")
@@ -12,7 +12,7 @@ _LENGTH: Final = b"Content-Length: %d\r\n" % len(CHAT)
 _TE: Final = b"Transfer-Encoding: chunked\r\n"
 _END: Final = chunk(CHAT) + chunk(b"")
 _STATUSES: Final = (*range(400, 500), 501, 505)
-_SECONDS: Final = 2.0  # some close a second later
+_SECONDS: Final = SOON_SECONDS  # some close a second later
 
 _CASES: Final = {
     "Content-Length and Transfer-Encoding": POST + _LENGTH + _TE + b"\r\n" + _END,

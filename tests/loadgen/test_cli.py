@@ -16,6 +16,7 @@ from tests.fakes.admin_port import WATTS, FakeAdmin
 from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
+UNHURRIED = ("--slo", "60s")  # the generator is its bottleneck only where it is late by a twentieth of that
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def loadgen(*argv: str) -> tuple[int, str, str]:
 async def test_open_loop_with_energy(server: TruthServer, tmp_path: Path) -> None:
     async with FakeAdmin(joules_each=4.0) as admin:
         code, out, err = await loadgen(
-            "--rate", "60", "--duration", "1.5s", "--slo", "p90:ttft=2s", "--url", server.url,
+            "--rate", "60", "--duration", "1.5s", "--slo", "p90:ttft=60s", "--url", server.url,
             "--admin-url", admin.url, "--out", str(tmp_path), "--warmup", "none",
         )  # fmt: skip
     assert (code, err) == (0, "")
@@ -54,7 +55,7 @@ async def test_open_loop_with_energy(server: TruthServer, tmp_path: Path) -> Non
 
 async def test_sweep_json_and_rebuilding_to_the_same_bytes(server: TruthServer, tmp_path: Path) -> None:
     code, out, err = await loadgen(
-        "sweep", "--concurrency", "1,3", "--duration", "0.5s", "--slo", "p50:e2e=5s", "--json",
+        "sweep", "--concurrency", "1,3", "--duration", "0.5s", "--slo", "p50:e2e=60s", "--json",
         "--url", server.url, "--admin-url", NOWHERE, "--out", str(tmp_path),
     )  # fmt: skip
     assert code == 0
@@ -76,14 +77,14 @@ async def test_the_run_is_saved_whatever_becomes_of_the_terminal(
     server: TruthServer, tmp_path: Path, redirection: str
 ) -> None:
     argv = (
-        sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "10", "--url", server.url,
-        "--admin-url", NOWHERE, "--out", str(tmp_path),
+        sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "10", *UNHURRIED,
+        "--url", server.url, "--admin-url", NOWHERE, "--out", str(tmp_path),
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}', "bash", *argv,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 0
     run, records = load(tmp_path)
     assert (run.verdict, len(records)) == ("pass", 10)
     assert (tmp_path / "report.html").exists()
@@ -92,7 +93,17 @@ async def test_the_run_is_saved_whatever_becomes_of_the_terminal(
 async def test_the_output_of_a_command_without_a_run_must_be_written(
     server: TruthServer, tmp_path: Path
 ) -> None:
-    common = ("--concurrency", "1", "--requests", "2", "--url", server.url, "--admin-url", NOWHERE)
+    common = (
+        "--concurrency",
+        "1",
+        "--requests",
+        "2",
+        *UNHURRIED,
+        "--url",
+        server.url,
+        "--admin-url",
+        NOWHERE,
+    )
     assert (await loadgen(*common, "--out", str(tmp_path)))[0] == 0
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", '"$@" >/dev/full', "bash", sys.executable, "-m", "loadgen.cli", "compare",
@@ -104,8 +115,8 @@ async def test_the_output_of_a_command_without_a_run_must_be_written(
 
 async def test_a_run_directory_is_replaced_only_by_force(server: TruthServer, tmp_path: Path) -> None:
     argv = (
-        "--concurrency", "1", "--requests", "2", "--url", server.url, "--admin-url", NOWHERE, "--quiet",
-        "--out", str(tmp_path),
+        "--concurrency", "1", "--requests", "2", *UNHURRIED,
+        "--url", server.url, "--admin-url", NOWHERE, "--quiet", "--out", str(tmp_path),
     )  # fmt: skip
     assert (await loadgen(*argv))[0] == 0
     first = load(tmp_path)[0].run_id
@@ -125,8 +136,8 @@ async def test_a_file_that_cannot_be_saved_is_named_and_the_verdict_kept(
         "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,
         "--admin-url", NOWHERE, "--out", str(tmp_path),
     )  # fmt: skip
-    assert code == 1
-    assert "FAIL" in out
+    assert code in {1, 3}  # 3: a busy machine held the generator up
+    assert "FAIL" in out or "GENERATOR-BOUND" in out
     assert "the results are not saved" in err
     assert "requests.jsonl.zst" in err
 
@@ -136,6 +147,8 @@ async def test_a_missed_slo_is_exit_1(server: TruthServer, tmp_path: Path) -> No
         "--concurrency", "2", "--requests", "20", "--slo", "1ms", "--url", server.url,
         "--admin-url", NOWHERE, "--out", str(tmp_path),
     )  # fmt: skip
+    if code == 3:
+        pytest.skip(f"not judged, this machine held the generator up: {out}")
     assert code == 1
     assert "FAIL" in out
 
@@ -159,7 +172,7 @@ async def test_ctrl_c_saves_what_there_is(server: TruthServer, tmp_path: Path) -
 
 
 async def test_an_interrupted_sweep_is_resumed(server: TruthServer, tmp_path: Path) -> None:
-    argv = ("sweep", "--concurrency", "1,2,3", "--duration", "0.6s", "--url", server.url)
+    argv = ("sweep", "--concurrency", "1,2,3", "--duration", "0.6s", *UNHURRIED, "--url", server.url)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadgen.cli", *argv, "--admin-url", NOWHERE, "--out", str(tmp_path),
         stdout=subprocess.PIPE,

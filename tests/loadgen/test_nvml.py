@@ -34,7 +34,7 @@ async def test_local_devices_without_a_proxy_and_limits_that_are_not_permitted(t
     with Standin(state, [device], now_ns()):
         variables = environment(library, state)
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
-            common = ("--source", "nvml", "--url", server.url, "--duration", "1.2s")
+            common = ("--source", "nvml", "--url", server.url, "--duration", "1.2s", "--slo", "60s")
             code, out = await loadgen(
                 variables, "--rate", "30", *common, "--warmup", "none", "--out", str(tmp_path / "run")
             )
@@ -76,7 +76,19 @@ async def test_limits_are_set_one_after_the_other_and_given_back(library: Path, 
     state = tmp_path / "gpu"
     with Standin(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
-            argv = ("sweep", "--rate", "20", "--duration", "0.4s", "--source", "nvml", "--url", server.url)
+            argv = (
+                "sweep",
+                "--rate",
+                "20",
+                "--duration",
+                "0.4s",
+                "--source",
+                "nvml",
+                "--slo",
+                "60s",
+                "--url",
+                server.url,
+            )
             out_dir = ("--out", str(tmp_path / "run"))
             variables = environment(library, state)
             code, out = await loadgen(variables, *argv, "--power-limits", "300,400", *out_dir)

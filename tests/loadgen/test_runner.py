@@ -58,7 +58,7 @@ def sweep(url: str, *argv: str, admin: str = NOWHERE) -> Config:
 
 async def test_points_follow_each_other_and_each_is_kept_as_it_ends(server: TruthServer) -> None:
     told, kept = Told(), list[Finished]()
-    session = Session(sweep(server.url), told, save=kept.append)
+    session = Session(sweep(server.url, "--slo", "60s"), told, save=kept.append)
     found = await session.run()
     assert told.lines[0].startswith("note: energy not measured")
     assert told.lines[1:] == ["started: 1 at once", "ended: 1", "started: 2 at once", "ended: 2"]

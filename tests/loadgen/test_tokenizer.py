@@ -18,6 +18,7 @@ from loadgen.spoken import Spoken
 from loadgen.tokenizer import Tokenizer
 from loadgen.truthserver import Truth, TruthServer
 from loadgen.workload import Workload
+from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -74,11 +75,12 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 async def test_a_run_counts_what_was_said(tmp_path: Path, file: Path, words: tuple[str, ...]) -> None:
     async with TruthServer(Truth(0.005, 0.001, 6)) as server:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "6", "--url", server.url,
-            "--admin-url", NOWHERE, "--out", str(tmp_path / "run"), "--tokenizer", str(file), *words,
+            sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "6", "--slo", "60s",
+            "--url", server.url, "--admin-url", NOWHERE, "--out", str(tmp_path / "run"),
+            "--tokenizer", str(file), *words,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        said, _ = await asyncio.wait_for(process.communicate(), 60)
+        said, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == 0, said.decode()
     run, records = load(tmp_path / "run")
     assert run.spec["tokenizer"] == str(file)

@@ -75,7 +75,7 @@ async def test_two_processes_offer_the_one_schedule(server: TruthServer) -> None
 
 
 async def test_a_run_over_workers_is_a_run(server: TruthServer) -> None:
-    session = Session(config(spec(server)), View())
+    session = Session(config(spec(server, slo="60s")), View())
     finished = await session.run()
     assert finished.run.verdict == "pass"
     (point,) = finished.run.points

@@ -1,15 +1,18 @@
 """Before the run: is there a server, does it know the model, does one request work."""
 
-import msgspec
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from loadgen.answers import error_of
 from loadgen.call import new_answer
 from loadgen.client import Client
 from loadgen.config import Config
 from loadgen.lengths import Fixed, Lengths
 from loadgen.vision import parse_size
 from loadgen.workload import PATHS, Style, Workload
+from proxy.api.fields import MODEL, MODEL_LIST, RESPONSE, ResponseBody
 
-_LONGEST = 200
+_SHOWN = 10  # models
 _MODELS_LIMIT_S = 10
 
 
@@ -17,24 +20,30 @@ class PreflightError(Exception):
     """The run cannot start; the text says what to do."""
 
 
-class _Error(msgspec.Struct):
-    message: str
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The model to ask for, and the names that the server lists."""
+
+    name: str
+    listed: Sequence[str] = ()
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the server's list has it."""
+        return self.name in self.listed
+
+    def others(self) -> str:
+        """Return the listed names for a message."""
+        more = len(self.listed) - _SHOWN
+        return ", ".join(self.listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-class _Refusal(msgspec.Struct):
-    error: _Error
+async def find_model(client: Client, config: Config) -> Found:
+    """Return the model asked for, or the server's first; raises :class:`PreflightError`.
 
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
-
-
-async def find_model(client: Client, config: Config) -> str:
-    """The model asked for, or the server's first; raises :class:`PreflightError`."""
+    A model that is not listed is no error: gateways serve wildcards and aliases, servers load adapters on
+    demand. The try request decides.
+    """
     spec = config.spec
     try:
         code, body = await client.fetch(
@@ -46,25 +55,29 @@ async def find_model(client: Client, config: Config) -> str:
             f"no server at {spec.url} ({why}): start it, or give --url{_scheme_hint(client)}"
         ) from error
     _check_auth(code, config)
-    try:
-        names = [model.id for model in msgspec.json.decode(body, type=_Models).data]
-    except msgspec.MsgspecError:
-        names = []
-    if code != 200 or not names:
-        if spec.model:
-            return spec.model
+    names = _names(body) if code == 200 else []
+    if spec.model:
+        return Found(spec.model, names)
+    # A wildcard of a gateway, as ``openai/*``, is the name of no model.
+    name = next((name for name in names if "*" not in name), None)
+    if name is None:
         raise PreflightError(
             f"{spec.url}/v1/models answered HTTP {code} without a model: give --model NAME,"
             " and check that --url has no path but the one before /v1"
         )
-    if spec.model and spec.model not in names:
-        raise PreflightError(f"no model {spec.model!r} at {spec.url}: it has {', '.join(names)}")
-    return spec.model or names[0]
+    return Found(name, names)
 
 
-async def try_one(client: Client, config: Config, model: str) -> None:
-    """One small request of the kind the run will send; raises :class:`PreflightError`."""
-    spec = config.spec
+def _names(body: bytes) -> list[str]:
+    """Return the names in a list of models; entries that cannot be read are passed over."""
+    found = MODEL_LIST.decode(body, [])
+    models = [MODEL.decode(bytes(raw), []) for raw in (found and found.data) or ()]
+    return [model.id for model in models if model is not None and model.id]
+
+
+async def try_one(client: Client, config: Config, found: Found) -> None:
+    """Send one small request of the kind the run will send; raises :class:`PreflightError`."""
+    spec, model = config.spec, found.name
     tiny = Lengths(Fixed(4), Fixed(2))
     # A model may stop before the second token; only the protocol is tried here.
     picture = parse_size(spec.picture, "--picture") if spec.picture else None
@@ -82,14 +95,15 @@ async def try_one(client: Client, config: Config, model: str) -> None:
             f"{spec.url}{path}: {str(error) or f'no answer in {spec.try_seconds:g} s'}"
         ) from error
     _check_auth(code, config)
+    hint = "" if found.is_listed or not found.listed else f"; no model {model!r}? It lists {found.others()}"
     if code in {404, 405}:
         raise PreflightError(
             f"{spec.url}{path} answered HTTP {code}: the server lacks it, or the model {model!r};"
-            " try --endpoint, --model or --url"
+            f" try --endpoint, --model or --url{hint}"
         )
     if code not in range(200, 300):
         said = _message(body)
-        raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens{said}")
+        raise PreflightError(f"{spec.url}{path} answered HTTP {code} to a request of 4 tokens{said}{hint}")
     answer = new_answer(work)
     answer.feed(body, 1)
     if wrong := answer.outcome():
@@ -98,11 +112,9 @@ async def try_one(client: Client, config: Config, model: str) -> None:
 
 def _message(body: bytes) -> str:
     """The server's own words, where it says them as OpenAI does."""
-    try:
-        words = msgspec.json.decode(body, type=_Refusal).error.message
-    except msgspec.MsgspecError:
-        return ""
-    return ": " + " ".join(words.split())[:_LONGEST]
+    error = error_of(RESPONSE.decode(body, []) or ResponseBody())
+    words = error and error.partition(": ")[2]
+    return f": {words}" if words else ""
 
 
 def _check_auth(code: int, config: Config) -> None:

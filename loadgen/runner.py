@@ -93,8 +93,11 @@ class Session:
             signals.append(signal.SIGHUP)
         try:
             with local_devices(spec) as local:
-                model = await find_model(client, self.config)
-                await try_one(client, self.config, model)
+                found = await find_model(client, self.config)
+                await try_one(client, self.config, found)
+                model = found.name
+                if found.listed and not found.is_listed:
+                    self._note(f"model {model!r} is not listed by {spec.url}, but it answers")
                 admin = await self._probe(admin)
                 for number in signals:
                     loop.add_signal_handler(number, self.interrupt)

@@ -6,7 +6,7 @@ import pytest
 
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
-from loadgen.preflight import PreflightError, find_model, try_one
+from loadgen.preflight import Found, PreflightError, find_model, try_one
 from loadgen.truthserver import Truth, TruthServer
 from tests.loadgen.test_client import answering
 
@@ -78,22 +78,54 @@ async def test_the_wrong_scheme_is_said() -> None:
 async def test_a_request_that_does_not_work_stops_the_run(answer: bytes, says: str) -> None:
     async with answering(answer) as client:
         with pytest.raises(PreflightError, match=says):
-            await try_one(client, CONFIG, "m")
+            await try_one(client, CONFIG, Found("m"))
 
 
 async def test_the_servers_first_model_is_the_default() -> None:
     async with TruthServer(Truth(0.001, 0.001, 2)) as server:
         client = Client(Target(server.url))
-        assert await find_model(client, CONFIG) == "truth"
-        await try_one(client, CONFIG, "truth")
+        found = await find_model(client, CONFIG)
+        assert (found.name, found.is_listed) == ("truth", True)
+        await try_one(client, CONFIG, found)
         await client.close()
 
 
-async def test_a_model_that_is_not_listed_is_refused_with_those_that_are() -> None:
+def listing(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def test_a_model_that_is_not_listed_is_tried() -> None:
     asked = msgspec.structs.replace(CONFIG, spec=msgspec.structs.replace(CONFIG.spec, model="other"))
-    listed = b'{"data": [{"id": "only"}, {"id": "both"}]}'
-    async with answering(
-        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(listed), listed)
-    ) as client:
-        with pytest.raises(PreflightError, match="no model 'other' at http://host: it has only, both"):
-            await find_model(client, asked)
+    async with answering(listing(b'{"data": [{"id": "only"}, {"id": "both"}]}')) as client:
+        found = await find_model(client, asked)
+    assert (found.name, found.is_listed, found.listed) == ("other", False, ["only", "both"])
+
+
+async def test_a_refused_try_names_the_models_that_are_listed() -> None:
+    async with answering(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n") as client:
+        with pytest.raises(PreflightError, match="no model 'other'\\? It lists only, both"):
+            await try_one(client, CONFIG, Found("other", ["only", "both"]))
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        b'[{"id": "m"}]',
+        b'[null, 7, "text", {}, {"id": null}, {"id": {}}, {"name": "x"}, {"id": "m"}]',
+        b'[{"id": "openai/*"}, {"id": "m", "created": NaN}]',
+        b'[{"id": "m", "owned_by": "\\ud83d"}, {"id": "\xff"}]',
+    ],
+)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+async def test_odd_entries_do_not_hide_the_other_models(models: bytes, mark: bytes) -> None:
+    async with answering(listing(mark + b'{"object": "list", "data": %b}' % models)) as client:
+        assert (await find_model(client, CONFIG)).name == "m"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"data": null}', b'{"data": []}', b"null", b"[]", b'{"data": [{"id": "a/*"}]}']
+)
+async def test_without_a_listed_model_a_name_must_be_given(body: bytes) -> None:
+    async with answering(listing(body)) as client:
+        with pytest.raises(PreflightError, match="--model NAME"):
+            await find_model(client, CONFIG)

@@ -79,28 +79,22 @@ def _refuse(message: str) -> int:
 def _measure(command: str, argv: list[str]) -> int:
     config = read_config(command, argv)
     # Late, so that a usage error costs no imports.
-    from loadgen.datasets import read_dataset  # noqa: PLC0415
     from loadgen.live import Terminal  # noqa: PLC0415
     from loadgen.outdir import claim, release  # noqa: PLC0415
-    from loadgen.planning import plan, read_tokenizer  # noqa: PLC0415
     from loadgen.preflight import PreflightError  # noqa: PLC0415
 
-    if config.spec.arrivals.startswith("trace:"):
-        plan(config.spec, config.spec.levels[0])  # reads it, and refuses a bad one
-    if config.spec.dataset:
-        read_dataset(Path(config.spec.dataset))
-    read_tokenizer(config.spec)
     stream = sys.stderr if config.json else sys.stdout
     with Terminal(stream, quiet=config.quiet) as terminal:
         session = _session(config, terminal)
+        for note in session.inputs.notes:  # whatever --quiet leaves out, these change the numbers
+            sys.stderr.write(f"loadgen: note: {note}\n")
         out = _out(config, session)
         # Before anything is measured that could not be kept.
         new = claim(out, overwrite=config.force or config.resume)
         try:
             finished = _run(session)
         except BaseException as error:
-            if new:
-                release(out)
+            release(new)
             if isinstance(error, PreflightError):
                 return _refuse(str(error))
             raise
@@ -167,12 +161,13 @@ def _session(config: Config, view: "View") -> "Session":
     """A new one, or one that goes on from what its run directory holds."""
     from loadgen.runner import Finished, Session  # noqa: PLC0415
 
-    session = Session(config, view)
     if config.resume:
         from loadgen.rundir import resumable  # noqa: PLC0415
 
         run, records = resumable(config.out)
         session = Session(config, view, run.run_id, list(run.points), records)
+    else:
+        session = Session(config, view)
 
     def keep_so_far(finished: Finished) -> None:
         from loadgen.rundir import keep  # noqa: PLC0415  # it imports what draws

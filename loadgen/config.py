@@ -48,6 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_seconds: float = REQUEST_TIMEOUT_S
     silence_seconds: float = REQUEST_TIMEOUT_S
     dataset: str | None = None
+    strict: bool = False
     tokenizer: str | None = None
     turns: int = 1
     picture: str | None = None

@@ -12,15 +12,15 @@ RUN: Final = "run.json"
 REQUESTS: Final = "requests.jsonl.zst"
 
 
-def claim(out: Path, *, overwrite: bool) -> bool:
-    """Create the directory and check that it can be written to; return whether it is new.
+def claim(out: Path, *, overwrite: bool) -> list[Path]:
+    """Create the directory and check that it can be written to; return what was created, deepest first.
 
     Raises ``ValueError`` naming ``--out`` where that fails, or where it holds a run and not ``overwrite``.
     """
     if not overwrite and any((out / name).exists() for name in (RUN, REQUESTS)):
         raise ValueError(f"--out {out}: holds a run; give another directory, or --force to replace it")
     try:
-        new = not out.exists()
+        new = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f"{RUN}.part"
         probe.touch()
@@ -30,10 +30,11 @@ def claim(out: Path, *, overwrite: bool) -> bool:
     return new
 
 
-def release(out: Path) -> None:
-    """Remove the directory of a run that did not start, if it is empty."""
+def release(created: list[Path]) -> None:
+    """Remove what ``claim`` created, for a run that did not start; what is not empty stays."""
     with contextlib.suppress(OSError):
-        out.rmdir()
+        for folder in created:
+            folder.rmdir()
 
 
 def write_file(path: Path, data: bytes) -> None:

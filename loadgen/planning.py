@@ -5,17 +5,17 @@ exactly what one would (Poisson processes drawn N times from one seed would repe
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from loadgen.arrivals import Arrivals, Trace, make_arrivals
 from loadgen.config import Spec
-from loadgen.datasets import Item
+from loadgen.datasets import Item, read_dataset
 from loadgen.lengths import Lengths, parse_length
 from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer, duration_ns
 from loadgen.tokenizer import Tokenizer
-from loadgen.traces import read_trace
+from loadgen.traces import TraceData, read_trace
 from loadgen.vision import parse_size
 from loadgen.workload import Style, Workload
 from proxy.units import ns_from_seconds
@@ -24,22 +24,49 @@ _SESSIONS: Final = 32
 _WARM_CONNECTIONS: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files of a run, each read once: a pipe cannot be read twice. ``notes`` say what was left out."""
+
+    items: Sequence[Item] = ()
+    trace: TraceData | None = None
+    tokenizer: Tokenizer | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_inputs(spec: Spec) -> Inputs:
+    """Read the files that a run needs; raises ``ValueError`` naming option, file and what would be right."""
+    trace_file = spec.arrivals.removeprefix("trace:") if spec.arrivals.startswith("trace:") else None
+    if spec.workers > 1 or spec.ray is not None:
+        for name in filter(None, (spec.dataset, trace_file, spec.tokenizer)):
+            if Path(name).exists() and not Path(name).is_file():
+                raise ValueError(f"{name}: not a regular file: several workers cannot each read it")
+    data = None if spec.dataset is None else read_dataset(Path(spec.dataset), strict=spec.strict)
+    trace = None if trace_file is None else read_trace(Path(trace_file), strict=spec.strict)
+    notes = (*(data.notes if data is not None else ()), *(trace.notes if trace is not None else ()))
+    items = data.items if data is not None else ()
+    return Inputs(items, trace, read_tokenizer(spec), notes)
+
+
 def part_of(whole: int, worker: int, workers: int) -> int:
     """How many of ``whole`` things, dealt out in turn, come to one of the workers."""
     return (whole - worker + workers - 1) // workers
 
 
-def plan(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> tuple[Lengths, Pacer]:
-    """Lengths and pacer of one level, for one of the workers."""
+def plan(
+    spec: Spec, level: float, worker: int = 0, workers: int = 1, trace: TraceData | None = None
+) -> tuple[Lengths, Pacer]:
+    """Lengths and pacer of one level, for one of the workers; without ``trace`` that file is read here."""
     lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
     end = duration_ns(spec.duration_seconds)
     if spec.mode == "concurrency":
         own = None if spec.requests is None else part_of(spec.requests, worker, workers)
         return lengths, ClosedLoop(part_of(int(level), worker, workers), end, own)
     if spec.arrivals.startswith("trace:"):
-        trace = read_trace(Path(spec.arrivals.removeprefix("trace:")), level)
-        lengths = replace(lengths, pairs=trace.pairs)
-        arrivals: Arrivals = Trace(trace.times_ns)
+        trace = trace or read_trace(Path(spec.arrivals.removeprefix("trace:")), strict=spec.strict)
+        played = trace.played(level)
+        lengths = replace(lengths, pairs=played.pairs)
+        arrivals: Arrivals = Trace(played.times_ns)
     else:
         arrivals = make_arrivals(spec.arrivals, level, spec.seed, spec.duration_seconds)
     pacer = OpenLoop(arrivals, end, spec.requests, worker, workers)

@@ -7,7 +7,6 @@ import signal
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,17 +15,15 @@ from loadgen.admin import Admin, AdminError
 from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Config, Spec
-from loadgen.datasets import Item, read_dataset
 from loadgen.fleet import Fleet, FleetAttack, fleet
 from loadgen.garbage import no_collections
 from loadgen.lengths import Lengths
 from loadgen.metering import Server, idle_watts, local_devices, read_clock, read_energy
 from loadgen.pacer import Pacer
-from loadgen.planning import make_workload, plan, read_tokenizer, request_ids, warm_connections
+from loadgen.planning import Inputs, make_workload, plan, read_inputs, request_ids, warm_connections
 from loadgen.preflight import find_model, try_one
 from loadgen.records import INTERRUPTED, EnergyTotals, Knee, Point, Record, Run, Verdict
 from loadgen.sweep import best_index, level_of
-from loadgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from loadgen.window import Window
@@ -73,15 +70,17 @@ class Session:
     save: Callable[[Finished], None] | None = None
     _attack: Attack | FleetAttack | None = None
     _interrupt: asyncio.Event = field(default_factory=asyncio.Event)
+    inputs: Inputs = field(init=False)
     _fleet: Fleet | None = None
-    _items: Sequence[Item] = ()
-    _tokenizer: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        """Read the files of the run; raises ``ValueError``. What they leave out is noted."""
+        self.inputs = read_inputs(self.config.spec)
+        self.notes.extend(self.inputs.notes)
 
     async def run(self) -> Finished:
         """All points; raises ``PreflightError`` before the first where it cannot start."""
         spec = self.config.spec
-        self._items = read_dataset(Path(spec.dataset)) if spec.dataset else ()
-        self._tokenizer = read_tokenizer(spec)
         client = Client(Target(spec.url))
         admin: Admin | None = None
         if spec.source != "nvml":
@@ -201,7 +200,7 @@ class Session:
 
     async def _own_attack(self, server: Server, number: int, level: float) -> Attack:
         spec = self.config.spec
-        lengths, pacer = plan(spec, level)
+        lengths, pacer = plan(spec, level, trace=self.inputs.trace)
         with contextlib.suppress(OSError):  # a server that died since: the requests fail, and say why
             await server.client.warm(warm_connections(spec, level))
         return self.attack(server, number, lengths, pacer)
@@ -211,13 +210,13 @@ class Session:
         spec = self.config.spec
         self._attack = attack = Attack(
             server.client,
-            make_workload(spec, server.model, lengths, number, self._items, self._tokenizer),
+            make_workload(spec, server.model, lengths, number, self.inputs.items, self.inputs.tokenizer),
             pacer,
             number,
             request_ids(self.run_id, number),
             self.config.header_lines(),
             spec.drain_seconds,
-            tokenizer=self._tokenizer,
+            tokenizer=self.inputs.tokenizer,
             timeout_s=spec.request_timeout_seconds,
             silence_s=spec.silence_seconds,
         )

@@ -211,7 +211,7 @@ def _grid(session: Session, profile: str) -> str:
 
 def _point(session: Session, simulator: Simulator, level: float, progress: Progress) -> None:
     spec = session.config.spec
-    lengths, pacer = plan(spec, level)
+    lengths, pacer = plan(spec, level, trace=session.inputs.trace)
     attack = VirtualAttack(
         simulator, pacer, lengths, spec, len(session.points), lambda: session.interrupted, progress=progress
     )

@@ -6,16 +6,14 @@ own: the leader asks for it, and says when to start in it.
 
 import platform
 import time
-from pathlib import Path
 
 import msgspec
 
 from loadgen.attack import Attack, Outcome, Progress
 from loadgen.client import Client, Target
 from loadgen.config import Spec
-from loadgen.datasets import read_dataset
 from loadgen.garbage import no_collections
-from loadgen.planning import make_workload, plan, read_tokenizer, request_ids, warm_connections
+from loadgen.planning import make_workload, plan, read_inputs, request_ids, warm_connections
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -34,8 +32,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._items = read_dataset(Path(job.spec.dataset)) if job.spec.dataset else ()
-        self._tokenizer = read_tokenizer(job.spec)
+        self._inputs = read_inputs(job.spec)
         self._client: Client | None = None
         self._attack: Attack | None = None
 
@@ -50,14 +47,15 @@ class Worker:
     async def prepare(self, number: int, level: float) -> None:
         """Make the schedule, the first request and the connections of a point."""
         job = self._job
+        inputs = self._inputs
         spec, deal = job.spec, (job.worker, job.workers)
         if self._client is None:
             self._client = Client(Target(spec.url))
-        lengths, pacer = plan(spec, level, *deal)
+        lengths, pacer = plan(spec, level, *deal, inputs.trace)
         await self._client.warm(warm_connections(spec, level, *deal))
         self._attack = Attack(
             self._client,
-            make_workload(spec, job.model, lengths, number, self._items, self._tokenizer),
+            make_workload(spec, job.model, lengths, number, inputs.items, inputs.tokenizer),
             pacer,
             number,
             request_ids(job.run_id, number),
@@ -65,7 +63,7 @@ class Worker:
             spec.drain_seconds,
             first_index=job.worker,
             stride=job.workers,
-            tokenizer=self._tokenizer,
+            tokenizer=inputs.tokenizer,
             timeout_s=spec.request_timeout_seconds,
             silence_s=spec.silence_seconds,
         )

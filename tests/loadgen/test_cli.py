@@ -196,10 +196,29 @@ async def test_an_interrupted_sweep_is_resumed(server: TruthServer, tmp_path: Pa
     assert "interrupted" in err
 
 
-async def test_unknown_model_and_wrong_path_are_diagnosed(server: TruthServer) -> None:
+async def test_a_model_that_is_neither_listed_nor_served_is_diagnosed(server: TruthServer) -> None:
     code, _, err = await loadgen("--rate", "1", "--url", server.url, "--model", "nope")
     assert (code, err.count("\n")) == (2, 1)
-    assert "it has truth" in err
+    assert "no model 'nope'? It lists truth" in err
+
+
+async def test_rows_left_out_are_reported_however_quiet(server: TruthServer, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "a"}\n{"prompt": {}}\n')
+    argv = (
+        "--concurrency", "1", "--requests", "2", "--url", server.url, "--admin-url", NOWHERE,
+        "--dataset", str(data), "--quiet", "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    code, out, err = await loadgen(*argv)
+    assert (code, out) == (0, "")
+    assert err.startswith(f"loadgen: note: --dataset {data}: 1 of 2 rows left out: line 2: ")
+    assert load(tmp_path / "run")[0].notes[0] in err
+    code, _, err = await loadgen(*argv, "--strict", "--force")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "line 2" in err
+
+
+async def test_a_wrong_path_is_diagnosed(server: TruthServer) -> None:
     code, _, err = await loadgen("--rate", "1", "--url", server.url, "--endpoint", "embeddings")
     assert code == 2
     assert "HTTP 404" in err

@@ -18,13 +18,14 @@ def test_a_directory_that_holds_a_run_is_refused_without_force(tmp_path: Path, n
 
 def test_a_new_directory_is_created_and_removed_again_if_empty(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b"
-    assert claim(out, overwrite=False)
+    created = claim(out, overwrite=False)
+    assert created == [out, tmp_path / "a"]
     assert list(out.iterdir()) == []
-    release(out)
-    assert not out.exists()
-    claim(out, overwrite=False)
+    release(created)
+    assert not (tmp_path / "a").exists()
+    created = claim(out, overwrite=False)
     (out / "note").touch()
-    release(out)
+    release(created)
     assert (out / "note").exists()
 
 

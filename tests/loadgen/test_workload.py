@@ -1,5 +1,4 @@
 import random
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,11 +8,7 @@ from hypothesis import strategies as st
 
 from loadgen.datasets import Item
 from loadgen.lengths import Fixed, Lengths, parse_length
-from loadgen.traces import read_trace
 from loadgen.workload import Style, Workload
-from tests.beside import beside
-
-TRACES = beside("LOADGEN_TRACES", "data/traces")
 
 
 def make(endpoint: str = "chat", prompt: int = 20, *, seed: int = 0, **style: Any) -> Workload:
@@ -101,28 +96,3 @@ def test_lengths() -> None:
     for bad in ("", "0", "uniform:4..2", "lognormal:x,1", "uniform:1", "frob:2"):
         with pytest.raises(ValueError, match="--input"):
             parse_length(bad, "--input")
-
-
-def test_own_traces(tmp_path: Path) -> None:
-    azure = tmp_path / "a.csv"
-    azure.write_text(
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
-        "2023-11-16 18:15:50.9951690,396,109\n"
-    )
-    found = read_trace(azure, 2.0)
-    assert found.times_ns == (0, 2_157_289_500)
-    assert found.pairs == ((374, 44), (396, 109))
-    azure.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n")
-    with pytest.raises(ValueError, match="line 2"):
-        read_trace(azure)
-    mooncake = tmp_path / "m.jsonl"
-    mooncake.write_text('{"timestamp": 5, "input_length": 3, "output_length": 0}\n')
-    assert read_trace(mooncake).pairs == ((3, 1),)
-
-
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the trace samples are not here")
-def test_published_traces() -> None:
-    for path in (*TRACES.glob("sample_*.csv"), *TRACES.glob("sample_*.jsonl")):
-        found = read_trace(path)
-        assert list(found.times_ns) == sorted(found.times_ns)
-        assert len(found.pairs) >= 1000

@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # half of a start's time, and constant arrivals do without
     Floats = npt.NDArray[np.float64]
 
 _BLOCK = 1024
+# Outside these a schedule is all bursts, or its nanoseconds overflow.
+_LEAST_CV, _MOST_CV = 0.01, 100.0
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e6
+_LEAST_PERIOD_S, _MOST_PERIOD_S = 1e-3, 1e6
 
 
 class Arrivals(Protocol):
@@ -146,11 +150,12 @@ def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
     kind, _, rest = text.partition(":")
     wrong = ValueError(
         f"--arrivals {text!r}: write poisson, constant, gamma:CV (gamma:2), ramp:A..B (ramp:1..64),"
-        " sine:DEPTH,PERIOD_SECONDS (sine:0.5,20) or trace:FILE"
+        " sine:DEPTH,PERIOD_SECONDS (sine:0.5,20) or trace:FILE; CV from 0.01 to 100, A and B from 0 to"
+        " 1,000,000 and one of them above 0.000001, PERIOD from 0.001 to 1,000,000"
     )
     if kind in {"poisson", "constant"} and not rest:
         return kind, ()
-    if kind == "trace" and rest:
+    if kind == "trace" and rest.strip():
         return kind, ()
     separator = {"gamma": None, "ramp": "..", "sine": ","}.get(kind, "")
     if separator == "":
@@ -160,9 +165,11 @@ def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
     except ValueError:
         raise wrong from None
     good = {
-        "gamma": len(numbers) == 1 and numbers[0] > 0,
-        "ramp": len(numbers) == 2 and min(numbers) >= 0 < max(numbers),
-        "sine": len(numbers) == 2 and 0 <= numbers[0] <= 1 and numbers[-1] > 0,
+        "gamma": len(numbers) == 1 and _LEAST_CV <= numbers[0] <= _MOST_CV,
+        "ramp": len(numbers) == 2 and min(numbers) >= 0 and _LEAST_RATE <= max(numbers) <= _MOST_RATE,
+        "sine": len(numbers) == 2
+        and 0 <= numbers[0] <= 1
+        and _LEAST_PERIOD_S <= numbers[-1] <= _MOST_PERIOD_S,
     }
     if not good[kind] or not all(math.isfinite(number) for number in numbers):
         raise wrong

@@ -20,6 +20,7 @@ _TRY_S = 120.0
 _STEADY = ("poisson", "constant", "gamma")
 _LEAST_BUDGET_S = 5
 _MOST_TURNS = 100
+_MOST_WORKERS = 1024  # processes here, or actors of a cluster
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +125,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} is not known in virtual time: leave it out with --simulate")
 
     def _check_workers(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"--workers {self.workers}: must be at least 1")
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"--workers {self.workers}: must be from 1 to {_MOST_WORKERS}")
         if self.workers == 1 and self.ray is None:
             return
         option = "--workers" if self.ray is None else "--ray"

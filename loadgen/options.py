@@ -43,6 +43,7 @@ class _Option:
     default: Any = None
     kind: Any = str
     only: Literal["run", "sweep"] | None = None
+    secret: bool = False  # empty: none, as an environment variable has it
 
 
 _COMMON = (
@@ -80,8 +81,8 @@ _RARE = (
     _Option("--workers", "N", "processes that deal out one schedule: %(default)s", 1, int),
     _Option("--ray", "ADDRESS", "workers on a Ray cluster (auto, HOST:PORT); one a node, or --workers N"),
     _Option("--seed", "S", "%(default)s", 0, int),
-    _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY"),
-    _Option("--admin-token", "T", "of the admin port; or JOULEPROXY_ADMIN_TOKEN"),
+    _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY", secret=True),
+    _Option("--admin-token", "T", "of the admin port; or JOULEPROXY_ADMIN_TOKEN", secret=True),
     _Option("--header", "K=V", "more headers"),
     _Option("--quiet", None, "no progress, no table"),
     _Option("--simulate", "PROFILE", "plan in virtual time against the simulator: no server", only="sweep"),
@@ -104,6 +105,17 @@ def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
     return read
 
 
+def _filled(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The parser of a text that must not be empty: an unset variable of a script chooses no default."""
+
+    def read(text: str) -> Any:
+        if not text.strip():
+            raise argparse.ArgumentTypeError("is empty: give a value, or leave the option out")
+        return kind(text)
+
+    return read
+
+
 _NUMBERS: Final[dict[Any, Callable[[str], float]]] = {
     int: _argument(parse_whole),
     float: _argument(parse_number),
@@ -121,8 +133,10 @@ def _parser(command: str, *, everything: bool) -> Parser:
         allow_abbrev=False,
     )
     levels = ": 1..64 or 1,2,4" if many else ""
-    parser.add_argument("--rate", metavar="R", help="open loop, requests/s" + levels)
-    parser.add_argument("--concurrency", metavar="N", help="closed loop, requests in flight" + levels)
+    parser.add_argument("--rate", metavar="R", type=_filled(str), help="open loop, requests/s" + levels)
+    parser.add_argument(
+        "--concurrency", metavar="N", type=_filled(str), help="closed loop, requests in flight" + levels
+    )
     for option in (*_COMMON, *_RARE):
         if option.only in {None, command}:
             _add(parser, option, shown=everything or option in _COMMON)
@@ -147,7 +161,7 @@ def _add(parser: Parser, option: _Option, *, shown: bool) -> None:
             option.name,
             metavar=option.metavar,
             default=option.default,
-            type=_NUMBERS.get(option.kind, option.kind),
+            type=_NUMBERS.get(option.kind) or (option.kind if option.secret else _filled(option.kind)),
             help=text,
         )
 
@@ -205,7 +219,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         levels=levels,
         url=named("--url", args.url, parse_url).url,
         admin_url=named("--admin-url", args.admin_url, parse_url).url,
-        devices=tuple(name.strip() for name in args.devices.split(",")) if args.devices else (),
+        devices=_devices(args.devices),
         endpoint=args.endpoint,
         model=args.model,
         requests=args.requests,
@@ -249,6 +263,13 @@ def _request_timeout(text: str | None, endpoint: str) -> float:
     if text is None:
         return VIDEO_TIMEOUT_S if endpoint == "videos" else REQUEST_TIMEOUT_S
     return named("--request-timeout", text, parse_duration)
+
+
+def _devices(text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text is not None else ()
+    if not all(names):
+        raise ValueError(f"--devices {text!r}: write names with commas between them, as gpu0,gpu1")
+    return names
 
 
 def _limits(text: str | None) -> tuple[float, ...]:

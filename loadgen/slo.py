@@ -37,7 +37,7 @@ def parse_slo(text: str, *, streamed: bool = True) -> tuple[Objective, ...]:
     found = tuple(_objective(part, streamed=streamed) for part in text.split(","))
     names = [objective.metric for objective in found]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"SLO {text!r}: {min(twice)} is given twice; one limit per metric")
+        raise ValueError(f"--slo {text!r}: {min(twice)} is given twice; one limit per metric")
     return found
 
 
@@ -48,20 +48,20 @@ def _objective(part: str, *, streamed: bool) -> Objective:
     if not equals:
         name, value = ("ttft" if streamed else "e2e"), name
     if name.strip() not in METRICS:
-        raise ValueError(f"SLO {part!r}: no metric {name.strip()!r}; write {_SHAPE}")
+        raise ValueError(f"--slo {part!r}: no metric {name.strip()!r}; write {_SHAPE}")
     try:
         limit = parse_duration(value)
     except ValueError:
-        raise ValueError(f"SLO {part!r}: {value!r} is not a duration; write {_SHAPE}") from None
+        raise ValueError(f"--slo {part!r}: {value!r} is not a duration; write {_SHAPE}") from None
     if limit <= 0:
-        raise ValueError(f"SLO {part!r}: the limit must be above zero")
+        raise ValueError(f"--slo {part!r}: the limit must be above zero")
     return Objective(name.strip(), limit, percentile)
 
 
 def _percentile(head: str, part: str) -> float:
     found = re.fullmatch(r"p([0-9]+(?:\.[0-9]+)?)", head.strip())
     if not found or not 0 < float(found[1]) < 100:
-        raise ValueError(f"SLO {part!r}: {head!r} is not a percentile; write {_SHAPE}")
+        raise ValueError(f"--slo {part!r}: {head!r} is not a percentile; write {_SHAPE}")
     return float(found[1])
 
 

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from loadgen.records import Knee, Point
 
 _SLACK = 1.005
+# Beyond these nothing can be measured: no client sends as much, nor has as many ports to one server (65,535),
+# and a schedule in nanoseconds overflows where a request comes once in centuries.
+LEAST_RATE, MOST_RATE = 1e-6, 1e6
+MOST_IN_FLIGHT = 1e5
 
 
 def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
@@ -18,8 +22,11 @@ def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
         ends = [float(part) for part in ((low, high) if dots else text.split(","))]
     except ValueError:
         raise _wrong(text, option) from None
-    if any(not 0 < end < 1e9 or (whole and end != int(end)) for end in ends):
+    if any(not 0 < end < math.inf or (whole and not end.is_integer()) for end in ends):
         raise _wrong(text, option)
+    least, most = (1.0, MOST_IN_FLIGHT) if whole else (LEAST_RATE, MOST_RATE)
+    if not least <= min(ends) <= max(ends) <= most:
+        raise ValueError(f"{option} {text!r}: must be from {_plain(least)} to {_plain(most)}")
     if not dots:
         return tuple(dict.fromkeys(ends))
     if ends[1] < ends[0]:
@@ -30,6 +37,10 @@ def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
 def _wrong(text: str, option: str) -> ValueError:
     kind = "whole numbers above zero" if option == "--concurrency" else "numbers above zero"
     return ValueError(f"{option} {text!r}: write {kind}, as 8, a list 1,2,4 or a range 1..64")
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1 else f"{number:f}"
 
 
 def _doubling(low: float, high: float) -> tuple[float, ...]:

@@ -13,7 +13,8 @@ _LARGEST = 4096
 def parse_size(text: str, option: str) -> tuple[int, int]:
     """Width and height of ``512x512``; raises ``ValueError`` that says what would be right."""
     width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()) or not all(
+    digits = width + height
+    if not (width and height and digits.isascii() and digits.isdecimal() and len(digits) <= 8) or not all(
         1 <= int(side) <= _LARGEST for side in (width, height)
     ):
         raise ValueError(f"{option} {text!r}: write WIDTHxHEIGHT up to {_LARGEST}, as 512x512")

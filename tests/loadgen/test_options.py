@@ -57,7 +57,7 @@ def test_workers_are_for_runs_and_grids() -> None:
     assert read_config("run", ["--rate", "9", "--workers", "3"]).spec.workers == 3
     assert read_config("sweep", ["--rate", "1..8", "--ray", "auto"]).spec.ray == "auto"
     wrong = {
-        "--workers 0: must be at least 1": ["--workers", "0"],
+        "--workers 0: must be from 1 to 1024": ["--workers", "0"],
         "--workers: a run or a grid": ["--workers", "2", "--search", "--slo", "1s"],
         "--ray: a run or a grid": ["--ray", "auto", "--simulate", "h100-llama-3.1-8b"],
         "--max-in-flight 1: at least one for each": ["--workers", "2", "--max-in-flight", "1"],
@@ -103,7 +103,7 @@ def test_a_number_that_is_none_is_refused(option: str, text: str, capsys: pytest
 
 
 @pytest.mark.parametrize("option", ["--duration", "--drain", "--warmup"])
-@pytest.mark.parametrize("text", ["", "30", "=1s", "٣s", "9" * 400 + "s"])
+@pytest.mark.parametrize("text", ["30", "=1s", "٣s", "9" * 400 + "s"])
 def test_a_duration_that_is_none_is_refused_by_name(option: str, text: str) -> None:
     with pytest.raises(ValueError, match=option):
         read_config("run", ["--rate", "1", option, text])

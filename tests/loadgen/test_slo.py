@@ -21,7 +21,7 @@ def test_lists_with_percentiles() -> None:
     "text", ["", "200", "ttft", "foo=1s", "p0:ttft=1s", "px:ttft=1s", "0ms", "ttft=1s,ttft=2s", "1s,"]
 )
 def test_malformed_says_what_would_be_right(text: str) -> None:
-    with pytest.raises(ValueError, match="SLO"):
+    with pytest.raises(ValueError, match="--slo"):
         parse_slo(text)
 
 

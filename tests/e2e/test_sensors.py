@@ -39,6 +39,7 @@ samples = []
 sampler = Sampler(source, samples.extend)
 with Punctuality() as watch:
     sampler.start()
+    print("ready", flush=True)
     input()
     sampler.stop()
 print(msgspec.json.encode([watch.late_seconds, samples]).decode())
@@ -156,6 +157,8 @@ def test_in_real_time_a_counter_is_right_to_one_update(tmp_path: Path) -> None:
         with subprocess.Popen(
             [sys.executable, "-c", REAL], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(4.0)
             out, _ = child.communicate("\n", timeout=PATIENCE_SECONDS)

@@ -93,6 +93,8 @@ def members_but(text: bytes, names: frozenset[str]) -> list[bytes]:
 
 def _opened(text: bytes) -> int | None:
     """Return the position behind the opening brace."""
+    if text[:1] == b"{":  # nearly always
+        return 1
     begin = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
     while text[begin : begin + 1] in {b" ", b"\t", b"\r", b"\n"}:
         begin += 1

@@ -19,7 +19,6 @@ _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
 # Servers differ in whether they look at the type: curl sends JSON as a form unless it is given one.
 _READABLE: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded", b"multipart/form-data")
-_FORM: Final = b"multipart/form-data"
 _FORM_FIELDS: Final = frozenset(("model",))
 
 
@@ -30,7 +29,7 @@ class Request:
     says, once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
     """
 
-    __slots__ = ("_wants_usage", "body", "endpoint", "fields", "head", "id", "path", "unread")
+    __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "path", "unread")
 
     def __init__(self, head: RequestHead, ids: Ids) -> None:
         given = head.text(_ID)
@@ -41,7 +40,8 @@ class Request:
         self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads)
         self.fields = RequestBody()
         self.unread: list[str] = []
-        self._wants_usage = False  # a stream whose client asks for usage, or that does not know how to
+        self._text: bytes | None = None  # of a body that is to ask for usage
+        self._options = b""  # its stream_options
 
     @property
     def route(self) -> str | None:
@@ -71,10 +71,11 @@ class Request:
         if endpoint is None or not body.collected:
             return None
         payload = body.joined()
-        if isinstance(head.body, Chunked):
+        chunked = isinstance(head.body, Chunked)
+        if chunked:
             payload = b"".join(Chunked().feed(payload)[0])
         kind = head.values.get(b"content-type", b"")
-        if kind.lower().startswith(_FORM):
+        if kind[:9].lower() == b"multipart":
             self.fields.model = form_fields(kind, payload, _FORM_FIELDS).get("model")
             text = payload
         else:
@@ -82,18 +83,16 @@ class Request:
             self.fields = REQUEST.decode(text, self.unread) or self.fields
         if not body.reads:
             return None
-        body.replace(payload)
-        fields = self.fields
-        self._wants_usage = (
-            fields.stream is True and endpoint.asks_usage and not asks_for_usage(bytes(fields.stream_options))
-        )
+        if chunked:
+            body.replace(payload)
+        if self.fields.stream is True and endpoint.asks_usage:
+            self._options = bytes(self.fields.stream_options)
+            self._text = None if asks_for_usage(self._options) else text
         return text
 
     def with_usage(self) -> bytes | None:
         """Return the body that asks for usage, too; None where that is not called for, or not possible."""
-        if not self._wants_usage:
-            return None
-        return with_usage(as_utf8(self.body.joined()), bytes(self.fields.stream_options))
+        return None if self._text is None else with_usage(self._text, self._options)
 
     def may_repeat(self, failed: Upstream) -> bool:
         """Return whether it may be sent again after this connection; see :mod:`proxy.relay.replay`."""

@@ -119,7 +119,6 @@ class Upstream:
         if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
             self.pause(paused=False)
             self.used = True
-            self.idle_since_ns = now_ns()
             self.pool.put(self)
         else:
             self.abort()
@@ -288,6 +287,7 @@ class Pool:
 
     def put(self, connection: Upstream) -> None:
         """Keep an open connection."""
+        connection.idle_since_ns = now_ns()
         self._idle.append(connection)
 
     def forget(self, connection: Upstream) -> None:

@@ -13,7 +13,7 @@ help:
 	@echo "make demo          simulated GPU + engine, proxy and a sweep: table and curve in runs/demo"
 	@echo "make test          all tests but the slow engines, JOBS=2 at a time"
 	@echo "make test-busy     the same while a burner keeps each core busy, started and stopped by it"
-	@echo "make check         format, lint, types, import contracts"
+	@echo "make check         format, lint, types, import contracts, a test for each module"
 	@echo "make bench         benchmarks, as ratios beside peers"
 	@echo "make soak          MINUTES=2 of mixed load with a fault every second"
 	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.1 GB)"
@@ -46,6 +46,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/test_mirror.py
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.peers.install

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Closed, Opened, ToMeter
 from proxy.relay.client import Client
@@ -20,6 +21,7 @@ class Conversation:
         (slot,) = self.shared.balancer.slots
         pool = self.shared.pools[slot]
         self.upstream = Upstream(pool, 4096, config.high_water_bytes)
+        self.upstream.idle_since_ns = now_ns()
         pool.put(self.upstream)
         self.backend = FakeTransport(self.upstream)
         self.client = Client(self.shared)

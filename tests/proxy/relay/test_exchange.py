@@ -16,6 +16,7 @@ from proxy.core.channel import Closed, Opened
 from proxy.relay.worker import Worker
 from tests.fakes.backend import Backend
 from tests.fakes.meter import FakeMeter
+from tests.timing import PATIENCE_SECONDS
 
 CHAT = "/v1/chat/completions"
 
@@ -28,7 +29,8 @@ async def relay(
     made = RelayConfig(
         listen=Address("127.0.0.1", 0),
         drain_timeout_seconds=0.5,
-        **{"health_checks": False, **settings},  # type: ignore[arg-type]
+        # Kept connections stay, however long the machine stops between two requests of a test.
+        **{"health_checks": False, "upstream_idle_timeout_seconds": PATIENCE_SECONDS, **settings},  # type: ignore[arg-type]
     )
     named = [config.Backend(b.url, b.name) for b in backends]
     worker = Worker(made, named, socket)

@@ -58,20 +58,23 @@ def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
 class BodyBuffer:
     """The body of one request: what is not sent yet, and what may have to be sent again.
 
-    ``collected``: it is held to be read, at most ``MAX_READ_BYTES`` of it. ``reads``: as a whole, as it was
+    ``collected``: it is held to be read, at most ``limit`` bytes of it. ``reads``: as a whole, as it was
     not larger so far. ``ended``: all of it came.
     ``length``: in bytes; None where it is not known or there is none. Pieces hold the framing of chunks until
     the body is read.
     """
 
-    __slots__ = ("_pieces", "_size", "collected", "ended", "length", "reads")
+    __slots__ = ("_limit", "_pieces", "_size", "collected", "ended", "length", "reads")
 
-    def __init__(self, length: int | None, *, present: bool, reads: bool) -> None:
+    def __init__(
+        self, length: int | None, *, present: bool, reads: bool, limit: int = MAX_READ_BYTES
+    ) -> None:
         self.ended = not present
         self.length = length
         self.collected = self.reads = reads
         self._pieces: list[bytes] | None = []  # None: a part of it is gone
         self._size = 0
+        self._limit = limit
 
     @property
     def repeatable(self) -> bool:
@@ -83,7 +86,7 @@ class BodyBuffer:
         if self._pieces is not None:
             self._pieces.append(raw)
             self._size += len(raw)
-            self.reads = self.reads and self._size <= MAX_READ_BYTES
+            self.reads = self.reads and self._size <= self._limit
 
     def passed(self, raw: bytes) -> None:
         """Take bytes that were sent at once; they are kept as long as they are few."""

@@ -10,7 +10,7 @@ from proxy.api.stream_options import asks_for_usage, with_usage
 from proxy.api.usage import count_or_none
 from proxy.relay.framing import Chunked
 from proxy.relay.head import RequestHead
-from proxy.relay.replay import BodyBuffer, may_repeat
+from proxy.relay.replay import MAX_READ_BYTES, BodyBuffer, may_repeat
 from proxy.relay.trace import Ids
 from proxy.relay.upstream import Upstream
 from proxy.schema import REQUEST_ID_HEADER
@@ -31,13 +31,14 @@ class Request:
 
     __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "path", "unread")
 
-    def __init__(self, head: RequestHead, ids: Ids) -> None:
+    def __init__(self, head: RequestHead, ids: Ids, limit: int = MAX_READ_BYTES) -> None:
+        """``limit``: of the body that is held to be read, in bytes."""
         given = head.text(_ID)
         self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.take(32)}"
         self.head = head
         self.path, self.endpoint, readable = head.kept.asks or _asks(head)
         reads = readable and self.endpoint is not None
-        self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads)
+        self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads, limit=limit)
         self.fields = RequestBody()
         self.unread: list[str] = []
         self._text: bytes | None = None  # of a body that is to ask for usage

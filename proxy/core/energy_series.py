@@ -272,9 +272,13 @@ class EnergySeries:
         return True
 
     def end(self) -> None:
-        """No more readings will come: those that were not decided on are a gap."""
+        """No more readings will come: those that were not decided on are a gap.
+
+        One before the last edge is within a gap already: the wait for a decision was given up (:meth:`lose`).
+        """
         for move in self._counter.end() if not self.of_power else ():
-            self._take(move)
+            if move.t_ns > self._edge_t[-1]:
+                self._take(move)
 
     def lose(self, t_ns: int, reason: str) -> None:
         """Give up waiting for readings until ``t_ns``: a gap from the last edge, or a longer one."""

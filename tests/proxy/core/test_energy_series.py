@@ -271,3 +271,12 @@ def test_windows_in_a_gap_are_told_from_those_that_were_measured() -> None:
     series = counter((0, 1e3), (100, 2e3), (200, 0.0), (300, 1e3))
     edges = np.array([0, 100, 150, 200, 300]) * NS_PER_MS
     assert series.in_gaps(edges).tolist() == [False, True, True, False]
+
+
+def test_a_doubtful_reading_within_a_gap_adds_no_edge_at_the_end() -> None:
+    series = counter((0, 0.0), (1, 1.0), (2, 0.0))
+    series.lose(40_000 * NS_PER_MS, series.silence)
+    series.end()
+    stamps, _ = series.windows(0, 40_000 * NS_PER_MS)
+    assert stamps.tolist() == [0, NS_PER_MS, 40_000 * NS_PER_MS]
+    assert (series.period_ns or 0.0) > 0.0

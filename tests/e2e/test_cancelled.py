@@ -14,7 +14,7 @@ from tests.e2e.serving import Serving, serving
 from tests.e2e.test_first_light import final_record
 from tests.fakes.raw_upstream import RawUpstream
 from tests.proxy.relay.test_worker import SSE, TOKEN, chunked
-from tests.timing import PATIENCE_SECONDS
+from tests.timing import PATIENCE_SECONDS, Punctuality
 
 WATTS = 300.0
 LIVED_SECONDS = 1.0
@@ -49,13 +49,15 @@ async def test_joules_end_where_the_client_left(tmp_path: Path) -> None:
         async with RawUpstream(endless) as server:
             words = ("--source", "nvml", "--policy", "overlap")
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
-                lived = await leave_after(proxy, "left", LIVED_SECONDS)
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await server.gone.wait()
+                with Punctuality() as machine:
+                    lived = await leave_after(proxy, "left", LIVED_SECONDS)
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await server.gone.wait()
                 record = await final_record(proxy, "left")
     assert record.cancelled
     assert record.unknown is None
     assert record.duration_s is not None
-    assert record.duration_s == pytest.approx(lived, abs=0.5)
     assert record.joules == pytest.approx(WATTS * record.duration_s, rel=0.15)
     assert record.output_tokens is None  # no usage came, and how many were computed is not known
+    off = abs(record.duration_s - lived)
+    machine.judge(off < 0.5, f"the request ended {off:.1f} s from where its client left")

@@ -10,6 +10,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from tests.timing import PATIENCE_SECONDS
+
 COMMAND = Path(sys.executable).with_name("jouleproxy")
 
 
@@ -19,7 +21,7 @@ def test_tokens_per_joule_rise_with_concurrency_and_the_files_are_there(tmp_path
         [COMMAND, "demo", "--once", "--concurrency", "1,16", "--out", out],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=4 * PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode in {0, 3}, done.stderr  # 3: a busy machine held the generator up
@@ -41,16 +43,18 @@ def test_a_fleet_of_two_models_is_alive_within_seconds(tmp_path: Path) -> None:
         assert demo.stderr is not None
         said = iter(demo.stderr.readline, "")
         admin = next(found[1] for line in said if (found := re.search(r"dashboard +(http\S+)/", line)))
-        deadline = monotonic() + 40.0  # 10 s on an idle machine
+        deadline = monotonic() + PATIENCE_SECONDS  # 10 s on an idle machine
         models: dict[str, Any] = {}
         while len(models) < 2 and monotonic() < deadline:
             sleep(0.25)
-            with urllib.request.urlopen(f"{admin}/energy/summary?by=model", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"{admin}/energy/summary?by=model", timeout=PATIENCE_SECONDS
+            ) as answer:
                 models = {group["group"]: group for group in json.load(answer)}
-        with urllib.request.urlopen(f"{admin}/energy/devices", timeout=10) as answer:
+        with urllib.request.urlopen(f"{admin}/energy/devices", timeout=PATIENCE_SECONDS) as answer:
             devices = json.load(answer)["devices"]
         demo.send_signal(signal.SIGTERM)
         demo.stderr.read()
-        assert demo.wait(30) == 0
+        assert demo.wait(PATIENCE_SECONDS) == 0
     assert set(models) == {"llama-3.1-8b", "pixart-sigma"}
     assert ["simulated" in device["source"] for device in devices] == [True, True]

@@ -46,6 +46,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.prose
 	@$(BIN)/python -m pytest -q tests/test_mirror.py
 
 bench: $(VENV)/.dev
@@ -65,6 +66,7 @@ test-engines: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/python -m tests.prose --update
 
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -1,23 +1,26 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
-# They need Python >= 3.11 and make; they create .venv and install pinned dependencies once.
+# On a new machine, `make demo` and `make test` need only Python >= 3.11 and make: they create .venv and
+# install the pinned dependencies once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Test processes at a time. Many tests wait rather than compute, so two pay even on one core.
+# Number of parallel test processes. Many tests wait rather than compute, so two are faster even on one core.
 JOBS ?= 2
 TESTS := -m pytest -q -n $(JOBS) --dist worksteal -m "not engines and not bench and not soak"
 
 .PHONY: help demo test test-busy check bench soak test-engines truth format lock clean
 help:
-	@echo "make demo          simulated GPU + engine, proxy and a sweep: table and curve in runs/demo"
-	@echo "make test          all tests but the slow engines, JOBS=2 at a time"
-	@echo "make test-busy     the same while a burner keeps each core busy, started and stopped by it"
-	@echo "make check         format, lint, types, import contracts, a test for each module"
-	@echo "make bench         benchmarks, as ratios beside peers"
-	@echo "make soak          MINUTES=2 of mixed load with a fault every second"
-	@echo "make test-engines  the same proxy in front of a real vLLM on the CPU (installs 2.1 GB)"
-	@echo "make truth         the accuracy table against engines of known truth -> docs/accuracy.md"
+	@echo "make demo          run the simulated demo: GPU, engine, proxy and a sweep; results in runs/demo"
+	@echo "make test          run all tests except engines, benchmarks and soak, JOBS=2 at a time"
+	@echo "make test-busy     run the same tests while every core is kept busy"
+	@echo "make check         check format, lint, types, import contracts, prose and the map of tests"
+	@echo "make format        format the code, apply safe lint fixes, lower the limits of the prose check"
+	@echo "make bench         run the benchmarks beside other proxies and load generators"
+	@echo "make soak          run MINUTES=2 of mixed load with a fault every second"
+	@echo "make test-engines  test with a real vLLM on the CPU (installs 2.1 GB)"
+	@echo "make truth         measure the accuracy against simulated engines; writes docs/accuracy.md"
+	@echo "make lock          pin the newest versions of all dependencies in constraints.txt"
+	@echo "make clean         remove .venv, build and caches"
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@echo "creating $(VENV) and installing pinned dependencies (once, about half a minute) ..."

@@ -1,4 +1,4 @@
-"""What the README and the telemetry page say is so."""
+"""The README and the pages of docs/ agree with the program, and their links lead somewhere."""
 
 import asyncio
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proxy.schema import Unknown
 from proxy.settings import OPTIONS, load
 from tests.deploy.test_deploy import METRICS
 from tests.e2e.serving import serving
@@ -45,14 +46,32 @@ async def run_python(code: str) -> str:
     return printed.decode()
 
 
-PAGES = ("README.md", "deploy/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("", "deploy", "docs", "docs/decisions", "examples")
+    for path in (ROOT / folder).glob("*.md")
+)
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files(page: str) -> None:
+def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
     path = ROOT / page
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
-        assert (path.parent / link).exists(), link
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name) if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_the_telemetry_page_explains_every_reason_of_an_unknown_value() -> None:
+    section = TELEMETRY.split("## Reasons of unknown values")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [reason.value for reason in Unknown]
 
 
 def test_the_settings_of_the_operations_page_are_there_and_so_is_every_wait(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.inputs import parse_number
 from proxy.units import NS_PER_SECOND
 
 if TYPE_CHECKING:  # half of a start's time, and constant arrivals do without
@@ -161,7 +162,7 @@ def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
     if separator == "":
         raise wrong
     try:
-        numbers = tuple(float(part) for part in (rest.split(separator) if separator else [rest]))
+        numbers = tuple(parse_number(part) for part in (rest.split(separator) if separator else [rest]))
     except ValueError:
         raise wrong from None
     good = {

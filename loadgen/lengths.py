@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.inputs import parse_number, parse_whole
+
 _SHAPE = "512, uniform:100..500 or lognormal:MEDIAN,SIGMA (lognormal:300,0.8)"
 _LARGEST = 1_000_000
 
@@ -78,15 +80,15 @@ def parse_length(text: str, option: str) -> Length:
     kind, _, rest = text.partition(":")
     try:
         if kind == "uniform":
-            low, high = (int(part) for part in rest.split(".."))
+            low, high = (parse_whole(part) for part in rest.split(".."))
             if 1 <= low <= high <= _LARGEST:
                 return Uniform(low, high)
         elif kind == "lognormal":
-            median, sigma = (float(part) for part in rest.split(","))
+            median, sigma = (parse_number(part) for part in rest.split(","))
             if 1 <= median <= _LARGEST and 0 <= sigma <= 5:
                 return LogNormal(median, sigma)
-        elif 1 <= int(text) <= _LARGEST:
-            return Fixed(int(text))
+        elif 1 <= (tokens := parse_whole(text)) <= _LARGEST:
+            return Fixed(tokens)
     except ValueError:
         pass
     raise ValueError(f"{option} {text!r}: write {_SHAPE}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from loadgen.records import Knee, Point
+from proxy.inputs import InputError, parse_number
 
 _SLACK = 1.005
 # Beyond these nothing can be measured: no client sends as much, nor has as many ports to one server (65,535),
@@ -19,10 +20,10 @@ def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
     """
     try:
         low, dots, high = text.partition("..")
-        ends = [float(part) for part in ((low, high) if dots else text.split(","))]
-    except ValueError:
+        ends = [parse_number(part) for part in ((low, high) if dots else text.split(","))]
+    except InputError:
         raise _wrong(text, option) from None
-    if any(not 0 < end < math.inf or (whole and not end.is_integer()) for end in ends):
+    if any(end <= 0 or (whole and not end.is_integer()) for end in ends):
         raise _wrong(text, option)
     least, most = (1.0, MOST_IN_FLIGHT) if whole else (LEAST_RATE, MOST_RATE)
     if not least <= min(ends) <= max(ends) <= most:

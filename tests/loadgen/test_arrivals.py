@@ -88,7 +88,7 @@ def test_trace_ends() -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "frob", "gamma", "gamma:0", "gamma:x", "ramp:1", "ramp:0..0", "sine:2,5", "poisson:3",
-             "trace:", "gamma:nan"]
+             "trace:", "gamma:nan", "gamma:٣", "gamma:1e300", "gamma:1e-300"]
 )  # fmt: skip
 def test_malformed(text: str) -> None:
     with pytest.raises(ValueError, match="--arrivals"):

@@ -12,7 +12,9 @@ def test_levels() -> None:
     assert parse_levels("8..8", "--concurrency", whole=True) == (8,)
 
 
-@pytest.mark.parametrize("text", ["", "x", "0", "-1", "1..", "..4", "8..1", "1.5", "1..inf", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "0", "-1", "1..", "..4", "8..1", "1.5", "1..inf", "nan", "1..٣", "²"]
+)
 def test_malformed(text: str) -> None:
     with pytest.raises(ValueError, match="--concurrency"):
         parse_levels(text, "--concurrency", whole=True)

@@ -93,6 +93,6 @@ def test_lengths() -> None:
     assert 2 <= parse_length("uniform:2..4", "--input").draw(rng) <= 4
     drawn = sorted(parse_length("lognormal:300,0.5", "--input").draw(rng) for _ in range(2001))
     assert drawn[1000] == pytest.approx(300, rel=0.1)
-    for bad in ("", "0", "uniform:4..2", "lognormal:x,1", "uniform:1", "frob:2"):
+    for bad in ("", "0", "uniform:4..2", "lognormal:x,1", "uniform:1", "frob:2", "٣", "lognormal:٣,1"):
         with pytest.raises(ValueError, match="--input"):
             parse_length(bad, "--input")

@@ -24,7 +24,7 @@ from proxy.core.sizes import chunks_of, missing_tokens, sized
 from proxy.core.tracks import Group, Track
 from proxy.core.unread import divided, each_of, unread
 from proxy.core.unread import entries as unread_entries
-from proxy.core.whole import Clock, reveal
+from proxy.core.whole import Clock, placed_by_guess, reveal
 from proxy.core.whole import unseen as sent_whole
 from proxy.core.work import Entries, Work
 
@@ -59,6 +59,8 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     hidden = unread(group, tracks)
     unseen = unread_entries(hidden, tracks, requests, begins, stamps)
     entries = _entries(events, requests, decode, seen, habits, unseen)
+    inside = (events.t > 0.0) & (events.t <= seen.until)
+    guessed = hidden | placed_by_guess(tracks, events.request, events.burst, inside)
     return with_silence(
         requests,
         begins,
@@ -67,8 +69,8 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
         start_ns,
         end_ns,
         habits,
-        hidden,
-        ~hidden & (requests.reported == 0.0),
+        guessed,
+        ~guessed & (requests.reported == 0.0),
     )
 
 

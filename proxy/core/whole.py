@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.bursts import Floats
+from proxy.core.bursts import Floats, Ints
 from proxy.core.tracks import Group, Track
 from proxy.core.unread import ARRIVALS, counted_tokens
 
+USAGE: Final = "usage"  # evidence of a response that was not streamed and reported its tokens
 _LEAST_SECONDS: Final = 1e-4  # of a step: no engine is that fast
 
 
@@ -66,7 +67,7 @@ def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: flo
     for track in whole:
         emitted = _emitted(track, group.kept_ns, clock, step_seconds)
         if track.evidence != ARRIVALS:  # it was guessed while it ran
-            track.evidence = "usage"
+            track.evidence = USAGE
         clock.add(emitted)
         seconds += emitted
         counts.append(len(emitted))
@@ -79,6 +80,27 @@ def reveal(group: Group, whole: Sequence[Track], clock: Clock, step_seconds: flo
     late = stamps > group.kept_ns
     np.add.at(streams.forgotten, slots[~late], ones[~late])
     group.outputs.insert(stamps[late], slots[late], ones[late])
+
+
+def placed_by_guess(
+    tracks: Sequence[Track], request: Ints, burst: Ints, now: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which non-streamed responses lie mostly in steps without a streamed token, (R,).
+
+    The times of such steps, and the requests in them, are a guess: the more requests run at once, the less is
+    known. Responses without output tokens (embeddings) are not included: their work is their prompt.
+    ``request`` (index into ``tracks``), ``burst`` and ``now`` (within the block), of each output, (E,).
+    """
+    whole = np.array([t.evidence == USAGE and bool(t.end and t.end.completion_tokens) for t in tracks], bool)
+    if not whole.any():
+        return whole
+    sent_whole = np.array([track.evidence == USAGE for track in tracks], bool)[request]
+    shown = np.zeros(int(burst.max(initial=-1)) + 1, bool)
+    shown[burst[~sent_whole]] = True
+    mine = whole[request] & now
+    count = np.bincount(request[mine], minlength=len(tracks))
+    unshown = np.bincount(request[mine & ~shown[burst]], minlength=len(tracks))
+    return np.asarray(2 * unshown > count, dtype=bool)
 
 
 def _emitted(track: Track, origin_ns: int, clock: Clock, step: float) -> list[float]:

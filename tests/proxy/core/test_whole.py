@@ -3,7 +3,7 @@ import pytest
 
 from proxy.core.events import Arrive, End, Span
 from proxy.core.tracks import Track
-from proxy.core.whole import Clock, reveal, ticks, unseen
+from proxy.core.whole import Clock, placed_by_guess, reveal, ticks, unseen
 from proxy.schema import Units
 from tests.proxy.core.scene import MS, add, ended, group
 
@@ -100,3 +100,20 @@ def test_steps_that_are_known_are_not_added_again() -> None:
 def test_of_steps_of_one_stamp_the_first_tells_whether_others_lie_before() -> None:
     twice = Clock(np.array([1.0, 2.0, 2.0]), np.array([False, True, False]))
     assert twice.loose == {1.0}
+
+
+def test_an_answer_whose_steps_no_stream_showed_is_placed_by_guess() -> None:
+    here = group()
+    tracks = [
+        add(here, "beside a stream", 0, (), ended("beside a stream", 30, out=3)),
+        add(here, "alone", 60, (), ended("alone", 90, out=3)),
+        add(here, "embedding", 60, (), ended("embedding", 90, out=0)),
+        add(here, "stream", 0, (10, 20, 30), ended("stream", 31, out=3)),
+    ]
+    for track in tracks[:3]:
+        track.evidence = "usage"
+    request = np.array([0, 3, 0, 3, 0, 3, 1, 1, 1, 2])
+    burst = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5, 5])
+    everywhere = np.ones(len(request), bool)
+    assert placed_by_guess(tracks, request, burst, everywhere).tolist() == [False, True, False, False]
+    assert not placed_by_guess(tracks[3:], request[:0], burst[:0], everywhere[:0]).any()

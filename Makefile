@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= 2
 TESTS := -m pytest -q -n $(JOBS) --dist worksteal -m "not engines and not bench and not soak"
 
-.PHONY: help demo test test-busy check bench soak test-engines truth format lock clean
+.PHONY: help demo test test-busy check bench soak test-engines truth docs format lock clean
 help:
 	@echo "make demo          run the simulated demo: GPU, engine, proxy and a sweep; results in runs/demo"
 	@echo "make test          run all tests except engines, benchmarks and soak, JOBS=2 at a time"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak          run MINUTES=2 of mixed load with a fault every second"
 	@echo "make test-engines  test with a real vLLM on the CPU (installs 2.1 GB)"
 	@echo "make truth         measure the accuracy against simulated engines; writes docs/accuracy.md"
+	@echo "make docs          build the documentation as a site in build/site, checking all links"
 	@echo "make lock          pin the newest versions of all dependencies in constraints.txt"
 	@echo "make clean         remove .venv, build and caches"
 
@@ -33,6 +34,11 @@ $(VENV)/.dev: $(VENV)/.core
 	@echo "installing pinned test tools (once, about a minute) ..."
 	@$(PIP) install -c constraints.txt -e '.[dev,plot,zeus]' 2>&1 | grep -v '^WARNING: Location' || true
 	@$(BIN)/python -c 'import pytest, mypy, hypothesis, zeus'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@$(PIP) install -c constraints.txt -e '.[docs]' 2>&1 | grep -v '^WARNING: Location' || true
+	@$(BIN)/python -c 'import mkdocs, material'
 	@touch $@
 
 demo: $(VENV)/.core
@@ -66,6 +72,10 @@ test-engines: $(VENV)/.dev
 	@$(BIN)/python -m tests.engines.install
 	@$(BIN)/python -m pytest -q -m engines tests/engines
 
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	@echo "written: build/site/index.html"
+
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -73,7 +83,7 @@ format: $(VENV)/.dev
 
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip --quiet install -e '.[dev,plot,zeus]'
+	@build/lock/bin/python -m pip --quiet install -e '.[dev,docs,plot,zeus]'
 	@build/lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools > constraints.txt
 	@rm -rf build/lock && echo "constraints.txt made from pyproject.toml"
 

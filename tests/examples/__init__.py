@@ -1,0 +1,1 @@
+"""Tests that run the files of examples/ as a user does."""

@@ -13,14 +13,14 @@ from setuptools import setup
 # its fields are found at run time. A class is native, with attributes that are slots in C, unless it inherits
 # from an interpreted one; a dataclass has an interpreted __init__. What every request makes is neither.
 COMPILED: Final = (
-    "loadgen/answers.py",
-    "loadgen/attack.py",
-    "loadgen/call.py",
-    "loadgen/client.py",
-    "loadgen/lane.py",
-    "loadgen/pacer.py",
-    "loadgen/wire.py",
-    "loadgen/workload.py",
+    "loadgen/client/responses.py",
+    "loadgen/drive/attack.py",
+    "loadgen/drive/request.py",
+    "loadgen/client/http_client.py",
+    "loadgen/client/chunk_template.py",
+    "loadgen/drive/pacer.py",
+    "loadgen/client/transport.py",
+    "loadgen/workload/request_bodies.py",
     "proxy/api/chunks.py",
     "proxy/api/edit.py",
     "proxy/api/endpoints.py",

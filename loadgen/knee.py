@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.metrics import inefficiency, latencies, ttft
-from loadgen.records import Record
-from loadgen.slo import Objective, meets
+from loadgen.config.slo import Objective, meets
+from loadgen.measure.metrics import inefficiency, latencies, ttft
+from loadgen.results.records import Record
 from proxy.units import NS_PER_SECOND
 
 Floats = npt.NDArray[np.float64]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from loadgen.config.slo import Objective
 from loadgen.knee import Tally, hopeless, knee_interval, tally
-from loadgen.records import Knee, Record
-from loadgen.slo import Objective
+from loadgen.results.records import Knee, Record
 
 Kind = Literal["ramp", "narrow", "knee"]
 _WIDE = 1.3

@@ -5,19 +5,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from loadgen.arrivals import make_arrivals
-from loadgen.attack import Attack
-from loadgen.config import Spec
-from loadgen.energy import ClockPair
-from loadgen.garbage import no_collections
-from loadgen.lengths import Lengths, parse_length
-from loadgen.metering import Server, read_clock, read_energy
-from loadgen.pacer import Capped, ClosedLoop, OpenLoop, Pacer
-from loadgen.records import Knee, Record
-from loadgen.runner import Part, Session, label
+from loadgen.config.spec import Spec
+from loadgen.drive.attack import Attack
+from loadgen.drive.garbage_collection import no_collections
+from loadgen.drive.pacer import Capped, ClosedLoop, OpenLoop, Pacer
+from loadgen.energy.accounts import ClockPair
+from loadgen.energy.metering import Server, read_clock, read_energy
+from loadgen.measure.summary import Measured, generator_bound
+from loadgen.measure.window import Window
+from loadgen.results.records import Knee, Record
+from loadgen.run.session import Part, Session, label
 from loadgen.search import Limits, Probe, Search
-from loadgen.summary import Measured, generator_bound
-from loadgen.window import Window
+from loadgen.workload.arrivals import make_arrivals
+from loadgen.workload.lengths import Lengths, parse_length
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 LOOK_S = 0.25

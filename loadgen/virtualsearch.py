@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from loadgen.lengths import Lengths, parse_length
-from loadgen.records import Knee
-from loadgen.runner import Session, label
+from loadgen.results.records import Knee
+from loadgen.run.session import Session, label
 from loadgen.search import Limits, Probe, Search
 from loadgen.searching import LOOK_S, SETTLE_AT_MOST_S, SETTLE_LOOK_S, probe_pacer, probe_window, some
-from loadgen.simulator import Simulator
-from loadgen.virtualtime import VirtualAttack, keep
+from loadgen.virtual.attack import VirtualAttack, keep
+from loadgen.virtual.simulator import Simulator
+from loadgen.workload.lengths import Lengths, parse_length
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 

@@ -14,8 +14,16 @@ TESTED = {
     "relay": ("tests/proxy/relay", "tests/proxy/api"),
     "contract": ("tests/contract", "tests/e2e/test_openai.py"),
     "loadgen": tuple(
-        f"tests/loadgen/test_{name}.py"
-        for name in ("answers", "attack", "client", "lane", "pacer", "wire", "workload")
+        f"tests/loadgen/{folder}/test_{name}.py"
+        for folder, name in (
+            ("client", "chunk_template"),
+            ("client", "http_client"),
+            ("client", "responses"),
+            ("client", "transport"),
+            ("drive", "attack"),
+            ("drive", "pacer"),
+            ("workload", "request_bodies"),
+        )
     ),
     "properties": tuple(f"tests/properties/test_hostile_{name}.py" for name in ("clients", "backends")),
 }

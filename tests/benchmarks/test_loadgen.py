@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from loadgen.selfcheck import (
+from loadgen.selfcheck.checks import (
     RATES,
     Capacity,
     ErrorRow,
@@ -59,7 +59,7 @@ def _compiled(tokens: int) -> Capacity | None:
     if why_not() is not None:
         return None
     code = (
-        "import msgspec, sys; from loadgen.selfcheck import capacity;"
+        "import msgspec, sys; from loadgen.selfcheck.checks import capacity;"
         f"sys.stdout.buffer.write(msgspec.json.encode(capacity({tokens})))"
     )
     ran = subprocess.run(

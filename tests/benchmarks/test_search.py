@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import main
-from loadgen.rundir import load
+from loadgen.results.run_directory import load
 
 pytestmark = pytest.mark.bench
 _SERVER = ("--ttft", "0.05", "--itl", "0.09", "--tokens", "8", "--slots", "32")
@@ -18,7 +18,7 @@ _SERVER = ("--ttft", "0.05", "--itl", "0.09", "--tokens", "8", "--slots", "32")
     ("options", "truth"), [((), 40.2), (("--concurrency", "1..512"), 33.0)], ids=["rate", "concurrency"]
 )
 def test_the_knee_is_found_in_ninety_seconds(options: tuple[str, ...], truth: float, tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "loadgen.truthserver", *_SERVER]
+    argv = [sys.executable, "-m", "loadgen.selfcheck.truth_server", *_SERVER]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         try:
             url = server.stdout.readline().strip() if server.stdout else ""

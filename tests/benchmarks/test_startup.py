@@ -10,8 +10,8 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from loadgen.selfcheck import truth_server
-from loadgen.truthserver import Truth
+from loadgen.selfcheck.checks import truth_server
+from loadgen.selfcheck.truth_server import Truth
 
 pytestmark = pytest.mark.bench
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadgen.records import Record
-from loadgen.rundir import load
-from loadgen.truthserver import Truth, TruthServer
+from loadgen.results.records import Record
+from loadgen.results.run_directory import load
+from loadgen.selfcheck.truth_server import Truth, TruthServer
 from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
@@ -31,7 +31,7 @@ async def server() -> AsyncIterator[TruthServer]:
 
 async def started(url: str, out: Path, *argv: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadgen.cli", *argv, "--url", url, "--admin-url", NOWHERE, "--out", str(out),
+        sys.executable, "-m", "loadgen", *argv, "--url", url, "--admin-url", NOWHERE, "--out", str(out),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_on_a_terminal_it_shows_a_line_that_moves_and_ends_with_the_table(tmp_pa
     screen, terminal = os.openpty()
     argv = ("sweep", "--concurrency", "1,2", "--requests", "3", "--simulate", "h100-llama-3.1-8b")
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.cli", *argv, "--out", str(tmp_path)],
+        [sys.executable, "-m", "loadgen", *argv, "--out", str(tmp_path)],
         stdin=terminal, stdout=terminal, stderr=terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
     )  # fmt: skip

@@ -11,11 +11,11 @@ from typing import Final
 
 import pytest
 
-from loadgen.config import Spec
-from loadgen.pacer import OpenLoop, schedule_ns
-from loadgen.planning import plan
-from loadgen.rundir import load
-from loadgen.truthserver import Truth, TruthServer
+from loadgen.config.spec import Spec
+from loadgen.drive.pacer import OpenLoop, schedule_ns
+from loadgen.drive.planning import plan
+from loadgen.results.run_directory import load
+from loadgen.selfcheck.truth_server import Truth, TruthServer
 
 RAY: Final = "2.60.0"
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from loadgen.knee import Tally
-from loadgen.records import Knee, Record
+from loadgen.results.records import Knee, Record
 from loadgen.search import Probe, Search
 from proxy.units import NS_PER_SECOND
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from loadgen.records import Distribution, Point, Record
+from loadgen.results.records import Distribution, Point, Record
 
 
 def record(

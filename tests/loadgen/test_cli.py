@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from loadgen.cli import main
-from loadgen.rundir import load
-from loadgen.truthserver import Truth, TruthServer
+from loadgen.results.run_directory import load
+from loadgen.selfcheck.truth_server import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
 from tests.timing import PATIENCE_SECONDS
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadgen.compare import as_text, compare
-from loadgen.flat import points_csv
-from loadgen.pictures import Pictures
-from loadgen.records import Knee, Record, Run, encode_run
-from loadgen.report import report_html
-from loadgen.slo import parse_slo
-from loadgen.summary import Measured, summarize
-from loadgen.table import COLUMNS, cells, headline
-from loadgen.window import Window
+from loadgen.config.slo import parse_slo
+from loadgen.measure.summary import Measured, summarize
+from loadgen.measure.window import Window
+from loadgen.report.compare import as_text, compare
+from loadgen.report.csv_export import points_csv
+from loadgen.report.figures import Pictures
+from loadgen.report.html_page import report_html
+from loadgen.report.table import COLUMNS, cells, headline
+from loadgen.results.records import Knee, Record, Run, encode_run
 from tests.loadgen.made import record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loadgen"

@@ -2,8 +2,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from loadgen.config.slo import parse_slo
 from loadgen.knee import Tally, hopeless, knee_interval, posterior, tally
-from loadgen.slo import parse_slo
 from tests.loadgen.made import record
 
 S = 1_000_000_000

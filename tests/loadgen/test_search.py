@@ -2,9 +2,9 @@
 
 import statistics
 
-from loadgen.records import Knee
+from loadgen.config.slo import parse_slo
+from loadgen.results.records import Knee
 from loadgen.search import Limits, Probe, Search
-from loadgen.slo import parse_slo
 from tests.fakes.queue_server import QueueServer
 from tests.loadgen.made import record
 

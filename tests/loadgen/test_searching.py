@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from loadgen.attack import Progress
-from loadgen.config import Config, Spec
-from loadgen.runner import Finished, Session, View
-from loadgen.truthserver import Truth, TruthServer
+from loadgen.config.spec import Config, Spec
+from loadgen.drive.attack import Progress
+from loadgen.run.session import Finished, Session
+from loadgen.run.view import View
+from loadgen.searching import search_knee
+from loadgen.selfcheck.truth_server import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
 
 NOWHERE = "http://127.0.0.1:1"
@@ -37,7 +39,7 @@ async def searched(view: Watching, admin: str = NOWHERE, **spec: object) -> Fini
             "url": server.url, "admin_url": admin, "search": True, "budget_seconds": 10.0,
         }  # fmt: skip
         view.session = Session(Config(spec=Spec(**(fields | spec)).check(), out=Path()), view)  # type: ignore[arg-type]
-        return await view.session.run()
+        return await view.session.run(search_knee)
 
 
 async def test_the_concurrency_of_a_small_server() -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from loadgen.options import read_config
-from loadgen.records import Knee
-from loadgen.runner import Finished, Session, View
-from loadgen.virtualtime import simulate
+from loadgen.config.options import read_config
+from loadgen.results.records import Knee
+from loadgen.run.session import Finished, Session
+from loadgen.run.view import View
+from loadgen.virtual.run import simulate
 
 PROFILE = "h100-llama-3.1-8b"
 

@@ -18,8 +18,8 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from loadgen.selfcheck import truth_server
-from loadgen.truthserver import MODEL, Truth
+from loadgen.selfcheck.checks import truth_server
+from loadgen.selfcheck.truth_server import MODEL, Truth
 from tests.engines import install as engines
 
 # The role comes with the first token, as from vLLM itself: these clients take it for one.

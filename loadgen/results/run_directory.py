@@ -1,0 +1,54 @@
+"""The run directory: ``run.json``, ``requests.jsonl.zst``, report and pictures made from these two."""
+
+from pathlib import Path
+
+import msgspec
+
+from loadgen.results.output_files import REQUESTS, RUN, write_file
+from loadgen.results.records import (
+    INTERRUPTED,
+    Record,
+    Run,
+    decode_records,
+    decode_run,
+    encode_records,
+    encode_run,
+)
+from proxy import zstd
+
+
+def keep(out: Path, run: Run, records: list[Record]) -> None:
+    """Write what was measured, each file completely or not at all; the directory is created.
+
+    Raises ``OSError`` naming the file that cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    packed = zstd.compress(encode_records(records), level=6)
+    for name, data in ((REQUESTS, packed), (RUN, encode_run(run))):
+        write_file(out / name, data)
+
+
+def resumable(out: Path) -> tuple[Run, list[Record]]:
+    """A sweep that was not over: its whole points and their requests; raises ``ValueError`` if it was."""
+    run, records = load(out)
+    if run.verdict != "interrupted" or run.spec.get("command") != "sweep" or run.spec.get("search"):
+        raise ValueError(f"--resume {out}: only a sweep over a grid that was interrupted can go on")
+    points = [point for point in run.points if INTERRUPTED not in point.notes]
+    kept = [record for record in records if record.point < len(points)]
+    return msgspec.structs.replace(run, points=points), kept
+
+
+def load(out: Path) -> tuple[Run, list[Record]]:
+    """What ``save`` wrote; raises ``ValueError`` naming the file that is missing or wrong."""
+    try:
+        run = decode_run((out / RUN).read_bytes())
+        packed = (out / REQUESTS).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}; give a run directory") from error
+    except ValueError as error:
+        raise ValueError(f"{out / RUN}: {error}") from error
+    try:
+        data = zstd.decompress(packed)
+    except zstd.ZstdError as error:
+        raise ValueError(f"{out / REQUESTS}: {error}") from error
+    return run, decode_records(data)

@@ -1,0 +1,44 @@
+import pytest
+
+from loadgen.energy.admin import Admin, AdminError
+from tests.fakes.admin_port import FakeAdmin
+
+
+async def test_windows_are_of_the_devices_asked_for() -> None:
+    async with FakeAdmin() as fake:
+        for names in ((), ("GPU-0",)):
+            admin = Admin(fake.url, names)
+            assert [account.device for account in await admin.window(0, 10)] == ["GPU-0"]
+            await admin.close()
+
+
+async def test_a_device_that_is_not_there_is_named_with_those_that_are() -> None:
+    async with FakeAdmin() as fake:
+        admin = Admin(fake.url, ("gpu7",))
+        with pytest.raises(AdminError, match="no gpu7, it has GPU-0"):
+            await admin.window(0, 10)
+        await admin.close()
+
+
+async def test_a_token_is_given_and_asked_for() -> None:
+    async with FakeAdmin(token="secret") as fake:
+        without, given = Admin(fake.url), Admin(fake.url, token="secret")
+        with pytest.raises(AdminError, match="HTTP 401: give --admin-token"):
+            await without.window(0, 10)
+        assert await given.window(0, 10)
+        assert (await given.clock()).proxy_ns > 0
+        for admin in (without, given):
+            await admin.close()
+
+
+async def test_answers_that_are_not_understood_and_nobody_at_all() -> None:
+    async with FakeAdmin() as fake:
+        admin = Admin(fake.url + "/elsewhere")
+        with pytest.raises(AdminError, match="HTTP 404"):
+            await admin.clock()
+        await admin.close()
+        gone = fake.url
+    admin = Admin(gone)
+    with pytest.raises(AdminError, match="no proxy's admin port"):
+        await admin.clock()
+    await admin.close()

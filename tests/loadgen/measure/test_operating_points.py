@@ -1,0 +1,18 @@
+from loadgen.measure.operating_points import best_index, frontier
+from tests.loadgen.made import point
+
+
+def test_best_is_the_most_efficient_within_the_slo() -> None:
+    points = [
+        point(1, tokens_per_joule=1.0),
+        point(2, tokens_per_joule=3.0),
+        point(4, tokens_per_joule=5.0, slo_met=False),
+        point(8, tokens_per_joule=9.0, generator_bound=True),
+        point(16, tokens_per_joule=9.0, stable=False),
+    ]
+    assert best_index(points) == 1
+    assert best_index(points[2:]) is None
+
+
+def test_frontier() -> None:
+    assert frontier([(1.0, 5.0), (2.0, 4.0), (1.5, 3.0), (3.0, 1.0)]) == [0, 1, 3]

@@ -117,7 +117,7 @@ def _run(session: "Session") -> "Finished":
     from loadgen.drive.event_loop import run_event_loop  # noqa: PLC0415
 
     if session.config.spec.search:
-        from loadgen.searching import search_knee  # noqa: PLC0415
+        from loadgen.search.runner import search_knee  # noqa: PLC0415
 
         return run_event_loop(session.run(search_knee))
     return run_event_loop(session.run())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loadgen.measure.window import Window
 
 
-# Selects the points of a session by itself: ``loadgen.search``, passed in as this package is below that one.
+# Selects and measures the points of a session. Passed in, since ``loadgen.search`` is above this package.
 Search = Callable[["Session", Server], Awaitable[Knee | None]]
 
 

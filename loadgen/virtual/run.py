@@ -11,8 +11,8 @@ from loadgen.measure.window import steady_window
 from loadgen.results.records import INTERRUPTED, Knee
 from loadgen.run.session import Finished, Session, label
 from loadgen.virtual.attack import VirtualAttack, keep
+from loadgen.virtual.search import search_virtually
 from loadgen.virtual.simulator import Simulator
-from loadgen.virtualsearch import search_virtually
 
 
 def simulate(session: Session, profile: str) -> Finished:

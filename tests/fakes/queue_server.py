@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from loadgen.knee import Tally
 from loadgen.results.records import Knee, Record
-from loadgen.search import Probe, Search
+from loadgen.search.knee import Tally
+from loadgen.search.strategy import Probe, Search
 from proxy.units import NS_PER_SECOND
 
 _LOOK_S = 0.25

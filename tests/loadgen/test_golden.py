@@ -15,7 +15,7 @@ from loadgen.report.figures import Pictures
 from loadgen.report.html_page import report_html
 from loadgen.report.table import COLUMNS, cells, headline
 from loadgen.results.records import Knee, Record, Run, encode_run
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loadgen"
 MS = 1_000_000

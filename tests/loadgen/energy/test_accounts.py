@@ -12,7 +12,7 @@ from loadgen.energy.accounts import (
 )
 from loadgen.results.records import EnergyTotals
 from proxy.schema import DeviceAccount, Gap, Parts, RequestEnergy
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 
 def account(**changes: object) -> DeviceAccount:

@@ -16,7 +16,7 @@ from loadgen.measure.metrics import (
 )
 from loadgen.measure.window import Window
 from loadgen.results.records import Record
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 MS = 1_000_000
 ALL = Window(0, 10**12)

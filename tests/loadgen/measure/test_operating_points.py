@@ -1,5 +1,5 @@
 from loadgen.measure.operating_points import best_index, frontier
-from tests.loadgen.made import point
+from tests.loadgen.samples import point
 
 
 def test_best_is_the_most_efficient_within_the_slo() -> None:

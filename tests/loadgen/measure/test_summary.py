@@ -5,7 +5,7 @@ from loadgen.config.slo import parse_slo
 from loadgen.measure.summary import Measured, summarize
 from loadgen.measure.window import Window
 from loadgen.results.records import EnergyTotals, Record
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 MS = 1_000_000
 S = 1000 * MS

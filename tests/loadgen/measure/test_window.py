@@ -2,7 +2,7 @@ import pytest
 
 from loadgen.measure.window import Window, drift_seconds_per_second, in_flight, peak_window, steady_window
 from loadgen.results.records import Record
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 S = 1_000_000_000
 

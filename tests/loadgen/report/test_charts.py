@@ -2,8 +2,8 @@ import msgspec
 
 from loadgen.report.charts import distributions, energy
 from loadgen.results.records import Run
-from tests.loadgen.made import point, record
 from tests.loadgen.report.test_html_page import measured, run
+from tests.loadgen.samples import point, record
 
 MS = 1_000_000
 

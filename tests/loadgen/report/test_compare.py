@@ -5,7 +5,7 @@ import pytest
 
 from loadgen.report.compare import as_text, compare
 from loadgen.results.records import Knee, Point, Record, Run
-from tests.loadgen.made import point, record
+from tests.loadgen.samples import point, record
 
 S = 1_000_000_000
 

@@ -4,8 +4,8 @@ import msgspec
 
 from loadgen.report.csv_export import points_csv, requests_csv
 from loadgen.results.records import Distribution
-from tests.loadgen.made import point, record
 from tests.loadgen.report.test_html_page import measured, run
+from tests.loadgen.samples import point, record
 
 
 def test_points() -> None:

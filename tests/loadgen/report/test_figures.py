@@ -9,7 +9,7 @@ from loadgen.cli import main
 from loadgen.report.figures import HOW, pictures
 from loadgen.results.records import Run
 from loadgen.results.run_directory import keep
-from tests.loadgen.made import point, record
+from tests.loadgen.samples import point, record
 
 RUN = Run(
     run_id="r", spec={"mode": "concurrency"}, seed=0, versions={}, verdict="pass", best=0, points=[point(1)]

@@ -5,7 +5,7 @@ from loadgen.report.html_page import report_html
 from loadgen.report.plot import draw
 from loadgen.report.table import COLUMNS, cells, headline, number
 from loadgen.results.records import Distribution, Point, Run, decode_run, encode_run
-from tests.loadgen.made import point
+from tests.loadgen.samples import point
 
 
 def run(*points: Point, best: int | None = None) -> Run:

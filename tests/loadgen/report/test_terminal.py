@@ -8,7 +8,7 @@ from loadgen.drive.attack import Progress
 from loadgen.report.table import COLUMNS
 from loadgen.report.terminal import Terminal
 from loadgen.results.records import Knee, Point, Run
-from tests.loadgen.made import point
+from tests.loadgen.samples import point
 
 
 class Screen(io.StringIO):

@@ -5,7 +5,7 @@ import pytest
 
 from loadgen.results.records import INTERRUPTED, Record, Run
 from loadgen.results.run_directory import keep, load, resumable
-from tests.loadgen.made import point, record
+from tests.loadgen.samples import point, record
 
 
 def run(verdict: str = "interrupted", **spec: object) -> Run:

@@ -16,7 +16,7 @@ from loadgen.run.session import Finished, Session, label, verdict
 from loadgen.run.view import View
 from loadgen.selfcheck.truth_server import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
-from tests.loadgen.made import point
+from tests.loadgen.samples import point
 from tests.timing import PATIENCE_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"

@@ -15,7 +15,7 @@ from loadgen.selfcheck.checks import (
     show_cases,
 )
 from loadgen.selfcheck.truth_server import Served
-from tests.loadgen.made import point, record
+from tests.loadgen.samples import point, record
 from tests.timing import Punctuality
 
 ROW = ErrorRow(

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from loadgen.results.records import Knee
 from loadgen.run.session import Session, label
-from loadgen.search import Limits, Probe, Search
-from loadgen.searching import LOOK_S, SETTLE_AT_MOST_S, SETTLE_LOOK_S, probe_pacer, probe_window, some
+from loadgen.search.runner import LOOK_S, SETTLE_AT_MOST_S, SETTLE_LOOK_S, probe_pacer, probe_window, some
+from loadgen.search.strategy import Limits, Probe, Search
 from loadgen.virtual.attack import VirtualAttack, keep
 from loadgen.virtual.simulator import Simulator
 from loadgen.workload.lengths import Lengths, parse_length

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from loadgen.config.slo import Objective
-from loadgen.knee import Tally, hopeless, knee_interval, tally
 from loadgen.results.records import Knee, Record
+from loadgen.search.knee import Tally, hopeless, knee_interval, tally
 
 Kind = Literal["ramp", "narrow", "knee"]
 _WIDE = 1.3

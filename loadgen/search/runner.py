@@ -15,7 +15,7 @@ from loadgen.measure.summary import Measured, generator_bound
 from loadgen.measure.window import Window
 from loadgen.results.records import Knee, Record
 from loadgen.run.session import Part, Session, label
-from loadgen.search import Limits, Probe, Search
+from loadgen.search.strategy import Limits, Probe, Search
 from loadgen.workload.arrivals import make_arrivals
 from loadgen.workload.lengths import Lengths, parse_length
 from proxy.units import NS_PER_SECOND, ns_from_seconds

@@ -6,7 +6,7 @@ from loadgen.config.spec import Config, Spec
 from loadgen.drive.attack import Progress
 from loadgen.run.session import Finished, Session
 from loadgen.run.view import View
-from loadgen.searching import search_knee
+from loadgen.search.runner import search_knee
 from loadgen.selfcheck.truth_server import Truth, TruthServer
 from tests.fakes.admin_port import WATTS, FakeAdmin
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from loadgen.config.slo import parse_slo
-from loadgen.knee import Tally, hopeless, knee_interval, posterior, tally
-from tests.loadgen.made import record
+from loadgen.search.knee import Tally, hopeless, knee_interval, posterior, tally
+from tests.loadgen.samples import record
 
 S = 1_000_000_000
 SLO = parse_slo("p90:ttft=100ms")

@@ -4,9 +4,9 @@ import statistics
 
 from loadgen.config.slo import parse_slo
 from loadgen.results.records import Knee
-from loadgen.search import Limits, Probe, Search
+from loadgen.search.strategy import Limits, Probe, Search
 from tests.fakes.queue_server import QueueServer
-from tests.loadgen.made import record
+from tests.loadgen.samples import record
 
 SLO = parse_slo("p95:ttft=200ms")
 TRUTH_RATE = 40.2

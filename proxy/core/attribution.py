@@ -356,7 +356,8 @@ class Attributor:
             still_open = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
             charge = copy.charges[account.device] = replace(known)
             charge.add(still_open / running, still_open, still_open / running, 1.0)
-        copy.parts, copy.unsure = track.parts, track.unsure
+        # A part of which nothing is known yet is not 0: some of what is still open may be its.
+        copy.parts, copy.unsure = track.parts, track.unsure | (track.parts == 0.0)
         copy.unseparated = sum(c.joules for c in copy.charges.values()) - float(track.parts.sum())
         return self._share(copy, final=False)
 

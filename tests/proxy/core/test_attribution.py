@@ -180,6 +180,14 @@ def test_provisional_parts_sum_to_the_provisional_joules() -> None:
     assert total(early.parts) == pytest.approx(early.joules, rel=1e-9)
 
 
+def test_a_provisional_part_of_which_nothing_is_known_is_null_and_not_zero() -> None:
+    attributor = Attributor("steps", [Device("gpu0")])
+    attributor.feed_all(streams(2, 2, 5.0))
+    parts = attributor.provisional("r0", 2 * S + S // 10).parts  # type: ignore[union-attr]
+    assert parts is not None
+    assert (parts.static, parts.decode, parts.context, parts.prefill) == (None, None, None, None)
+
+
 def test_a_silent_device_does_not_hold_records_for_ever() -> None:
     attributor, shares = run(
         *steady(100, 2),

@@ -7,6 +7,8 @@ Follows the WHATWG HTML standard, section 9.2: lines end with LF, CRLF or CR; an
 from typing import Final
 
 DONE: Final = b"[DONE]"  # the data of the last event of a stream of chat or completions
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -62,6 +64,12 @@ def _event_end(buffer: bytes, start: int) -> int:
                     continue  # most likely half of CRLF
             first = end
     return first
+
+
+def begins_stream(data: bytes) -> bool:
+    """Return whether the first bytes of a body, one at least, are those of an event and not of JSON."""
+    begin = data.removeprefix(_BYTE_ORDER_MARK).lstrip(b"\r\n")
+    return bool(begin) and any(begin.startswith(field[: len(begin)]) for field in _FIELDS)
 
 
 def data_of(event: bytes) -> bytes | None:

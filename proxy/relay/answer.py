@@ -10,7 +10,7 @@ from typing import Final
 from proxy.api.body import BodyReader
 from proxy.api.chunks import shape_of
 from proxy.api.encoding import DecompressionError, Decompressor, decompressor
-from proxy.api.sse import EventSplitter
+from proxy.api.sse import EventSplitter, begins_stream
 from proxy.clock import now_ns
 from proxy.relay.answers import CONTENT, NEUTRAL, with_energy
 from proxy.relay.call import Call
@@ -23,6 +23,9 @@ from proxy.schema import ENERGY_JOULES_HEADER
 # Of a JSON response that energy is added to; a larger one passes without.
 _MAX_HELD_BYTES = 64 * 1024 * 1024  # not Final, which the compiled build would fix: a test lowers it
 _LAST: Final = b"0\r\n\r\n"
+_BINARY: Final = b"application/octet-stream"
+# Content types that servers send for JSON as well as for streams, or for lack of a better one.
+_UNCLEAR: Final = frozenset((b"", b"text/plain", _BINARY))
 
 
 class Plan:
@@ -57,7 +60,7 @@ class Answer:
 
     __slots__ = (
         "_body", "_decompressor", "_editor", "_ended", "_held", "_held_bytes", "_out", "_raw", "_rechunk",
-        "_shape", "_splitter", "done", "head", "keep", "plan", "sent", "wants_energy",
+        "_shape", "_splitter", "_unclear", "done", "head", "keep", "plan", "sent", "wants_energy",
     )  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
@@ -78,13 +81,14 @@ class Answer:
         self._held: list[bytes] | None = None  # a JSON body that energy will be added to
         self._held_bytes = 0
         self._ended = False
+        self._unclear = False  # the first bytes of the body show whether it is a stream
 
     def begin(self, head: AnswerHead) -> None:
         """Decide by its head how a response is read and passed on."""
         self.head = head
         if self.plan.call is not None:
             self._prepare(head)
-        if self._held is None:
+        if self._held is None and not self._unclear:
             self._write_head(head)
 
     def _prepare(self, head: AnswerHead) -> None:
@@ -99,13 +103,28 @@ class Answer:
                 return
         kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"text/event-stream":
-            self._splitter = EventSplitter()
-            if plan.drop_usage or plan.energy != "off":
-                self._editor = StreamEditor(energy=plan.energy != "off", usage_is_ours=plan.drop_usage)
-        elif head.body is not None and (kind in {b"", b"text/plain"} or kind.endswith(b"json")):
-            self._body = BodyReader()
+            self._read_as_stream()
+        elif head.body is not None and (kind in _UNCLEAR or kind.endswith(b"json")):
+            # The proxy asked for usage only in a stream, whatever its response is called.
+            self._unclear = plain and (kind in _UNCLEAR or plan.drop_usage)
+            self._body = BodyReader() if kind != _BINARY else None
             if plain and plan.energy != "off" and kind.endswith(b"json"):
                 self._held = []
+
+    def _read_as_stream(self) -> None:
+        plan = self.plan
+        self._body = self._held = None
+        self._splitter = EventSplitter()
+        if plan.drop_usage or plan.energy != "off":
+            self._editor = StreamEditor(energy=plan.energy != "off", usage_is_ours=plan.drop_usage)
+
+    def _decide(self, beginning: bytes) -> None:
+        """Decide by the first bytes of the body, where the content type does not tell a stream from JSON."""
+        self._unclear = False
+        if begins_stream(beginning):
+            self._read_as_stream()
+        if self._held is None and self.head is not None:
+            self._write_head(self.head)
 
     def _write_head(self, head: AnswerHead, *, reframe: bool = False) -> None:
         body = head.body
@@ -142,6 +161,8 @@ class Answer:
 
     def body(self, raw: bytes, pieces: list[bytes], t_ns: int) -> None:
         """Add bytes of the body that came at ``t_ns``: as they were sent, and the payload in them."""
+        if self._unclear:
+            self._decide(b"".join(pieces))
         if self._splitter is not None or self._body is not None:
             self._read_pieces(pieces, t_ns)
         if self._held is not None:
@@ -218,6 +239,8 @@ class Answer:
         """End the body."""
         self._ended = True
         call = self.plan.call
+        if self._unclear:
+            self._decide(b"")
         if self._body is not None and call is not None:
             call.reading.read_complete(self._body)
             if self._held is not None:

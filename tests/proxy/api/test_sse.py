@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.api import sse
-from proxy.api.sse import EventSplitter, data_of
+from proxy.api.sse import EventSplitter, begins_stream, data_of
 
 EVENTS = [
     b"data: {}\n\n",
@@ -44,3 +44,10 @@ def test_line_ends_of_both_kinds_end_an_event() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: 1\n\r") == []
     assert splitter.feed(b"\ndata: 2\n\n") == [b"data: 1\n\r\n", b"data: 2\n\n"]
+
+
+def test_the_first_bytes_of_a_stream_differ_from_those_of_json() -> None:
+    for event in EVENTS:
+        assert begins_stream(event)
+    assert all(begins_stream(begin) for begin in (b"d", b"\xef\xbb\xbfdata: {}", b"\r\nid: 1", b":"))
+    assert not any(begins_stream(begin) for begin in (b"", b"{", b'["data:"]', b"null", b"\r\n", b"dare"))

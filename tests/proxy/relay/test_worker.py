@@ -127,6 +127,29 @@ async def test_usage_is_asked_for_and_its_chunk_kept_from_a_client_that_did_not_
     assert closed.end.prompt_tokens == 3
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/octet-stream", None])
+async def test_a_stream_of_another_content_type_is_read_and_edited_as_a_stream(
+    meter: FakeMeter, kind: str | None
+) -> None:
+    line = b"Content-Type: %b\r\n" % kind.encode() if kind else b""
+    head = SSE.replace(b"Content-Type: text/event-stream\r\n", line)
+    async with (
+        RawUpstream(answer(head, *chunked(ROLE[:1], ROLE[1:], TOKEN, USAGE, DONE))) as backend,
+        relay(backend.url, meter.socket) as url,
+    ):
+        got = await post(url, {"model": "m", "stream": True})
+        closed = (await meter.until(Closed))[0]
+    assert got.content == ROLE + TOKEN + DONE
+    assert isinstance(closed, Closed)
+    assert (closed.end.prompt_tokens, closed.end.completion_tokens) == (3, 2)
+
+
+@pytest.mark.parametrize("body", [JSON, b"\n" + JSON, b"dear client", b""])
+async def test_a_response_of_an_unclear_content_type_that_is_no_stream_passes_unchanged(body: bytes) -> None:
+    async with RawUpstream(answer(whole(body, b"text/plain"))) as backend, relay(backend.url) as url:
+        assert (await post(url, {"model": "m", "stream": True})).content == body
+
+
 async def test_a_client_that_leaves_cancels_its_request(meter: FakeMeter) -> None:
     backend = RawUpstream(answer(b""))
     backend._script = backend.hang

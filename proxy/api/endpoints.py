@@ -104,7 +104,8 @@ _FAMILIES: Final = {"/audio/": _AUDIO}
 PROMPT_ONLY_ROUTES: Final = frozenset(("embeddings", "rerank", "score", "classify", "pooling"))
 
 _SLASHES: Final = re.compile(r"//+")
-_VERSION: Final = re.compile(r"/(?:v[0-9]+[a-z0-9]*|openai)(?=/)")
+# Azure OpenAI, and gateways that follow it, put the deployment's name before the endpoint's.
+_VERSION: Final = re.compile(r"/(?:v[0-9]+[a-z0-9]*|openai)(?:/(?:deployments|engines)/[^/]+)?(?=/)")
 
 
 def endpoint_of(method: str, path: str) -> Endpoint | None:

@@ -105,7 +105,7 @@ class Answer:
         if kind == b"text/event-stream":
             self._read_as_stream()
         elif head.body is not None and (kind in _UNCLEAR or kind.endswith(b"json")):
-            # The proxy asked for usage only in a stream, whatever its response is called.
+            # Usage is added to the requests of streams only, whatever type the response has.
             self._unclear = plain and (kind in _UNCLEAR or plan.drop_usage)
             self._body = BodyReader() if kind != _BINARY else None
             if plain and plan.energy != "off" and kind.endswith(b"json"):
@@ -119,7 +119,7 @@ class Answer:
             self._editor = StreamEditor(energy=plan.energy != "off", usage_is_ours=plan.drop_usage)
 
     def _decide(self, beginning: bytes) -> None:
-        """Decide by the first bytes of the body, where the content type does not tell a stream from JSON."""
+        """Decide by the first bytes of the body whether it is a stream: the content type does not show it."""
         self._unclear = False
         if begins_stream(beginning):
             self._read_as_stream()

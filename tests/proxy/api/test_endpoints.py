@@ -14,6 +14,8 @@ from proxy.api.endpoints import endpoint_of
         ("/chat/completions", "chat"),
         ("/v3/chat/completions", "chat"),
         ("/openai/v1/chat/completions", "chat"),
+        ("/openai/deployments/my-gpt/chat/completions", "chat"),
+        ("/v1/engines/ada/completions", "completions"),
         ("/v1beta/openai/chat/completions", "chat"),
         ("/v1/completions", "completions"),
         ("/v1/embeddings/", "embeddings"),

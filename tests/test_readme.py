@@ -69,6 +69,14 @@ def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    """A path in backquotes is relative to the root; ``path::name`` and a trailing slash are allowed."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for path in re.findall(r"`((?:proxy|loadgen|tests|deploy|docs|examples)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
 def test_the_telemetry_page_explains_every_reason_of_an_unknown_value() -> None:
     section = TELEMETRY.split("## Reasons of unknown values")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [reason.value for reason in Unknown]

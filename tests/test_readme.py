@@ -71,7 +71,7 @@ def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_names_exist(page: str) -> None:
-    """A path in backquotes is relative to the root; ``path::name`` and a trailing slash are allowed."""
+    """A path in backquotes is relative to the root."""
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     for path in re.findall(r"`((?:proxy|loadgen|tests|deploy|docs|examples)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path

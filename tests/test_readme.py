@@ -11,6 +11,7 @@ import pytest
 
 from proxy.schema import Unknown
 from proxy.settings import OPTIONS, load
+from tests.contract.cases import CASES
 from tests.deploy.test_deploy import METRICS
 from tests.e2e.serving import serving
 from tests.fakes.model_server import MODEL, ModelServer
@@ -93,6 +94,12 @@ def test_the_settings_of_the_operations_page_are_there_and_so_is_every_wait(tmp_
     (tmp_path / "j.toml").write_text(example.replace('ca_file = "/etc/ssl/engine.pem"', ""))
     config = load({"config": str(tmp_path / "j.toml")}, {})
     assert [backend.name for backend in config.backends] == ["a", "10.0.0.2:8443"]
+
+
+def test_the_conformance_table_of_the_benchmarks_page_lists_every_case() -> None:
+    table = (ROOT / "docs" / "benchmarks.md").read_text().split("## Conformance")[1]
+    rows = re.findall(r"^\| ([^|*]+?) \|", table, re.MULTILINE)
+    assert rows == ["case", *(case.title for case in CASES), "passed"]
 
 
 def test_the_telemetry_page_names_every_metric_and_no_other() -> None:

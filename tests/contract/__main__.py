@@ -87,7 +87,7 @@ def table(cases: list[Case], found: dict[str, list[str]]) -> list[str]:
         cells = (column[number] for column in found.values())
         lines.append(f"| {case.title} | {' | '.join(cells)} |")
     counts = (f"{column.count('ok')} of {len(cases)}" for column in found.values())
-    return [*lines, f"| as asked | {' | '.join(counts)} |"]
+    return [*lines, f"| passed | {' | '.join(counts)} |"]
 
 
 def main(words: list[str]) -> int:

@@ -63,25 +63,25 @@ async def reset_first(stand: Stand) -> None:
     _error(await stand.ask(post()))
 
 
-@FAULTS.case("an answer that is no HTTP: 502")
+@FAULTS.case("a response that is not HTTP: 502")
 async def no_http(stand: Stand) -> None:
     stand.backend.script = closing(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
     _error(await stand.ask(post()))
 
 
-@FAULTS.case("two lengths in an answer: 502")
+@FAULTS.case("two lengths in a response: 502")
 async def two_lengths(stand: Stand) -> None:
     stand.backend.script = reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc")
     _error(await stand.ask(post()))
 
 
-@FAULTS.case("a head of 1 MiB in an answer: 502")
+@FAULTS.case("a header section of 1 MiB in a response: 502")
 async def endless_head(stand: Stand) -> None:
     stand.backend.script = closing(b"HTTP/1.1 200 OK\r\nX: " + b"a" * (1 << 20) + b"\r\n\r\n")
     _error(await stand.ask(post()))
 
 
-@FAULTS.case("closed before the first byte of an answer to HEAD: 502")
+@FAULTS.case("closed before the first byte of a response to HEAD: 502")
 async def to_head(stand: Stand) -> None:
     stand.backend.script = closing()
     async with stand.client() as client:
@@ -110,7 +110,7 @@ async def truncated(stand: Stand) -> None:
     await _broken(stand, closing(SSE + chunk(EVENTS[0])[:-9]))
 
 
-@FAULTS.case("a chunk's size that is none: broken")
+@FAULTS.case("a chunk's size that is invalid: broken")
 async def bad_size(stand: Stand) -> None:
     async def script(call: Call) -> None:
         await call.read()
@@ -126,7 +126,7 @@ async def too_short(stand: Stand) -> None:
     await _broken(stand, closing(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf"))
 
 
-@FAULTS.case("more than its Content-Length: the rest reaches nobody")
+@FAULTS.case("more than its Content-Length: the rest is discarded")
 async def too_long(stand: Stand) -> None:
     forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
     stand.backend.script = reply(json() + forged)
@@ -135,7 +135,7 @@ async def too_long(stand: Stand) -> None:
         check((answer.status, answer.body) == (200, json().partition(b"\r\n\r\n")[2]), "another body")
 
 
-@FAULTS.case("a backend's own error passes as it is")
+@FAULTS.case("a backend's own error is unchanged")
 async def own_errors(stand: Stand) -> None:
     body = b'{"object":"error","message":"too many"}'
     for status in (b"429 Too Many Requests", b"500 Internal Server Error", b"503 Service Unavailable"):
@@ -145,7 +145,7 @@ async def own_errors(stand: Stand) -> None:
         check(answer.head.value(b"retry-after") == b"7", "no Retry-After")
 
 
-@FAULTS.case("a kept connection that had ended: the request is sent anew")
+@FAULTS.case("a kept connection that was closed: the request is repeated")
 async def kept_and_dead(stand: Stand) -> None:
     async def script(call: Call) -> None:
         await call.read()
@@ -162,14 +162,14 @@ async def kept_and_dead(stand: Stand) -> None:
     check(answer.status == 200, f"{answer.status}")
 
 
-@FAULTS.case("a POST that a new connection lost is not sent twice")
+@FAULTS.case("a POST that failed on a new connection is not sent twice")
 async def not_twice(stand: Stand) -> None:
     stand.backend.script = closing()
     _error(await stand.ask(post()))
     check(len(stand.backend.calls) == 1, f"sent {len(stand.backend.calls)} times")
 
 
-@FAULTS.case("an answer before the upload's end arrives, then the connection closes")
+@FAULTS.case("a response before the upload's end is delivered, then the connection closes")
 async def early_answer(stand: Stand) -> None:
     async def script(call: Call) -> None:
         await call.write(json(b"{}", b"413 Content Too Large", b"Connection: close"))

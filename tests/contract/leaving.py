@@ -11,7 +11,7 @@ from tests.contract.passing import EVENTS, SSE
 from tests.contract.stand import GET, POST, SOON_SECONDS, STREAM, Group, Stand, check, post
 from tests.timing import Punctuality
 
-LEAVING = Group("cancels and holds back")
+LEAVING = Group("cancellation and flow control")
 _WITHIN_SECONDS: Final = 0.010
 _TRIES: Final = 20  # one within the time will do: the machine may be busy with other things
 _MIB: Final = 1 << 20
@@ -53,22 +53,22 @@ async def _hung_up(stand: Stand, request: bytes, first: bytes, until: bytes) -> 
     check(right=False, instead=f"after {best * 1000:.0f} ms")
 
 
-@LEAVING.case("left before the first byte: backend told within 10 ms")
+@LEAVING.case("disconnected before the first byte: backend notified within 10 ms")
 async def before(stand: Stand) -> None:
     await _hung_up(stand, post(), b"", b"")
 
 
-@LEAVING.case("left while the stream is silent: within 10 ms")
+@LEAVING.case("disconnected while the stream is silent: within 10 ms")
 async def silent(stand: Stand) -> None:
     await _hung_up(stand, post(STREAM), SSE, b"\r\n\r\n")
 
 
-@LEAVING.case("left mid-stream: within 10 ms")
+@LEAVING.case("disconnected mid-stream: within 10 ms")
 async def midstream(stand: Stand) -> None:
     await _hung_up(stand, post(STREAM), SSE + b"".join(map(chunk, EVENTS)), EVENTS[-1])
 
 
-@LEAVING.case("left within its upload: the backend's request ends")
+@LEAVING.case("disconnected during its upload: the backend's request ends")
 async def uploading(stand: Stand) -> None:
     ended = asyncio.Event()
 
@@ -88,7 +88,7 @@ async def uploading(stand: Stand) -> None:
         await ended.wait()
 
 
-@LEAVING.case("a client that does not read stops the backend within 8 MiB, then gets all")
+@LEAVING.case("a client that does not read pauses the backend within 8 MiB, then receives everything")
 async def slow_reader(stand: Stand) -> None:
     sent, size = 0, 32 * _MIB
 
@@ -112,7 +112,7 @@ async def slow_reader(stand: Stand) -> None:
     check(held <= _FEW, f"{held / _MIB:.1f} MiB")
 
 
-@LEAVING.case("a backend that does not read stops the client within 8 MiB")
+@LEAVING.case("a backend that does not read pauses the client within 8 MiB")
 async def slow_backend(stand: Stand) -> None:
     sent, size, proceed = 0, 32 * _MIB, asyncio.Event()
 

@@ -5,14 +5,14 @@ import asyncio
 from tests.contract.backend import OK, Call, chunk, closing, json, reply
 from tests.contract.stand import CHAT, GET, POST, STREAM, Group, Stand, check, post
 
-PASSING = Group("passes")
+PASSING = Group("forwarding")
 CLOSE = b"Connection: close\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENTS = [b'data: {"id":"c","choices":[{"delta":{"content":"%d"}}]}\n\n' % n for n in range(5)]
 
 
-@PASSING.case("keep-alive: requests one after the other on one connection")
+@PASSING.case("keep-alive: requests in sequence on one connection")
 async def keep_alive(stand: Stand) -> None:
     async with stand.client() as client:
         for data in (GET + b"\r\n", post(), GET + b"\r\n"):
@@ -35,7 +35,7 @@ async def pooling(stand: Stand) -> None:
     check(stand.backend.connections == 1, f"{stand.backend.connections} connections")
 
 
-@PASSING.case("pipelining: answers in the order of requests")
+@PASSING.case("pipelining: responses in the order of requests")
 async def pipelining(stand: Stand) -> None:
     async def script(call: Call) -> None:
         await call.read()
@@ -56,7 +56,7 @@ async def chunked_request(stand: Stand) -> None:
     check((await stand.call()).body == CHAT, "another body")
 
 
-@PASSING.case("chunked answer")
+@PASSING.case("chunked response")
 async def chunked_answer(stand: Stand) -> None:
     stand.backend.script = reply(CHUNKED + b"\r\n" + chunk(OK[:9]) + chunk(OK[9:]) + chunk(b""))
     async with stand.client() as client:
@@ -64,7 +64,7 @@ async def chunked_answer(stand: Stand) -> None:
             check((await client.ask(GET + b"\r\n")).body == OK, "another body")
 
 
-@PASSING.case("chunked answer to HTTP/1.0: bare")
+@PASSING.case("chunked response to HTTP/1.0: bare")
 async def chunked_to_old(stand: Stand) -> None:
     stand.backend.script = reply(CHUNKED + b"\r\n" + chunk(OK) + chunk(b""))
     answer = await stand.ask(b"GET /v1/models HTTP/1.0\r\nHost: proxy.test\r\n\r\n")
@@ -72,7 +72,7 @@ async def chunked_to_old(stand: Stand) -> None:
     check(answer.body == OK, "another body")
 
 
-@PASSING.case("answer that ends with its connection")
+@PASSING.case("response that ends with its connection")
 async def until_close(stand: Stand) -> None:
     stand.backend.script = closing(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", b"one", b"two")
     answer = await stand.ask(GET + b"\r\n")
@@ -86,7 +86,7 @@ async def request_trailers(stand: Stand) -> None:
     check(b"x-sum: 1" in (await stand.call()).trailers.lower(), "dropped")
 
 
-@PASSING.case("trailers of an answer")
+@PASSING.case("trailers of a response")
 async def answer_trailers(stand: Stand) -> None:
     end = b"0\r\nX-Sum: 1\r\n\r\n"
     stand.backend.script = reply(CHUNKED + b"Trailer: X-Sum\r\n\r\n" + chunk(OK) + end)
@@ -102,7 +102,7 @@ async def early_hints(stand: Stand) -> None:
     check([head.status for head in answer.interim] == [103], "dropped")
 
 
-@PASSING.case("`Expect: 100-continue`: asked to go on")
+@PASSING.case("`Expect: 100-continue`: the interim response")
 async def expect(stand: Stand) -> None:
     async with stand.client() as client:
         client.send(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(CHAT))
@@ -155,7 +155,7 @@ async def websocket(stand: Stand) -> None:
         check(await client.reader.readexactly(4) == b"\x81\x02hi", "another byte")
 
 
-@PASSING.case("hop-by-hop and nominated headers of a request end here")
+@PASSING.case("hop-by-hop and nominated headers of a request are removed")
 async def hop_by_hop(stand: Stand) -> None:
     lines = (
         b"Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nTE: gzip\r\nX-Stays: 1\r\n"
@@ -168,7 +168,7 @@ async def hop_by_hop(stand: Stand) -> None:
     check(b"x-stays" in names, "drops X-Stays")
 
 
-@PASSING.case("hop-by-hop and nominated headers of an answer end here")
+@PASSING.case("hop-by-hop and nominated headers of a response are removed")
 async def hop_by_hop_back(stand: Stand) -> None:
     lines = (b"Connection: X-Hop", b"X-Hop: 1", b"Keep-Alive: timeout=9", b"X-Stays: 1")
     stand.backend.script = reply(json(OK, b"200 OK", *lines))
@@ -178,7 +178,7 @@ async def hop_by_hop_back(stand: Stand) -> None:
     check(b"x-stays" in names, "drops X-Stays")
 
 
-@PASSING.case("Via, X-Forwarded-For and -Proto are added, a chain goes on")
+@PASSING.case("Via, X-Forwarded-For and -Proto are added, a chain is extended")
 async def forwarded(stand: Stand) -> None:
     await stand.ask(
         GET + b"Via: 1.1 before\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n"
@@ -191,7 +191,7 @@ async def forwarded(stand: Stand) -> None:
     check(head.value(b"via").startswith(b"1.1 before, 1.1 "), "no Via")
 
 
-@PASSING.case("a compressed answer, untouched")
+@PASSING.case("a compressed response, unchanged")
 async def compressed(stand: Stand) -> None:
     body = b"\x1f\x8b\x08\x00not really"
     stand.backend.script = reply(json(body, b"200 OK", b"Content-Encoding: gzip"))
@@ -199,14 +199,14 @@ async def compressed(stand: Stand) -> None:
     check((answer.body, answer.head.value(b"content-encoding")) == (body, b"gzip"), "another body")
 
 
-@PASSING.case("a path as it was written")
+@PASSING.case("a path is unchanged")
 async def path(stand: Stand) -> None:
     await stand.ask(GET.replace(b"/v1/models", b"/a/../b//c%2fd?x=%20&y") + b"\r\n")
     sent = (await stand.call()).head.line.split(b" ")[1]
     check(sent == b"/a/../b//c%2fd?x=%20&y", sent.decode())
 
 
-@PASSING.case("status, reason, order and case of an answer's headers")
+@PASSING.case("status, reason, order and case of a response's headers")
 async def head_as_it_was(stand: Stand) -> None:
     lines = (b"HTTP/1.1 299 Fine", b"X-CaSe: 1", b"Set-Cookie: a", b"Set-Cookie: b", b"Content-Length: 0")
     stand.backend.script = reply(b"\r\n".join((*lines, b"", b"")))
@@ -216,7 +216,7 @@ async def head_as_it_was(stand: Stand) -> None:
     check([field for field in answer.head.fields if field in wanted] == wanted, "another head")
 
 
-@PASSING.case("heads of 32 KiB, both ways")
+@PASSING.case("header sections of 32 KiB, both ways")
 async def large_heads(stand: Stand) -> None:
     line = b"X-Large: " + b"a" * 32_768
     stand.backend.script = reply(json(OK, b"200 OK", line))
@@ -225,7 +225,7 @@ async def large_heads(stand: Stand) -> None:
     check(len((await stand.call()).head.value(b"x-large")) == 32_768, "cut")
 
 
-@PASSING.case("the first bytes of an answer at once")
+@PASSING.case("the first bytes of a response without delay")
 async def first_bytes(stand: Stand) -> None:
     seen = asyncio.Event()
 

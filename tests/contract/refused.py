@@ -7,7 +7,7 @@ from tests.contract.backend import chunk
 from tests.contract.stand import CHAT, GET, POST, SOON_SECONDS, Group, Run, Stand, check
 from tests.contract.wire import parse_head
 
-REFUSED = Group("refused")
+REFUSED = Group("rejected")
 _LENGTH: Final = b"Content-Length: %d\r\n" % len(CHAT)
 _TE: Final = b"Transfer-Encoding: chunked\r\n"
 _END: Final = chunk(CHAT) + chunk(b"")
@@ -17,7 +17,7 @@ _SECONDS: Final = SOON_SECONDS  # some close a second later
 _CASES: Final = {
     "Content-Length and Transfer-Encoding": POST + _LENGTH + _TE + b"\r\n" + _END,
     "Content-Length twice, different": POST + _LENGTH + b"Content-Length: 5\r\n\r\n" + CHAT,
-    "Content-Length twice, the same": POST + _LENGTH + _LENGTH + b"\r\n" + CHAT,
+    "Content-Length twice, equal": POST + _LENGTH + _LENGTH + b"\r\n" + CHAT,
     "Content-Length: a list": POST + b"Content-Length: 5, 5\r\n\r\nhello",
     "Content-Length: +5": POST + b"Content-Length: +5\r\n\r\nhello",
     "Content-Length: 0x5": POST + b"Content-Length: 0x5\r\n\r\nhello",
@@ -35,11 +35,11 @@ _CASES: Final = {
     "Transfer-Encoding after a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + _END,
     "Transfer-Encoding with a space before its colon": POST + b"Transfer-Encoding : chunked\r\n\r\n" + _END,
     "Transfer-Encoding in HTTP/1.0": POST.replace(b"/1.1", b"/1.0") + _TE + b"\r\n" + _END,
-    "bare LF in a head": (GET + b"X: a\r\n\r\n").replace(b"\r\n", b"\n"),
+    "bare LF in the header section": (GET + b"X: a\r\n\r\n").replace(b"\r\n", b"\n"),
     "bare LF within a line": GET + b"X: a\nTransfer-Encoding: chunked\r\n\r\n",
-    "bare CR in a head": GET + b"X: a\rb\r\n\r\n",
-    "NUL in a head": GET + b"X: a\0b\r\n\r\n",
-    "obs-fold": GET + b"X: a\r\n b\r\n\r\n",
+    "bare CR in the header section": GET + b"X: a\rb\r\n\r\n",
+    "NUL in the header section": GET + b"X: a\0b\r\n\r\n",
+    "a folded header (obs-fold)": GET + b"X: a\r\n b\r\n\r\n",
     "a folded first header": b"GET / HTTP/1.1\r\n Host: h\r\n\r\n",
     "a space before a colon": GET + b"X : a\r\n\r\n",
     "a header without a colon": GET + b"X\r\n\r\n",
@@ -49,9 +49,9 @@ _CASES: Final = {
     "absolute form of another host": GET.replace(b"/v1", b"http://evil.test/v1") + b"\r\n",
     "CONNECT": b"CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n",
     "a space in the path": GET.replace(b"/v1/models", b"/v1/ models") + b"\r\n",
-    "HTTP/2.0 in clear": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/2.0 without TLS": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/1.2": GET.replace(b"/1.1", b"/1.2") + b"\r\n",
-    "a head of 1 MiB": GET + b"X: " + b"a" * (1 << 20) + b"\r\n\r\n",
+    "a header section of 1 MiB": GET + b"X: " + b"a" * (1 << 20) + b"\r\n\r\n",
     "10,000 headers": GET + b"".join(b"X-%d: aaaaaaaa\r\n" % n for n in range(10_000)) + b"\r\n",
     "a chunk without a size": POST + _TE + b"\r\n;\r\n",
     "a chunk's size with 0x": POST + _TE + b"\r\n0x5\r\nhello\r\n0\r\n\r\n",

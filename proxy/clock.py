@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """The only clock: monotonic nanoseconds, and one wall-clock anchor for export.
 
 ``CLOCK_MONOTONIC`` is one clock for all processes of a host, so stamps of relay workers and of the

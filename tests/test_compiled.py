@@ -48,7 +48,7 @@ def in_it(package: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_hot_path_is_compiled_and_the_rest_is_as_it_was(package: Path) -> None:
-    names = "from proxy.relay import client, worker; print(client.__file__, worker.__file__)"
+    names = "from proxy.relay import context, worker; print(context.__file__, worker.__file__)"
     compiled_file, plain_file = in_it(package, "-c", names).stdout.split()
     assert [Path(file).suffix for file in (compiled_file, plain_file)] == [".so", ".py"]
     assert Path(compiled_file).parent == Path(plain_file).parent == package / "proxy" / "relay"

@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """The short way of a stream's tokens: reads that are whole chunks like the one before but for their text.
 
 A read like that needs no HTTP parser and no JSON (:mod:`proxy.api.chunks`): it is a stamp and a count, at a

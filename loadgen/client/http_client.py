@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """An HTTP/1.1 client for measuring: llhttp over wires that stamp what they read.
 
 A connection carries one request at a time, and all that one read carried shares its stamp. Nothing here

@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Answers of an OpenAI-compatible server, piece by piece: when tokens came and how many.
 
 Sans-I/O: the connection feeds bytes with the stamp of the read they came in, and asks for the outcome

@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """TCP connections whose reads carry the time their bytes came, however late the reader is.
 
 A stamp taken by the reader waits behind all other streams of its event loop. Linux stamps each segment

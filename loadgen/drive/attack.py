@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """The attack: obeys a pacer, one request to one record.
 
 No task per request and no queue: the pacer's deadlines ring an alarm, the alarm sends what is due, and

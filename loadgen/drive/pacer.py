@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Pacers: when the next request is due. Pure: time and load enter as arguments.
 
 The shell asks ``decide(elapsed_ns, sent, in_flight)`` and gets ``Send(deadline_ns)`` (absolute, since

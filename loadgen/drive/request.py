@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """One request on its way: what its connection reports, until it is a record."""
 
 import time

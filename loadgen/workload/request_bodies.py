@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Seeded request bodies: same seed and index, same bytes, whatever was asked before.
 
 Prompts are slices of one long text of short common words (about a token each with usual vocabularies),

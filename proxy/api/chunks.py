@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Chunks of a stream that are alike but for their text. Pure; for the relay and for the load generator.
 
 Engines send each token as one chunk (RFC 9112, section 7.1) of one server-sent event, and only the text

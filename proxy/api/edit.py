@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Change one member of a JSON object and leave every other byte as it was.
 
 Why not decode and encode: a body passes through the proxy unchanged but for what it must add, and much of

@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """The endpoints of engines: which are metered, whose bodies are read, which may be asked for usage.
 
 A new endpoint is one entry in the table. Everything that is not in it passes unread and unmetered.

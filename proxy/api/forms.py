@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Read text fields of a ``multipart/form-data`` body (RFC 7578).
 
 Uploads of audio and images name their model in one.

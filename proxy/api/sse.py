@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Server-sent events, incrementally: bytes in, whole events out, whatever the split.
 
 Follows the WHATWG HTML standard, section 9.2: lines end with LF, CRLF or CR; an empty line ends an event;

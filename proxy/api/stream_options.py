@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Ask for the token counts of a stream in the client's stead (``stream_options.include_usage``)."""
 
 from typing import Final

@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Whether a choice or an event of a stream carries output.
 
 Engines send one chunk for each step of decoding in which a request got a token, so counting chunks with

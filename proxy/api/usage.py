@@ -1,3 +1,4 @@
+# Compiled by mypyc: see setup.py.
 """Token counts in the terms of each provider, brought to one meaning.
 
 ``prompt`` is all tokens of the prompt, those read from a cache included; ``cached`` is how many of them were.

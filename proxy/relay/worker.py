@@ -15,13 +15,13 @@ from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
 from proxy.core.channel import BackendState, RelayState
 from proxy.origin import serving_tls
-from proxy.relay.balancer import Balancer
-from proxy.relay.checks import Checks
-from proxy.relay.client import Client
-from proxy.relay.link import MeterLink
-from proxy.relay.shared import Shared
-from proxy.relay.sticky import Keys
-from proxy.relay.upstream import Pool, hold_little
+from proxy.relay.client_connection import Client
+from proxy.relay.context import Shared
+from proxy.relay.meter_link import MeterLink
+from proxy.relay.upstreams.balancer import Balancer
+from proxy.relay.upstreams.connections import Pool, hold_little
+from proxy.relay.upstreams.health_checks import Checks
+from proxy.relay.upstreams.sticky import Keys
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from proxy.config import Backend, RelayConfig, Sticky
-from proxy.relay.balancer import Balancer
-from proxy.relay.head import parse_request
-from proxy.relay.sticky import Keys
+from proxy.relay.http.heads import parse_request
+from proxy.relay.upstreams.balancer import Balancer
+from proxy.relay.upstreams.sticky import Keys
 
 pytestmark = pytest.mark.bench
 

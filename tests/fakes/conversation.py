@@ -5,8 +5,8 @@ import asyncio
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Closed, Opened, ToMeter
-from proxy.relay.client import Client
-from proxy.relay.upstream import Upstream
+from proxy.relay.client_connection import Client
+from proxy.relay.upstreams.connections import Upstream
 from proxy.relay.worker import Worker
 from tests.fakes.transport import FakeTransport
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.relay.framing import chunk
+from proxy.relay.http.framing import chunk
 from tests.fakes.conversation import Conversation
 
 POST: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.relay.framing import Chunked, Fixed
-from proxy.relay.head import HeadError, RequestHead, parse_request
+from proxy.relay.http.framing import Chunked, Fixed
+from proxy.relay.http.heads import HeadError, RequestHead, parse_request
 from tests.fakes.conversation import Conversation
 
 FIRST: Final = st.sampled_from(

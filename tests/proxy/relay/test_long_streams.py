@@ -1,4 +1,4 @@
-"""Streams of many chunks, one at a time, which take the fast path (proxy/relay/lane.py) after the first."""
+"""Streams of many chunks, sent one at a time: all but the first take ``response/fast_path.py``."""
 
 import asyncio
 import random
@@ -14,14 +14,14 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed
-from proxy.relay.client import Client
+from proxy.relay.client_connection import Client
 from proxy.relay.worker import Worker
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 from tests.fakes.certificates import certificates
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream
-from tests.proxy.relay.test_client import CONFIG, POST
-from tests.proxy.relay.test_lane import event
+from tests.proxy.relay.response.test_fast_path import event
+from tests.proxy.relay.test_client_connection import CONFIG, POST
 from tests.proxy.relay.test_worker import DONE, ROLE, SSE, USAGE, chunked
 from tests.timing import PATIENCE_SECONDS
 

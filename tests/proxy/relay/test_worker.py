@@ -14,7 +14,7 @@ import pytest
 
 from proxy.config import Address, Backend, RelayConfig
 from proxy.core.channel import Chunk, Closed, Opened
-from proxy.relay import answer as answer_module
+from proxy.relay.response import response as response_module
 from proxy.relay.worker import Worker
 from proxy.zstd import compress
 from tests.fakes.certificates import certificates
@@ -378,7 +378,7 @@ async def test_a_response_over_all_limits_is_read_for_its_usage(meter: FakeMeter
 async def test_a_response_that_is_too_large_to_be_held_passes_without_energy(
     meter: FakeMeter, framed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer_module, "_MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(response_module, "_MAX_HELD_BYTES", 1000)
     body = b'{"data":"%b"}' % (b"x" * 500_000)
     lines = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     pieces = (lines, *chunked(body[:200_000], body[200_000:])) if framed else (whole(body),)

@@ -1,0 +1,313 @@
+# Compiled by mypyc: see setup.py.
+"""A client's connection: requests in, one after the other; strict, bounded, timed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from proxy.api.errors import error_body
+from proxy.clock import now_ns
+from proxy.relay.context import Shared
+from proxy.relay.exchange.exchange import Exchange
+from proxy.relay.http.framing import Body, Chunked, FramingError
+from proxy.relay.http.header_cache import Requests
+from proxy.relay.http.heads import HeadError, RequestHead
+from proxy.units import ns_from_seconds
+
+_END: Final = b"\r\n\r\n"
+_REASONS: Final = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    431: b"Request Header Fields Too Large",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+class Client:
+    """One connection of a client: an ``asyncio.Protocol`` by its methods.
+
+    By name, too, it would be no native class of the compiled build (setup.py), and twice as dear.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._requests = Requests()
+        self._body: Body | None = None
+        self._body_bytes = 0
+        self._exchange: Exchange | None = None
+        self._since_ns = now_ns()
+        self._served = False
+        self._write_paused_ns: int | None = None
+        self._closing = False
+        self._paused = False
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport.set_write_buffer_limits(self._shared.config.high_water_bytes)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        self._shared.clients.add(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The client left."""
+        self._transport = None
+        self._shared.clients.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    def eof_received(self) -> None:
+        """The client sends no more: it left, for all we know, and nothing is computed for it any more."""
+        self._since_ns, self._closing = now_ns(), True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._exchange is not None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of requests."""
+        if self._closing:
+            return
+        exchange = self._exchange
+        if self._body is not None:
+            self._since_ns = now_ns()
+            self._take_body(data)
+        elif exchange is None:
+            if not self._buffer:
+                self._since_ns = now_ns()
+            self._buffer += data
+            self._next()
+        elif exchange.tunnel:
+            exchange.send(data)
+        else:
+            self._buffer += data
+            if len(self._buffer) > self._shared.config.high_water_bytes:
+                self.pause(paused=True)
+
+    def _next(self) -> None:
+        """Begin the next request, if its head is whole and the last answer is on its way."""
+        if self._write_paused_ns is not None:
+            return
+        buffer = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in {b"\r", b"\n"} else self._buffer
+        end = buffer.find(_END)
+        limit = self._shared.config.max_head_bytes
+        if end > limit or (end < 0 and len(buffer) > limit):
+            self.refuse(431, f"a head of more than {limit} bytes", "head_too_large")
+            return
+        if end < 0:
+            self._buffer = buffer
+            if b"\n\n" in buffer:
+                self.refuse(400, "lines end with CRLF", "bad_request")
+            return
+        try:
+            head = self._requests.parse(buffer[: end + 4], self._shared.config.max_body_bytes)
+        except HeadError as error:
+            code = "body_too_large" if error.status == 413 else "bad_request"
+            self.refuse(error.status, str(error), code)
+            return
+        self._begin(head, buffer[end + 4 :])
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        self._buffer, self._body, self._body_bytes = b"", head.body, 0
+        if (
+            head.body is not None
+            and head.http11
+            and head.values.get(b"expect", b"").lower() == b"100-continue"
+        ):
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        exchange = self._exchange = Exchange(self._shared, self, head)
+        self._served = True
+        exchange.begin()
+        if head.body is None:
+            self._buffer = rest
+            exchange.request_end()
+        elif rest:
+            self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        body, exchange = self._body, self._exchange
+        if body is None or exchange is None:
+            return
+        try:
+            pieces, used = body.feed(data)
+        except FramingError as error:
+            self._break(400, str(error), "bad_request")
+            return
+        self._body_bytes += sum(map(len, pieces))
+        if self._body_bytes > self._shared.config.max_body_bytes:
+            self._break(
+                413, f"a body of more than {self._shared.config.max_body_bytes} bytes", "body_too_large"
+            )
+            return
+        raw = data if used == len(data) else data[:used]
+        exchange.request_body(raw if isinstance(body, Chunked) else b"".join(pieces))
+        if body.done:
+            self._body = None
+            self._buffer = data[used:]
+            exchange.request_end()
+
+    def _break(self, status: int, message: str, code: str) -> None:
+        """The request's body is wrong: nothing more of it is forwarded."""
+        exchange, self._exchange = self._exchange, None
+        began = exchange is not None and exchange.began
+        if exchange is not None:
+            exchange.cancel(code)
+        if began:
+            self.abort()
+        else:
+            self.refuse(status, message, code)
+
+    def refuse(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        request_id: str = "",
+        *,
+        close: bool = True,
+        retry_seconds: int | None = None,
+    ) -> None:
+        """Answer with an error of our own, in OpenAI's shape."""
+        retry = b"" if retry_seconds is None else b"Retry-After: %d\r\n" % retry_seconds
+        self._own(status, error_body(message, code), request_id, retry, close=close)
+
+    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
+        """Answer with JSON of our own."""
+        self._own(200, body, request_id, close=close)
+
+    def _own(self, status: int, body: bytes, request_id: str, extra: bytes = b"", *, close: bool) -> None:
+        lines = [b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n" % (status, _REASONS[status]), extra]
+        if request_id:
+            lines.append(b"x-request-id: %b\r\n" % request_id.encode("latin-1"))
+        if close:
+            lines.append(b"Connection: close\r\n")
+        self.write(b"".join((*lines, b"Content-Length: %d\r\n\r\n" % len(body), body)))
+        if close:
+            self._linger()
+
+    def finished(self, *, keep: bool) -> None:
+        """The exchange wrote its answer: go on with the next request, or close."""
+        self._exchange = None
+        if self._body is not None:
+            self._linger()
+            return
+        if not keep or self._shared.draining:
+            self.close()
+            return
+        self.pause(paused=False)
+        self._since_ns = now_ns()
+        if self._buffer:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._exchange is None and self._transport is not None and not self._closing:
+            self._next()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def writer(self) -> Callable[[bytes], None]:
+        """``write``, for as long as the exchange runs: the shortest way."""
+        return self._transport.write if self._transport is not None else self.write
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop to read, or go on."""
+        transport = self._transport
+        if self._paused == paused or transport is None or transport.is_closing():
+            return
+        self._paused = paused
+        if paused:
+            transport.pause_reading()
+        else:
+            self._since_ns = now_ns()
+            transport.resume_reading()
+
+    def rest(self) -> bytes:
+        """Bytes that came after the request; they are taken."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _linger(self) -> None:
+        """Close our side once all is written, and drop what still comes.
+
+        To close on bytes not yet read is a reset, which may take the answer from the client (RFC 9112, 9.6).
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            self.close()
+            return
+        self._since_ns, self._closing = now_ns(), True
+        transport.write_eof()
+        self.pause(paused=False)
+
+    def close(self) -> None:
+        """Close once all is written."""
+        self._since_ns, self._closing = now_ns(), True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: so do we."""
+        self._write_paused_ns = now_ns()
+        if self._exchange is not None:
+            self._exchange.pause(paused=True)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._write_paused_ns = None
+        if self._exchange is not None:
+            self._exchange.pause(paused=False)
+        elif self._buffer:
+            self._go_on()
+
+    def sweep(self, now: int) -> None:
+        """End what waited longer than its timeout."""
+        config = self._shared.config
+        if self._write_paused_ns is not None:
+            if now - self._write_paused_ns > ns_from_seconds(config.write_timeout_seconds):
+                self.abort()
+            return
+        waited = now - self._since_ns
+        if self._closing:
+            self._sweep_closing(waited)
+        elif self._body is not None:
+            if self._paused and self._exchange is not None:
+                self._exchange.sweep(now)  # it is the backend that does not read
+            elif not self._paused and waited > ns_from_seconds(config.body_timeout_seconds):
+                self._break(408, "the request's body did not come", "body_timeout")
+        elif self._exchange is not None:
+            self._exchange.sweep(now)
+        elif self._buffer or not self._served:
+            if waited > ns_from_seconds(config.head_timeout_seconds):
+                self.refuse(408, "the request's head did not come", "head_timeout")
+        elif waited > ns_from_seconds(config.client_idle_timeout_seconds):
+            self.close()
+
+    def _sweep_closing(self, waited: int) -> None:
+        """Closed on our side: it may read what is written, or send, only so long."""
+        config, transport = self._shared.config, self._transport
+        unread = transport is not None and transport.get_write_buffer_size() > 0
+        limit = config.write_timeout_seconds if unread else config.linger_timeout_seconds
+        if waited > ns_from_seconds(limit):
+            self.abort()

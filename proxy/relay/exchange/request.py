@@ -1,0 +1,112 @@
+# Compiled by mypyc: see setup.py.
+"""A client's request: its head, the part of its body that is held, and what it asks for. No I/O."""
+
+from typing import Final
+
+from proxy.api.edit import as_utf8
+from proxy.api.endpoints import Endpoint, endpoint_of
+from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
+from proxy.api.forms import form_fields
+from proxy.api.stream_options import asks_for_usage, with_usage
+from proxy.api.usage import count_or_none
+from proxy.relay.exchange.replay import MAX_READ_BYTES, BodyBuffer, may_repeat
+from proxy.relay.http.framing import Chunked
+from proxy.relay.http.heads import RequestHead
+from proxy.relay.http.trace_context import Ids
+from proxy.relay.upstreams.connections import Upstream
+from proxy.schema import REQUEST_ID_HEADER
+
+_ID: Final = REQUEST_ID_HEADER.lower().encode()
+_ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
+# Servers differ in whether they look at the type: curl sends JSON as a form unless it is given one.
+_READABLE: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded", b"multipart/form-data")
+_FORM_FIELDS: Final = frozenset(("model",))
+
+
+class Request:
+    """What one request is.
+
+    ``path``: without the query. ``endpoint``: None for one that passes unread. ``fields``: what its body
+    says, once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
+    """
+
+    __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "path", "unread")
+
+    def __init__(self, head: RequestHead, ids: Ids, limit: int = MAX_READ_BYTES) -> None:
+        """``limit``: of the body that is held to be read, in bytes."""
+        given = head.text(_ID)
+        self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.take(32)}"
+        self.head = head
+        self.path, self.endpoint, readable = head.kept.asks or _asks(head)
+        reads = readable and self.endpoint is not None
+        self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads, limit=limit)
+        self.fields = RequestBody()
+        self.unread: list[str] = []
+        self._text: bytes | None = None  # of a body that is to ask for usage
+        self._options = b""  # its stream_options
+
+    @property
+    def route(self) -> str | None:
+        """Kind of work that is metered; None where nothing is."""
+        return self.endpoint.route if self.endpoint is not None else None
+
+    @property
+    def model(self) -> str | None:
+        """The model as records name it."""
+        model = self.fields.model
+        return model[:MAX_TEXT_LENGTH] if model else model
+
+    @property
+    def output_limit(self) -> int | None:
+        """How many tokens the response may have, under any endpoint's name for it."""
+        fields = self.fields
+        return count_or_none(
+            fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or fields.n_predict
+        )
+
+    def read(self) -> bytes | None:
+        """Read the body, or the beginning of one that is too large; return all of it without framing.
+
+        None where it was not collected to be read, or is not complete: then it is sent on as it comes.
+        """
+        body, head, endpoint = self.body, self.head, self.endpoint
+        if endpoint is None or not body.collected:
+            return None
+        payload = body.joined()
+        chunked = isinstance(head.body, Chunked)
+        if chunked:
+            payload = b"".join(Chunked().feed(payload)[0])
+        kind = head.values.get(b"content-type", b"")
+        if kind[:9].lower() == b"multipart":
+            self.fields.model = form_fields(kind, payload, _FORM_FIELDS).get("model")
+            text = payload
+        else:
+            text = as_utf8(payload)
+            self.fields = REQUEST.decode(text, self.unread) or self.fields
+        if not body.reads:
+            return None
+        if chunked:
+            body.replace(payload)
+        if self.fields.stream is True and endpoint.asks_usage:
+            self._options = bytes(self.fields.stream_options)
+            self._text = None if asks_for_usage(self._options) else text
+        return text
+
+    def with_usage(self) -> bytes | None:
+        """Return the body that asks for usage, too; None where that is not called for, or not possible."""
+        return None if self._text is None else with_usage(self._text, self._options)
+
+    def may_repeat(self, failed: Upstream) -> bool:
+        """Return whether this request may be sent again after ``failed`` failed; see ``replay``."""
+        if failed.answered or not self.body.repeatable:
+            return False
+        return may_repeat(self.head.method, self.endpoint, kept=failed.used, unprocessed=failed.unprocessed)
+
+
+def _asks(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
+    """Return path, endpoint, and whether the body can be read; all heads like this one keep it."""
+    path = head.target.partition(b"?")[0].decode("latin-1")
+    kind = head.values.get(b"content-type", b"").lower()
+    readable = not kind or b"json" in kind or kind.startswith(_READABLE)
+    head.kept.asks = (path, endpoint_of(head.method.decode("latin-1"), path), readable)
+    return head.kept.asks

@@ -1,0 +1,144 @@
+# Compiled by mypyc: see setup.py.
+"""One metered call: what the meter is told of it, and in what order."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+from proxy.clock import now_ns
+from proxy.core.channel import Chunk, Closed, Opened, ToMeter
+from proxy.core.events import Arrive, End
+from proxy.relay.http.trace_context import Trace
+from proxy.relay.meter_link import MeterLink
+from proxy.relay.response.reading import Reading
+from proxy.schema import Units
+
+_PROMPT_ONLY: Final = frozenset(("embeddings", "rerank", "score", "pooling"))  # no output
+_KEYS: Final = itertools.count(1)
+
+
+class Call:
+    """Opened, then chunks, then closed once, whatever happens."""
+
+    __slots__ = (
+        "_arrive",
+        "_closed",
+        "_first_byte_ns",
+        "_images",
+        "_opened",
+        "_server",
+        "_unread",
+        "key",
+        "link",
+        "metered",
+        "reading",
+        "request",
+    )
+
+    def __init__(self, link: MeterLink, arrive: Arrive, server: str | None, port: int | None) -> None:
+        self.link = link
+        self.key = next(_KEYS)
+        self._closed = False
+        self._first_byte_ns: int | None = None
+        self._images = arrive.route == "images"
+        self._arrive = arrive
+        self._opened: Opened | None = None
+        self._server = (server, port)
+        self.request = arrive.request
+        self.reading = Reading()
+        self.metered = True
+        self._unread: tuple[str, ...] = ()
+
+    def open(
+        self,
+        trace: Trace,
+        received_ns: int,
+        path: str,
+        max_tokens: int | None,
+        unread: Sequence[str] = (),
+    ) -> None:
+        """Tell the meter that the request is about to be sent; ``unread``: its fields that cannot be read."""
+        self._unread = unread_names("request", unread)
+        server, port = self._server
+        opened = self._opened = Opened(
+            self.key,
+            self._arrive,
+            path=path,
+            server_address=server,
+            server_port=port,
+            trace_id=trace.trace_id,
+            server_span_id=trace.server_span_id,
+            client_span_id=trace.client_span_id,
+            parent_span_id=trace.parent_span_id,
+            trace_sampled=trace.sampled,
+            max_tokens=max_tokens,
+            received_ns=received_ns,
+        )
+        self.link.running[self.key] = self
+        self.link.send(opened)
+
+    def so_far(self, t_ns: int) -> list[ToMeter]:
+        """What a meter that knows nothing of it must be told at ``t_ns``: its beginning, its output so far.
+
+        The output is two chunks, the first token at its time and the rest now: all of it lies before what
+        that meter can measure, and none is charged.
+        """
+        if self._opened is None:
+            return []
+        told: list[ToMeter] = [self._opened]
+        if self._first_byte_ns is not None:
+            told.append(Chunk(self.key, self._first_byte_ns, 1))
+            if self.reading.counted > 1:
+                told.append(Chunk(self.key, t_ns, self.reading.counted - 1))
+        return told
+
+    def chunk(self, t_ns: int, tokens: int) -> None:
+        """A chunk with output came at ``t_ns``."""
+        if self._first_byte_ns is None:
+            self._first_byte_ns = t_ns
+        self.link.send_chunk(Chunk(self.key, t_ns, tokens))
+
+    def _prompt_tokens(self) -> int | None:
+        """Return the tokens of the prompt; a server that generates none may report their total alone."""
+        if self.reading.prompt_tokens is None and self._arrive.route in _PROMPT_ONLY:
+            return self.reading.total_tokens
+        return self.reading.prompt_tokens
+
+    def close(self, status: int | None, error: str | None = None, *, cancelled: bool = False) -> None:
+        """The answer ended; later calls say nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.link.running.pop(self.key, None)
+        reading = self.reading
+        total = reading.output_tokens
+        if total is None and reading.counted and not cancelled and self.metered:
+            total = reading.counted
+        end = End(
+            now_ns(),
+            self.request,
+            status,
+            cancelled,
+            self._prompt_tokens(),
+            reading.cached_tokens,
+            total,
+            Units(images=reading.items) if self._images and reading.items is not None else None,
+        )
+        self.link.send(
+            Closed(
+                self.key,
+                end,
+                self._first_byte_ns,
+                reading.response_id,
+                reading.model,
+                tuple(reading.finish_reasons),
+                error,
+                self.metered,
+                self._unread + unread_names("response", reading.unread),
+            )
+        )
+
+
+def unread_names(body: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return each of the names once, after that of the body it is of."""
+    return tuple(f"{body}.{name}" for name in sorted(set(names))) if names else ()

@@ -1,0 +1,213 @@
+# Compiled by mypyc: see setup.py.
+"""Read a backend's response, and add energy to it."""
+
+from typing import Final
+
+from proxy.api.body import BodyReader
+from proxy.api.fields import MAX_TEXT_LENGTH, RESPONSE, Choice, EventDelta, InnerResponse, ResponseBody, Usage
+from proxy.api.scan import Scanner
+from proxy.api.sse import DONE, data_of, with_data
+from proxy.api.tokens import choice_has_output, event_completes_output, event_has_output
+from proxy.api.usage import TokenCounts
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_MAX_FINISH_REASONS: Final = 128  # as many as a response may have choices
+_STARTING: Final[tuple[str, ...]] = (
+    "message_start",
+    "response.created",
+    "response.in_progress",
+    "response.queued",
+)
+
+
+# Roles of an event in its stream.
+NEUTRAL: Final = 0  # no data, or none that can be read
+CONTENT: Final = 1
+CONTENT_WITH_USAGE: Final = 2
+FINAL_WITH_USAGE: Final = 3  # usage beside a reason why a choice ended
+USAGE_ALONE: Final = 4  # of chat and completions: usage and no choices, be they empty, null or absent
+LAST: Final = 5  # nothing follows that a client reads
+_LAST_TYPES: Final[tuple[str, ...]] = (
+    "message_stop",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+)
+
+
+def _role_of(body: ResponseBody) -> int:
+    if body.type is not None and not body.choices:
+        return LAST if body.type in _LAST_TYPES else CONTENT
+    if body.usage is None:
+        return CONTENT
+    if not body.choices:
+        return USAGE_ALONE
+    return FINAL_WITH_USAGE if any(choice.finish_reason for choice in body.choices) else CONTENT_WITH_USAGE
+
+
+class Reading:
+    """What was read of one response so far.
+
+    ``counted``: output tokens, by chunks. ``items``: length of ``data`` (images, embeddings). ``unread``:
+    names of fields that could not be read.
+    """
+
+    __slots__ = (
+        "_counts", "_has_output", "_tokens_after_usage", "counted", "finish_reasons", "items", "model",
+        "response_id", "unread",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.response_id: str | None = None
+        self.model: str | None = None
+        self.finish_reasons: list[str] = []
+        self.counted = 0
+        self.items: int | None = None
+        self.unread: list[str] = []
+        self._counts = TokenCounts()
+        self._has_output = False  # a message that was not streamed
+        self._tokens_after_usage = False  # the usage read last is no total: output went on
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt, cached ones included; None where not known."""
+        return self._counts.prompt
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt read from a cache; None where not known."""
+        return self._counts.cached
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of prompt and output as the server added them; None where not known."""
+        return self._counts.total
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Output tokens by the server's usage; None where it reported none, or a placeholder of 0."""
+        output = self._counts.output
+        if output is None or (output == 0 and (self.counted or self._has_output)):
+            return None
+        return max(output, self.counted) if self._tokens_after_usage else output
+
+    def read_event(self, event: bytes) -> tuple[int, int]:
+        """Read one streamed event; return the new tokens in it, and its role (``NEUTRAL`` ... ``LAST``)."""
+        data = data_of(event)
+        if data is None:
+            return 0, NEUTRAL
+        if data.strip() == DONE:
+            return 0, LAST
+        body = RESPONSE.decode(data, self.unread)
+        if body is None:
+            return 0, NEUTRAL
+        return self._read(body), _role_of(body)
+
+    def read_complete(self, reader: BodyReader) -> None:
+        """Read a complete JSON response."""
+        body, items = reader.finish(self.unread)
+        if body is not None:
+            self._read(body, streamed=False)
+        self.items = items if items is not None else self.items
+
+    def _read(self, body: ResponseBody, *, streamed: bool = True) -> int:
+        self._name(body.id, body.model)
+        tokens = 0
+        for choice in body.choices or ():
+            tokens += self._read_choice(choice)
+        if body.type is not None:  # messages, responses
+            tokens += self._read_typed(body)
+        if not streamed:  # what a message holds tells that there was output, not how many tokens
+            self._has_output = self._has_output or tokens > 0
+            tokens = 0
+        usage = body.usage
+        if usage is not None:
+            tokens = self._read_usage(usage, tokens)
+        elif tokens:
+            self._tokens_after_usage = True
+        self.counted += tokens
+        return tokens
+
+    def _read_choice(self, choice: Choice) -> int:
+        if choice.finish_reason:
+            self._finish(choice.finish_reason)
+        return 1 if choice_has_output(choice) else 0
+
+    def _read_typed(self, body: ResponseBody) -> int:
+        """Read what responses and messages have beside usage."""
+        delta = body.delta
+        reason = delta.stop_reason if isinstance(delta, EventDelta) else body.stop_reason
+        if reason:
+            self._finish(reason)
+        for inner in (body.message, body.response):
+            if isinstance(inner, InnerResponse):
+                self._name(inner.id, inner.model)
+                if inner.usage is not None:
+                    self._counts.update(inner.usage, partial=body.type in _STARTING)
+                    self._tokens_after_usage = False
+        if body.choices:
+            return 0
+        if event_has_output(body) or (not self.counted and event_completes_output(body)):
+            return 1
+        return 0
+
+    def _finish(self, reason: str) -> None:
+        if len(self.finish_reasons) < _MAX_FINISH_REASONS:
+            self.finish_reasons.append(reason[:MAX_TEXT_LENGTH])
+
+    def _name(self, response_id: str | None, model: str | None) -> None:
+        """Keep the first id and the first model that are not empty."""
+        if response_id and not self.response_id:
+            self.response_id = response_id[:MAX_TEXT_LENGTH]
+        if model and not self.model:
+            self.model = model[:MAX_TEXT_LENGTH]
+
+    def _read_usage(self, usage: Usage, tokens: int) -> int:
+        """Merge usage; return the new tokens of the event, which had ``tokens`` chunks with output."""
+        total = self._counts.update(usage)
+        self._tokens_after_usage = tokens > 0 and not total
+        if tokens and total:
+            return max(total - self.counted, 0)  # usage in every chunk tells how many tokens it holds
+        return tokens
+
+
+def without_usage(event: bytes) -> bytes:
+    """Return a streamed chunk without its usage, which the client did not ask for."""
+    data = data_of(event) or b""
+    span = _span(data, b"usage")
+    if span is None:
+        return event
+    name, _, end = span
+    before, after = data[:name].rstrip(), data[end:].lstrip()
+    if after.startswith(b","):
+        after = after[1:].lstrip()
+    else:
+        before = before.removesuffix(b",")
+    return with_data(event, before + after)
+
+
+def _span(data: bytes, name: bytes) -> tuple[int, int, int] | None:
+    scanner = Scanner(frozenset((name,)))
+    scanner.feed(data)
+    return scanner.spans.get(name)
+
+
+def with_energy(body: bytes, energy: bytes) -> bytes:
+    """A JSON object with a last field ``energy``; the bytes before it as they were."""
+    end = body.rstrip().rfind(b"}")
+    if end < 0 or not body.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+        return body
+    empty = body[:end].removeprefix(_BYTE_ORDER_MARK).strip() == b"{"
+    return body[:end].rstrip() + (b"" if empty else b",") + b'"energy":' + energy + body[end:]
+
+
+def with_usage_energy(event: bytes, energy: bytes) -> bytes:
+    """Return a chunk of usage with ``usage.energy``; as it was where its usage is no object."""
+    data = data_of(event) or b""
+    span = _span(data, b"usage")
+    start = data.find(b"{", span[1], span[2]) if span is not None else -1
+    if start < 0:
+        return event
+    comma = b"" if data[start + 1 :].lstrip().startswith(b"}") else b","
+    return with_data(event, data[: start + 1] + b'"energy":' + energy + comma + data[start + 1 :])

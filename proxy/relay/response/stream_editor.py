@@ -1,0 +1,119 @@
+# Compiled by mypyc: see setup.py.
+"""Edit the events of a stream: keep back usage that nobody asked for, add energy at the end. No I/O.
+
+Where energy goes: into the last chunk of usage where the client asked for usage, else into a comment before
+the last event (``[DONE]``, ``message_stop``, ``response.completed``), else, where a stream ends without
+one, at its end.
+
+No event says by itself that it is the last one with usage: gateways send a chunk with ``usage: null`` or
+zeros first, engines one in every chunk. So a chunk of usage that may be the last is held until the next
+event shows whether output goes on; then it is passed as it was. Nothing else is held.
+"""
+
+from collections import deque
+from typing import Final
+
+from proxy.relay.response.reading import (
+    CONTENT,
+    CONTENT_WITH_USAGE,
+    FINAL_WITH_USAGE,
+    LAST,
+    NEUTRAL,
+    USAGE_ALONE,
+    with_usage_energy,
+    without_usage,
+)
+
+_MAX_HELD: Final = 64  # events; comments that keep a connection alive may follow the chunk of usage
+
+
+class StreamEditor:
+    """Feed events by ``add`` and ``end``; ``take`` returns what may be written.
+
+    When ``wants_energy`` is true, nothing more is released until ``put_energy`` is called.
+    """
+
+    __slots__ = ("_ended", "_energy", "_held", "_out", "_queue", "_rest", "_usage_is_ours", "wants_energy")
+
+    def __init__(self, *, energy: bool, usage_is_ours: bool) -> None:
+        """``energy``: it is to be added. ``usage_is_ours``: the proxy asked for usage, the client did not."""
+        self._energy = energy
+        self._usage_is_ours = usage_is_ours
+        self._out: list[bytes] = []
+        self._held: list[tuple[bytes, int]] = []  # from the chunk of usage on that may be the last
+        self._queue: deque[tuple[bytes, int]] = deque()  # events that came while energy was awaited
+        self._rest = b""
+        self._ended = False
+        self.wants_energy = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether all events were released, so that bytes may pass beside this editor."""
+        return not (self._out or self._held or self._queue or self.wants_energy)
+
+    def add(self, event: bytes, role: int) -> None:
+        """Add the next event."""
+        if self.wants_energy:
+            self._queue.append((event, role))
+            return
+        if self._usage_is_ours and role >= CONTENT_WITH_USAGE and role != LAST:
+            if role == USAGE_ALONE:
+                return
+            event, role = without_usage(event), CONTENT
+        if not self._energy:
+            self._out.append(event)
+        elif role == LAST:
+            self._held.append((event, role))
+            self.wants_energy = True
+        elif role in {USAGE_ALONE, FINAL_WITH_USAGE} or (role == NEUTRAL and self._held):
+            self._held.append((event, role))
+            if len(self._held) > _MAX_HELD:
+                self._release()
+        else:
+            self._release()
+            self._out.append(event)
+
+    def end(self, rest: bytes) -> None:
+        """End the stream; ``rest`` is an event that was not completed."""
+        self._rest = rest
+        self._ended = True
+        if not self.wants_energy:
+            self._at_end()
+
+    def put_energy(self, energy: bytes) -> None:
+        """Add the energy that was awaited, a JSON object, and release what was held for it."""
+        self.wants_energy = self._energy = False
+        held, self._held = self._held, []
+        places = [index for index, (_, role) in enumerate(held) if role in {USAGE_ALONE, FINAL_WITH_USAGE}]
+        comment = b": energy " + energy + b"\n\n"
+        if places:
+            event, role = held[places[-1]]
+            held[places[-1]] = (with_usage_energy(event, energy), role)
+        elif held:
+            held.insert(len(held) - 1, (comment, NEUTRAL))
+        else:
+            held.append((comment, NEUTRAL))
+        self._out.extend(event for event, _ in held)
+        queue, self._queue = self._queue, deque()
+        for event, role in queue:
+            self.add(event, role)
+        if self._ended:
+            self._at_end()
+
+    def take(self) -> bytes:
+        """Return the bytes that may be written now."""
+        out, self._out = self._out, []
+        return b"".join(out)
+
+    def _release(self) -> None:
+        self._out.extend(event for event, _ in self._held)
+        self._held = []
+
+    def _at_end(self) -> None:
+        if self._energy:
+            self.wants_energy = True
+            return
+        self._release()
+        if self._rest:
+            self._out.append(self._rest)
+            self._rest = b""

@@ -1,0 +1,214 @@
+# Compiled by mypyc: see setup.py.
+"""Which backend takes a request: fewest outstanding, by model and health, near its like. No I/O.
+
+One pass over the backends for each request; a hash only where the request has a key (``sticky.py``).
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from proxy.config import Backend, RelayConfig
+from proxy.relay.upstreams.health import Health
+from proxy.relay.upstreams.sticky import Ring
+from proxy.units import NS_PER_SECOND
+
+_CANNOT: Final = frozenset((500, 502, 503, 504))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One backend's state in this worker. ``models``: those it is known to serve; empty: any.
+
+    Each with its entry in a list of models, a JSON object: the backend's own words, where it was asked.
+    """
+
+    backend: Backend
+    health: Health
+    outstanding: int = 0
+    turn: int = 0  # of its last request, to go round among equals
+    models: Mapping[str, bytes] = field(default_factory=dict)
+    no_usage_until_ns: int = 0  # it refused to be asked for usage
+
+    def __post_init__(self) -> None:
+        self.configure()
+
+    def configure(self) -> None:
+        """The models are those of its configuration; none there: none known."""
+        owner = self.backend.name or "jouleproxy"
+        self.models = {
+            name: msgspec.json.encode({"id": name, "object": "model", "created": 0, "owned_by": owner})
+            for name in self.backend.models
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no backend takes a request: an answer of our own."""
+
+    status: int
+    message: str
+    code: str
+    retry_seconds: int | None = None
+
+
+class Balancer:
+    """``take`` chooses; ``release``, ``answered`` and ``failed`` say how it went.
+
+    ``listing``: the body of ``GET /v1/models`` where no backend's own would tell all; else None.
+    """
+
+    def __init__(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> None:
+        self._config = config
+        self.slots = [Slot(backend, Health(config, now_ns)) for backend in backends]
+        self._turns = 0
+        self._settle()
+
+    def _settle(self) -> None:
+        self._listed = frozenset[str]().union(*(slot.models for slot in self.slots))
+        self.listing = _listing([slot.models for slot in self.slots if slot.models])
+        self._ring = Ring([(slot.backend.name or slot.backend.url, slot) for slot in self.slots])
+
+    def follow(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
+        """New settings. A backend at the same address keeps its state; gives the slots that are gone."""
+        self._config = config
+        before = {_address(slot.backend): slot for slot in self.slots}
+        slots = []
+        for backend in backends:
+            slot = before.pop(_address(backend), None)
+            if slot is None:
+                slot = Slot(backend, Health(config, now_ns, slowly=True))
+            elif slot.backend.models != backend.models:
+                slot.backend = backend
+                slot.configure()
+            slot.backend = backend
+            slot.no_usage_until_ns = 0
+            slot.health.follow(config)
+            slots.append(slot)
+        self.slots = slots
+        self._settle()
+        return list(before.values())
+
+    def learn(self, slot: Slot, models: Mapping[str, bytes]) -> None:
+        """What a backend says that it serves, with its words; its configuration overrides it."""
+        if not slot.backend.models and slot.models != models:
+            slot.models = models
+            self._settle()
+
+    def take(
+        self, model: str | None, now_ns: int, key: int | None = None, tried: Collection[Slot] = ()
+    ) -> Slot | None:
+        """The slot that takes a request now, counted as outstanding there; None where none may.
+
+        A model that no backend lists may go to any whose list was learnt: it may know more than it says. The
+        only backend gets everything. ``tried``: not these.
+        """
+        if len(self.slots) == 1:
+            slot = None if tried else self.slots[0]
+        elif key is None:
+            slot = self._fewest(model, now_ns, tried)
+        else:
+            slot = self._nearest(model, now_ns, tried, key)
+        if slot is not None:
+            self._turns += 1
+            slot.turn = self._turns
+            slot.outstanding += 1
+            slot.health.taken(now_ns)
+        return slot
+
+    def _fewest(self, model: str | None, now_ns: int, tried: Collection[Slot]) -> Slot | None:
+        best, least = None, 0.0
+        listed = model in self._listed
+        for slot in self.slots:  # of every request: no calls for one that is up and has the model
+            health = slot.health
+            if health.state != "up" and not health.takes(now_ns):
+                continue
+            if slot.models and model not in slot.models and not _serves(slot, model, listed=listed):
+                continue
+            if tried and slot in tried:
+                continue
+            load = slot.outstanding + 1.0
+            if health.warm_ns:
+                load /= health.weight(now_ns)
+            if best is None or load < least or (load == least and slot.turn < best.turn):
+                best, least = slot, load
+        return best
+
+    def _nearest(self, model: str | None, now_ns: int, tried: Collection[Slot], key: int) -> Slot | None:
+        """The first on the ring that has less than ``sticky_load_factor`` times its fair share."""
+        listed = model in self._listed
+        weights = {
+            slot: slot.health.weight(now_ns)
+            for slot in self.slots
+            if slot.health.takes(now_ns) and _serves(slot, model, listed=listed) and slot not in tried
+        }
+        if not weights:
+            return None
+        total = 1 + sum(slot.outstanding for slot in weights)
+        share = self._config.sticky_load_factor * total / sum(weights.values())
+        for slot in self._ring.walk(key):
+            if slot in weights and slot.outstanding < math.ceil(share * weights[slot]):
+                return slot
+        raise AssertionError("not all can have more than their share")
+
+    @staticmethod
+    def release(slot: Slot) -> None:
+        """A request that was taken there is over."""
+        slot.outstanding -= 1
+
+    def answered(self, slot: Slot, status: int, now_ns: int) -> bool:
+        """An answer began. Whether the backend is left out from now: its last ones said that it cannot.
+
+        A server that is broken answers fastest, has the fewest outstanding, and would get all requests. Where
+        no other could take them it stays: an error may be the request's fault, too.
+        """
+        if status in _CANNOT and self._replaceable(slot, now_ns):
+            return slot.health.failed(now_ns, f"it answers with {status}")
+        slot.health.answered(now_ns)
+        return False
+
+    def _replaceable(self, slot: Slot, now_ns: int) -> bool:
+        """Whether others would take its requests, as far as their models are known."""
+        return any(
+            other is not slot
+            and other.health.takes(now_ns)
+            and not (slot.models and other.models and slot.models.keys().isdisjoint(other.models))
+            for other in self.slots
+        )
+
+    @staticmethod
+    def failed(slot: Slot, now_ns: int, reason: str) -> bool:
+        """A connection was refused or died without an answer. Whether the backend is left out from now."""
+        return slot.health.failed(now_ns, reason)
+
+    def refusal(self, model: str | None, now_ns: int) -> Refusal:
+        """What to say where none takes a request, and when to come again."""
+        listed = model in self._listed
+        able = [slot for slot in self.slots if _serves(slot, model, listed=listed)]
+        if not able:
+            return Refusal(404, f"no backend serves the model {model!r}", "model_not_found")
+        wait_ns = min(slot.health.next_chance_ns(now_ns) for slot in able) - now_ns
+        seconds = max(1, math.ceil(wait_ns / NS_PER_SECOND))
+        return Refusal(503, "no backend can take the request now", "no_backend", seconds)
+
+
+def _serves(slot: Slot, model: str | None, *, listed: bool) -> bool:
+    if model is None or not slot.models or model in slot.models:
+        return True
+    return not listed and not slot.backend.models
+
+
+def _listing(lists: Sequence[Mapping[str, bytes]]) -> bytes | None:
+    together: dict[str, bytes] = {}
+    for models in lists:
+        together |= {name: entry for name, entry in models.items() if name not in together}
+    if all(len(models) == len(together) for models in lists):
+        return None
+    return b'{"object":"list","data":[%b]}' % b",".join(together.values())
+
+
+def _address(backend: Backend) -> tuple[str, str | None, bool]:
+    return backend.url, backend.ca_file, backend.verify_tls

@@ -1,0 +1,212 @@
+"""Active health checks, and what each backend says it serves: asked over connections like any request's.
+
+Each worker checks for itself, so a check also tells whether *this* process reaches the backend. An answer
+below 500 to the health path is a pass (a server without that path answers 404, and is alive); 5xx, no answer
+within ``health_timeout_seconds`` or no connection is a failure.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from proxy.api.fields import MODEL, MODEL_LIST, ModelList
+from proxy.api.lenient import UnreadableError, text_of
+from proxy.api.scan import items
+from proxy.clock import now_ns
+from proxy.config import RelayConfig
+from proxy.relay.http.heads import AnswerHead
+from proxy.relay.upstreams.balancer import Balancer, Slot
+from proxy.relay.upstreams.connections import Pool, Upstream
+from proxy.units import ns_from_seconds
+
+_MODELS_PATH: Final = "/v1/models"
+_MOST_BYTES: Final = 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+class CheckError(OSError):
+    """A backend's answer was none."""
+
+
+class Checks:
+    """One task a backend. Nothing is asked of the only backend: it gets everything anyway."""
+
+    def __init__(self, config: RelayConfig, balancer: Balancer, pool_of: Callable[[Slot], Pool]) -> None:
+        self._config = config
+        self._balancer = balancer
+        self._pool_of = pool_of
+        self._tasks: dict[Slot, asyncio.Task[None]] = {}
+        self._read_ns: dict[Slot, int] = {}  # when its models were read
+
+    async def start(self) -> None:
+        """Look at every backend once, then begin to do so regularly."""
+        if len(self._balancer.slots) > 1 and self._config.health_checks:
+            await asyncio.gather(*(self._look(slot) for slot in self._balancer.slots))
+        self._run()
+
+    def follow(self, config: RelayConfig) -> None:
+        """New settings, perhaps other backends."""
+        self.close()
+        self._config = config
+        self._read_ns.clear()
+        self._run(at_once=True)
+
+    def _run(self, *, at_once: bool = False) -> None:
+        if len(self._balancer.slots) == 1 or not self._config.health_checks:
+            for slot in self._balancer.slots:
+                slot.health.unchecked(now_ns())
+            return
+        for slot in self._balancer.slots:
+            self._tasks[slot] = asyncio.get_running_loop().create_task(self._watch(slot, at_once=at_once))
+
+    def close(self) -> None:
+        """Ask no more."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    async def _watch(self, slot: Slot, *, at_once: bool) -> None:
+        loop, every = asyncio.get_running_loop(), self._config.health_interval_seconds
+        if at_once:
+            await self._look(slot)
+        due = loop.time() + random.random() * every  # workers and backends not all at the same time
+        while True:
+            await asyncio.sleep(due - loop.time())
+            await self._look(slot)
+            due = max(due + every, loop.time())
+
+    async def _look(self, slot: Slot) -> None:
+        """One check; where the backend passes and its models are not known lately, read them."""
+        failure = await self._failure(slot)
+        was = slot.health.state
+        if slot.health.check(now_ns(), failure):
+            name = slot.backend.name or slot.backend.url
+            _log.warning(
+                "backend %s is %s%s", name, slot.health.state, f": {failure}" if failure else " again"
+            )
+        if failure is not None or slot.backend.models:
+            return
+        read_ns = self._read_ns.get(slot)
+        every = ns_from_seconds(self._config.models_interval_seconds)
+        if read_ns is None or was == "down" or now_ns() - read_ns >= every:
+            self._read_ns[slot] = now_ns()
+            await self._learn(slot)
+
+    async def _failure(self, slot: Slot) -> str | None:
+        """Why a health check failed; None if it passed."""
+        timeout = self._config.health_timeout_seconds
+        try:
+            status, _ = await get(self._pool_of(slot), self._config.health_path, timeout)
+        except TimeoutError:
+            return f"no answer to {self._config.health_path} within {timeout:g} s"
+        except (OSError, ValueError) as error:
+            return str(error)
+        return f"{self._config.health_path} answers {status}" if status >= 500 else None
+
+    async def _learn(self, slot: Slot) -> None:
+        """Read its models; what cannot be read says nothing, and it takes any."""
+        try:
+            status, body = await get(self._pool_of(slot), _MODELS_PATH, self._config.health_timeout_seconds)
+        except (OSError, ValueError) as error:
+            _log.info("backend %s: its models are not known: %s", slot.backend.url, error)
+            status, body = 0, b""
+        found, unread = models_of(body) if status == 200 else ({}, 0)
+        if unread:
+            _log.info("backend %s: %d entries of its models cannot be read", slot.backend.url, unread)
+        self._balancer.learn(slot, found)
+
+
+def models_of(body: bytes) -> tuple[dict[str, bytes], int]:
+    """Return the entries of a list of models by id, and the number of entries that have no readable id.
+
+    An entry is the backend's own JSON, for the merged list that clients see; one that would break that list
+    is replaced by its id alone. Together's API answers with the array itself, some servers with names.
+    """
+    listed = MODEL_LIST.decode(body, []) or ModelList()
+    entries = [bytes(entry) for entry in listed.data] if listed.data is not None else items(body) or []
+    found: dict[str, bytes] = {}
+    unread = 0
+    for entry in entries:
+        name = _model_id(entry)
+        if name:
+            found[name] = entry if _is_object(entry) else msgspec.json.encode({"id": name, "object": "model"})
+        else:
+            unread += 1
+    return found, unread
+
+
+def _model_id(entry: bytes) -> str | None:
+    if not entry.startswith(b'"'):
+        model = MODEL.decode(entry, [])
+        return model.id if model is not None else None
+    try:
+        return text_of(entry)
+    except UnreadableError:
+        return None
+
+
+def _is_object(entry: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(entry), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+async def get(pool: Pool, path: str, timeout_seconds: float) -> tuple[int, bytes]:
+    """Status and body of a GET over a connection of its own; raises ``OSError``, also when time is up."""
+    async with asyncio.timeout(timeout_seconds):
+        connection = await pool.connect()
+        try:
+            return await _ask(connection, pool, path)
+        finally:
+            connection.abort()
+
+
+async def _ask(connection: Upstream, pool: Pool, path: str) -> tuple[int, bytes]:
+    asker = _Asker()
+    lines = (
+        b"GET %b%b HTTP/1.1\r\n" % (pool.prefix, path.encode("latin-1")),
+        b"Host: %b\r\n" % pool.host,
+        b"User-Agent: jouleproxy\r\nConnection: close\r\n\r\n",
+    )
+    connection.ask(asker, b"GET", b"".join(lines))
+    return await asker.whole
+
+
+class _Asker:
+    """Collects one answer."""
+
+    def __init__(self) -> None:
+        self.whole: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._status = 0
+        self._body = bytearray()
+
+    def on_interim(self, head: AnswerHead) -> None:
+        """The final one counts."""
+
+    def on_head(self, head: AnswerHead) -> None:
+        self._status = head.status
+
+    def on_body(self, _raw: bytes, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._body += piece
+        if len(self._body) > _MOST_BYTES:
+            self.on_lost(f"an answer of more than {_MOST_BYTES} bytes")
+
+    def on_end(self) -> None:
+        if not self.whole.done():
+            self.whole.set_result((self._status, bytes(self._body)))
+
+    def on_read(self) -> None:
+        """Nothing is written on."""
+
+    def on_lost(self, reason: str) -> None:
+        if not self.whole.done():
+            self.whole.set_exception(CheckError(reason))
+
+    def on_writable(self, *, writable: bool) -> None:
+        """Nothing more is sent."""

@@ -33,6 +33,7 @@ _RELAY_WAIT_SECONDS: Final = 5.0  # longest pause before a relay worker is start
 _LONGEST_CHECK_SECONDS: Final = (
     60.0  # of a connection to a backend at start, whatever the timeout of requests
 )
+_PLAIN_HTTP_SECONDS: Final = 1.0  # for a server to show that it expects TLS; it does so at once
 
 Load = Callable[[], Config]
 Run = Callable[[Config, str, int, Load], int]  # configuration, meter socket, "ready" descriptor, it again
@@ -332,6 +333,9 @@ def check_backend(backend: Backend, timeout_seconds: float) -> None:
             if tls is not None:
                 hint = "; one without TLS is http://"
                 tls.wrap_socket(connection, server_hostname=origin.host).close()
+            elif origin.socket is None and _rejects_plain_http(connection, origin) and _speaks_tls(origin):
+                https = backend.url.replace("http://", "https://", 1)
+                raise ConfigError(f"upstream {backend.url} expects TLS: is {https} meant?")
     except OSError as error:
         if isinstance(error, ssl.SSLCertVerificationError):
             hint = "; ca_file names its authority, verify_tls = false trusts it as it is"
@@ -340,6 +344,37 @@ def check_backend(backend: Backend, timeout_seconds: float) -> None:
             f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL{hint}; "
             "--no-check-upstream serves without looking"
         ) from error
+
+
+def _rejects_plain_http(connection: socket.socket, origin: Origin) -> bool:
+    """Return whether a server treats a request without TLS as one that expects TLS does.
+
+    It closes the connection, sends a TLS alert, or a 400 (nginx, Go). A slow one is not judged.
+    """
+    connection.settimeout(_PLAIN_HTTP_SECONDS)
+    try:
+        path = f"{origin.prefix}/v1/models"
+        request = f"GET {path} HTTP/1.1\r\nHost: {origin.authority}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode("latin-1"))
+        begin = connection.recv(4096)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return not begin.startswith(b"HTTP/") or b" 400 " in begin[:16]
+
+
+def _speaks_tls(origin: Origin) -> bool:
+    """Return whether the server completes a TLS handshake; its certificate does not matter."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with _connected(origin, _PLAIN_HTTP_SECONDS) as connection:
+            context.wrap_socket(connection, server_hostname=origin.host).close()
+    except OSError as error:
+        # A server that requires a certificate of the client, or another version, sends an alert.
+        return isinstance(error, ssl.SSLError) and "ALERT" in str(error)
+    return True
 
 
 def _connected(origin: Origin, timeout_seconds: float) -> socket.socket:

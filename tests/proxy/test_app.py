@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -12,6 +13,8 @@ import pytest
 
 from proxy.app import check_backend, check_certificates, check_output, fixed, free_address, reserved, settled
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from tests.fakes.certificates import certificates
+from tests.fakes.raw_upstream import RawUpstream, answer
 from tests.timing import PATIENCE_SECONDS
 
 
@@ -191,6 +194,20 @@ def test_a_port_in_use_is_refused() -> None:
         check_backend(Backend(f"http://127.0.0.1:{port}"), 1.0)
     with pytest.raises(ConfigError, match=r"cannot be reached \(Connection refused\)"):
         check_backend(Backend(f"http://127.0.0.1:{port}"), 1.0)
+
+
+async def test_an_http_upstream_that_expects_tls_is_reported_at_start(tmp_path: Path) -> None:
+    made = certificates(tmp_path, "127.0.0.1")
+    async with RawUpstream(answer(b""), tls=made.server) as backend:
+        url = backend.url.replace("https", "http")
+        with pytest.raises(ConfigError, match=f"{url} expects TLS: is {backend.url} meant"):
+            await asyncio.to_thread(check_backend, Backend(url), 5.0)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 No\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"SSH"])
+async def test_an_upstream_without_tls_is_accepted_whatever_it_responds(said: bytes) -> None:
+    async with RawUpstream(answer(said)) as backend:
+        await asyncio.to_thread(check_backend, Backend(backend.url), 5.0)
 
 
 def test_a_unix_socket_is_tried_as_any_backend(tmp_path: Path) -> None:

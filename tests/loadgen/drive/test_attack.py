@@ -82,8 +82,8 @@ async def test_a_cap_shows_in_the_wait_from_scheduled(client: Client) -> None:
     assert (last.sent_ns or 0) > 7 * 20_000_000
 
 
-async def test_what_does_not_end_is_a_failure_with_its_reason(client: Client) -> None:
-    outcome = await attack(client, OpenLoop(Constant(100.0), None, 2), drain_s=0.001).run()
+async def test_what_does_not_end_is_a_failure_with_its_reason(stuck: Client) -> None:
+    outcome = await attack(stuck, OpenLoop(Constant(100.0), None, 2), drain_s=0.001).run()
     assert {r.error for r in outcome.records} == {"not ended 0.001 s after the last"}
     assert all(r.end_ns is None for r in outcome.records)
 

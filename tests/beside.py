@@ -1,4 +1,4 @@
-"""Real measurements and captures: beside the checkout, or where a variable says; tests skip without."""
+"""Find real measurements and captures, beside the checkout or by a variable; tests skip without them."""
 
 import os
 from pathlib import Path
@@ -7,5 +7,5 @@ _SHARED = Path(__file__).parents[2] / "shared"
 
 
 def beside(variable: str, name: str) -> Path:
-    """A folder that may not be there."""
+    """Return a folder, which may not exist."""
     return Path(os.environ.get(variable) or _SHARED / name)

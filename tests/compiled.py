@@ -34,7 +34,7 @@ def variables(package: Path) -> Mapping[str, str]:
 
 
 def fast_python() -> Path:
-    """The distribution's Python where it is of our version, as the peers are its builds; else ours."""
+    """Return the distribution's Python if it has our version, as the peers are its builds; else ours."""
     theirs = Path("/usr/bin/python3")
     if not theirs.exists():
         return Path(sys.executable)
@@ -44,7 +44,7 @@ def fast_python() -> Path:
 
 
 def compiled() -> Path:
-    """The folder that holds ``proxy`` and ``loadgen``; raises ``CalledProcessError`` where pip fails."""
+    """Return the folder with ``proxy`` and ``loadgen``; raises ``CalledProcessError`` if pip fails."""
     built = _FOLDER / _digest()
     with _locked():
         if not built.exists():  # older ones stay, for they may be running

@@ -21,13 +21,13 @@ def modules() -> set[str]:
 
 
 def mirror(module: str) -> str:
-    """The path of a module's own test file."""
+    """Return the path of a module's own test file."""
     folder, _, name = module.rpartition("/")
     return f"tests/{folder}/test_{name}"
 
 
 def listed() -> dict[str, str]:
-    """Module to test file, as ``covered_by.toml`` has them."""
+    """Return the test file of each module in ``covered_by.toml``."""
     return dict(_entries(tomllib.loads(LIST.read_text()), ""))
 
 
@@ -40,7 +40,7 @@ def _entries(table: dict[str, Any], folder: str) -> Iterator[tuple[str, str]]:
 
 
 def dotted(path: str) -> str:
-    """The name that a module at this path is imported by."""
+    """Return the import name of a module at this path."""
     return path.removesuffix(".py").replace("/", ".")
 
 

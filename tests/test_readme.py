@@ -40,7 +40,7 @@ async def test_the_python_of_the_readme_runs_and_every_address_answers() -> None
 
 
 async def run_python(code: str) -> str:
-    """What a program prints, in a process of its own."""
+    """Return the output of a program that runs in a separate process."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
     printed, _ = await process.communicate()
     assert process.returncode == 0

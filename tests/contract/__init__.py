@@ -1,1 +1,1 @@
-"""What HTTP asks of any proxy, as cases for whichever stands in its place. ``python -m tests.contract``."""
+"""HTTP requirements for any proxy, as cases that run against several: ``python -m tests.contract``."""

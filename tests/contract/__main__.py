@@ -52,7 +52,7 @@ async def _peer(peer: Peer, cases: list[Case], backend: Backend, stack: ExitStac
 
 
 async def columns(names: list[str], cases: list[Case]) -> dict[str, list[str]]:
-    """What each proxy does, case by case."""
+    """Return the result of each case, by proxy."""
     found: dict[str, list[str]] = {}
     backend = Backend()
     await backend.up()

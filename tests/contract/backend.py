@@ -16,7 +16,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
 def json(body: bytes = OK, status: bytes = b"200 OK", *lines: bytes) -> bytes:
-    """A whole JSON answer."""
+    """Return a complete JSON response."""
     head = (b"HTTP/1.1 " + status, b"Content-Type: application/json", b"Content-Length: %d" % len(body))
     return b"\r\n".join((*head, *lines, b"", body))
 
@@ -33,7 +33,7 @@ def hold(writer: asyncio.StreamWriter, *, held: bool) -> None:
 
 
 class Call:
-    """One request at the backend; ``body`` is read only when asked for."""
+    """One request at the backend; ``body`` is read only on access."""
 
     def __init__(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.head = head
@@ -43,7 +43,7 @@ class Call:
         self.trailers = b""
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the complete body."""
         chunked = b"chunked" in self.head.value(b"transfer-encoding").lower()
         if self.head.value(b"expect"):
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -20,7 +20,7 @@ _OWN: Final = 1 << 16  # bytes of kernel buffers on our sides: what is held is t
 
 
 async def _hung_up(stand: Stand, request: bytes, first: bytes, until: bytes) -> None:
-    """A client leaves once it has read ``until``: how soon does the proxy hang up on the backend."""
+    """Disconnect once ``until`` was read; check how soon the proxy closes its backend connection."""
     best = float("inf")
     for _ in range(_TRIES):
         ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -83,7 +83,7 @@ async def uploading(stand: Stand) -> None:
             async with asyncio.timeout(SOON_SECONDS):
                 await stand.call()
         except TimeoutError:
-            return  # it waits for the whole body: nothing was begun
+            return  # it waits for the complete body: no request was started
         client.leave()
         await ended.wait()
 
@@ -126,7 +126,7 @@ async def slow_backend(stand: Stand) -> None:
 
     async def upload() -> None:
         nonlocal sent
-        with contextlib.suppress(ConnectionError):  # it may be refused: the answer says so
+        with contextlib.suppress(ConnectionError):  # it may be rejected: the response shows it
             while sent < size:
                 client.send(bytes(1 << 16))
                 await client.writer.drain()
@@ -147,7 +147,7 @@ async def slow_backend(stand: Stand) -> None:
 
 
 async def _steady(count: Callable[[], int]) -> int:
-    """A count once it has not grown for 0.3 s."""
+    """Return a count once it has not grown for 0.3 s."""
     last = -1
     while (now := count()) != last or not now:
         last = now

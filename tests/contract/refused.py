@@ -83,7 +83,7 @@ def _run(data: bytes) -> Run:
 
 
 async def _all(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-    """What comes, and whether the connection ended."""
+    """Return the bytes received, and whether the connection ended."""
     got = b""
     try:
         async with asyncio.timeout(_SECONDS):

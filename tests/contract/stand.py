@@ -1,4 +1,4 @@
-"""Where a case stands: a client before the proxy, the scripted backend behind it."""
+"""The environment of a case: a client in front of the proxy, the scripted backend behind it."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ STREAM: Final = CHAT[:-1] + b',"stream":true,"stream_options":{"include_usage":t
 
 
 class DiffersError(AssertionError):
-    """``str`` says in a few words what the proxy did instead."""
+    """``str`` is a short description of what the proxy did instead."""
 
 
 def check(right: object, instead: str) -> None:
@@ -31,7 +31,7 @@ def check(right: object, instead: str) -> None:
 
 
 def post(body: bytes = CHAT, *lines: bytes) -> bytes:
-    """A chat request with a length."""
+    """Return a chat request with a length."""
     return (
         POST + b"".join(line + b"\r\n" for line in lines) + b"Content-Length: %d\r\n\r\n" % len(body) + body
     )
@@ -49,7 +49,7 @@ class Client:
         self.writer.write(data)
 
     async def answer(self, method: bytes = b"GET") -> Answer:
-        """The next answer."""
+        """Return the next response."""
         try:
             return await read_answer(self.reader, method)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -80,7 +80,7 @@ class Stand:
 
     @asynccontextmanager
     async def client(self, buffers: int | None = None) -> AsyncIterator[Client]:
-        """A new connection; ``buffers``: bytes that the kernel may hold on this side."""
+        """Open a connection; ``buffers``: bytes that the kernel may buffer on this side."""
         sock = socket.socket()
         sock.setblocking(False)
         if buffers is not None:
@@ -99,7 +99,7 @@ class Stand:
             return await client.ask(data)
 
     async def call(self, count: int = 1) -> Call:
-        """The ``count``-th request that reached the backend, once it has."""
+        """Return the ``count``-th request that reached the backend, once it has."""
         while len(self.backend.calls) < count:  # noqa: ASYNC110 - bounded by the case's time
             await asyncio.sleep(0.002)
         return self.backend.calls[count - 1]
@@ -114,7 +114,7 @@ Run = Callable[[Stand], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing asked of a proxy."""
+    """One requirement for a proxy."""
 
     group: str
     title: str
@@ -140,12 +140,12 @@ class Group:
 
 
 def processes(pid: int) -> tuple[int, ...]:
-    """A process and all below it."""
+    """Return a process and all its descendants."""
     return (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
 
 
 async def judge(case: Case, stand: Stand) -> str | None:
-    """What the proxy does otherwise; None: what the case asks for."""
+    """Return the deviation of the proxy; None: it does as the case requires."""
     if case.needs_pids and not stand.pids:
         return "not measured: its processes are not known"
     stand.backend.reset()

@@ -35,20 +35,21 @@ class Head:
 
 
 def parse_head(raw: bytes) -> Head:
-    """A head that ends with an empty line."""
+    """Parse a head that ends with an empty line."""
     line, *lines = raw[: -len(END)].split(b"\r\n")
     pairs = [item.partition(b":") for item in lines]
     return Head(raw, line, [(name, value.strip()) for name, _, value in pairs])
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head:
-    """The next head; raises ``IncompleteReadError`` where the connection ends first."""
+    """Return the next head; raises ``IncompleteReadError`` if the connection ends first."""
     return parse_head(await reader.readuntil(END))
 
 
 async def pieces(reader: asyncio.StreamReader, head: Head, *, closes: bool) -> AsyncIterator[bytes]:
-    """The body's bytes as they come: chunks whole with their framing; ``closes``: without a length it goes on
-    to the end of the connection. Raises ``IncompleteReadError`` for a broken body.
+    """Yield the body's bytes as received, chunks with their framing.
+
+    ``closes``: without a length the body ends with the connection. Raises ``IncompleteReadError``.
     """
     if b"chunked" in head.value(b"transfer-encoding").lower():
         while True:
@@ -79,7 +80,7 @@ async def _trailers(reader: asyncio.StreamReader) -> bytes:
 
 
 def payload(piece: bytes) -> bytes:
-    """What one chunk with its framing holds."""
+    """Return the data of one chunk with its framing."""
     line, _, rest = piece.partition(b"\r\n")
     return b"" if int(line.partition(b";")[0], 16) == 0 else rest[:-2]
 
@@ -112,7 +113,7 @@ class Answer:
 
 
 async def read_answer(reader: asyncio.StreamReader, method: bytes = b"GET") -> Answer:
-    """The next final answer, with the interim ones before it."""
+    """Return the next final response, with the interim ones before it."""
     interim = []
     while 100 <= (head := await read_head(reader)).status < 200 and head.status != 101:
         interim.append(head)

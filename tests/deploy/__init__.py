@@ -1,1 +1,1 @@
-"""What is deployed fits what the program is."""
+"""The deployment files agree with the program."""

@@ -60,7 +60,7 @@ def _expressions() -> Iterator[tuple[str, str]]:
 EXPRESSIONS: Final = list(_expressions())
 
 
-def test_the_contract_is_what_the_program_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_listed_here_are_those_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.exporters.prometheus.LABEL_LIMIT", 2)
     account = DeviceAccount(device="gpu0", watts=1.0, sample_age_s=0.1)
     metrics = PrometheusExporter(lambda: Snapshot([account], {"b": 1}, 2, {"ledger": 1}, {"b": True}))

@@ -19,7 +19,7 @@ from tests.engines.vllm import API_KEY, Vllm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs the engine, whoever forgets to say so."""
+    """Mark all tests of this folder as needing the engine."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    """A vLLM that answers."""
+    """Return a vLLM that responds."""
     if url := os.environ.get("TEST_VLLM_URL"):
         yield Vllm(url)
         return
@@ -40,7 +40,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
 
 @pytest.fixture(scope="session")
 def image_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a diffusers server that answers."""
+    """Return the URL of a diffusers server that responds."""
     if reason := install.missing():
         pytest.skip(reason)
     url = f"http://127.0.0.1:{(port := free_port())}"
@@ -57,7 +57,7 @@ def image_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    """A device of constant power, simulated below the production NVML code."""
+    """Return a device of constant power, simulated below the production NVML code."""
     with constant_power(tmp_path_factory.mktemp("device")) as made:
         yield made
 
@@ -71,7 +71,7 @@ def proxy(engine: Vllm, device: Device, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(params=["direct", "proxied"])
 def url(request: pytest.FixtureRequest) -> str:
-    """The same test against the engine itself and through the proxy."""
+    """Run the same test against the engine itself and through the proxy."""
     if request.param == "direct":
         server: Vllm = request.getfixturevalue("engine")
         return server.url
@@ -88,6 +88,6 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    """A plain HTTP client with the key."""
+    """Return a plain HTTP client with the key."""
     with httpx.Client(headers={"authorization": f"Bearer {API_KEY}"}, timeout=60.0) as made:
         yield made

@@ -16,7 +16,7 @@ WATTS: Final = 250.0
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a process needs in its environment to find the device, and the truth about it.
+    """The environment by which a process finds the device, and the device's true power.
 
     ``known_watts`` is None where no device can be simulated: requests are then served without joules.
     """
@@ -27,7 +27,7 @@ class Device:
 
     @property
     def watts(self) -> float:
-        """Its power; skips the test that asks where there is none."""
+        """Return its power; skip the test if it is not known."""
         if self.known_watts is None:
             pytest.skip("no simulated NVML device: it needs a C compiler")
         return self.known_watts
@@ -35,7 +35,7 @@ class Device:
 
 @contextmanager
 def constant_power(folder: Path) -> Iterator[Device]:
-    """The device for the length of the block; its library and timeline lie in ``folder``."""
+    """Provide the device within the block; its library and timeline are in ``folder``."""
     try:
         library = standin.build(folder)
     except standin.StandinError:

@@ -28,7 +28,7 @@ END = "<|end|>"
 
 
 def make_pipeline() -> Any:
-    """The pipeline; seeded, the same weights each time."""
+    """Return the pipeline; seeded, with the same weights each time."""
     torch.manual_seed(20)
     pipeline = StableDiffusionPipeline(
         vae=_vae(),

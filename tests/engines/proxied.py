@@ -26,12 +26,12 @@ class Jouleproxy:
     device: Device
 
     def final_record(self, request_id: str) -> RequestEnergy:
-        """The record of a request once it is final; raises ``TimeoutError``."""
+        """Return the record of a request once it is final; raises ``TimeoutError``."""
         until(lambda: self._is_final(request_id), seconds=FINAL_SECONDS)
         return decode_request(self._record(request_id).content)
 
     def get(self, path: str) -> httpx.Response:
-        """An answer of the admin port; raises ``httpx.HTTPStatusError``."""
+        """Return a response of the admin port; raises ``httpx.HTTPStatusError``."""
         return httpx.get(f"{self.admin}{path}", timeout=10.0).raise_for_status()
 
     def _record(self, request_id: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Start and stop servers as processes of their own, and wait for them by asking."""
+"""Start and stop servers as separate processes, and poll until they are ready."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ class Command:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """Return a port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Command) -> Iterator[None]:
-    """The server for the length of the block, with all of its children; raises if it does not start."""
+    """Run the server, with all its subprocesses, within the block; raises if it does not start."""
     with command.log.open("wb") as log:
         process = subprocess.Popen(
             command.argv,
@@ -58,7 +58,7 @@ def running(command: Command) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], *, seconds: float) -> float:
-    """Ask until it holds; how many seconds that took. Raises ``TimeoutError``."""
+    """Poll until the condition is true; return the seconds. Raises ``TimeoutError``."""
     start = now_ns()
     deadline = start + ns_from_seconds(seconds)
     while not condition():

@@ -1,4 +1,4 @@
-"""What vLLM answers arrives byte for byte, errors above all."""
+"""Responses of vLLM, above all errors, are delivered byte for byte."""
 
 import json
 import re

@@ -40,13 +40,17 @@ def test_stream(url: str, engine: Vllm, http: httpx.Client) -> None:
     assert 0 < spent < ENDLESS["max_tokens"] // 2  # type: ignore[operator]
 
 
-def test_before_any_byte_of_a_whole_answer(url: str, engine: Vllm, http: httpx.Client) -> None:
+def test_a_client_that_disconnects_before_a_non_streamed_response_frees_the_engine(
+    url: str, engine: Vllm, http: httpx.Client
+) -> None:
     with pytest.raises(httpx.ReadTimeout):
         http.post(f"{url}/v1/chat/completions", json=ENDLESS, timeout=0.5)
     until(lambda: _idle(engine), seconds=IDLE_WITHIN_SECONDS)
 
 
-def test_record_says_cancelled(proxy: Jouleproxy, http: httpx.Client) -> None:
+def test_the_record_of_a_cancelled_request_has_status_cancelled(
+    proxy: Jouleproxy, http: httpx.Client
+) -> None:
     _leave_mid_stream(proxy.url, http, "left-with-a-record")
     record = proxy.final_record("left-with-a-record")
     assert record.cancelled

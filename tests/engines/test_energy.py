@@ -83,7 +83,7 @@ def test_energy_in_the_usage_of_a_stream(proxy: Jouleproxy, http: httpx.Client) 
     assert "joules" in usages[0]["energy"]
 
 
-def test_energy_as_a_comment_where_no_usage_was_asked_for(proxy: Jouleproxy, http: httpx.Client) -> None:
+def test_energy_is_a_comment_if_no_usage_was_requested(proxy: Jouleproxy, http: httpx.Client) -> None:
     answer = _ask(proxy, http, {"x-energy": "on"}, stream=True)
     comments = [line for line in answer.text.splitlines() if line.startswith(": energy ")]
     assert len(comments) == 1
@@ -91,7 +91,7 @@ def test_energy_as_a_comment_where_no_usage_was_asked_for(proxy: Jouleproxy, htt
     assert all(chunk["choices"] for chunk in _chunks(answer))
 
 
-def test_without_being_asked_there_is_none(proxy: Jouleproxy, http: httpx.Client) -> None:
+def test_a_response_has_no_energy_if_none_was_requested(proxy: Jouleproxy, http: httpx.Client) -> None:
     assert "energy" not in _ask(proxy, http, {}).json()
     assert "energy" not in _ask(proxy, http, {}, stream=True).text
 

@@ -41,7 +41,7 @@ def test_rate(proxy: Jouleproxy, tmp_path: Path) -> None:
     assert (out / "requests.jsonl.zst").stat().st_size > 0
 
 
-def test_wrong_model_is_said_before_the_run(proxy: Jouleproxy, tmp_path: Path) -> None:
+def test_a_wrong_model_is_reported_before_the_run(proxy: Jouleproxy, tmp_path: Path) -> None:
     done = _loadgen(proxy, "--rate", "1", "--duration", "1s", "--out", str(tmp_path / "run"), model="other")
     assert done.returncode == 2
     assert "other" in done.stderr

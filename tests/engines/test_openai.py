@@ -24,7 +24,7 @@ def test_chat(client: openai.OpenAI) -> None:
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (PROMPT_TOKENS, 12)
 
 
-def test_chat_stream_ends_with_the_usage_asked_for(client: openai.OpenAI) -> None:
+def test_a_chat_stream_ends_with_the_requested_usage(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model=NAME,

@@ -25,7 +25,7 @@ NO_REPORTS: Final = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """The folder of programs of an environment with Ray and this project."""
+    """Return the folder of programs of an environment with Ray and this project."""
     stamp = BIN.parent / f"ray-{RAY}"
     if not stamp.exists():
         pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
@@ -40,7 +40,7 @@ def environment() -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(environment: Path) -> Iterator[str]:
-    """The address of a cluster of two nodes."""
+    """Return the address of a cluster of two nodes."""
     command = [str(environment / "python"), str(Path(__file__).with_name("ray_cluster.py"))]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=NO_REPORTS) as process:
@@ -54,7 +54,7 @@ def cluster(environment: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A server of known truth, in a thread: the tests themselves wait for processes."""
+    """Run a server of known times in a thread, because the tests block on processes."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -89,7 +89,7 @@ def test_one_worker_a_node_offers_the_one_schedule(
     assert run.verdict == "pass"
 
 
-def test_no_cluster_is_said(environment: Path, server: str) -> None:
+def test_a_missing_cluster_is_reported(environment: Path, server: str) -> None:
     done = loadgen(environment, "--url", server, "--ray", "127.0.0.1:1", "--rate", "5", "--duration", "1s")
     assert done.returncode == 2
     assert "--ray 127.0.0.1:1: no cluster there" in done.stderr

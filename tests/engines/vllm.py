@@ -1,4 +1,4 @@
-"""A real vLLM on the CPU with the tiny model: how to start it, and what it says of itself."""
+"""A real vLLM on the CPU with the tiny model: start it, and read its metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Vllm:
     url: str
 
     def metric(self, name: str) -> float:
-        """The sum over labels of one metric of ``/metrics``; raises ``KeyError``."""
+        """Return the sum over labels of one metric of ``/metrics``; raises ``KeyError``."""
         found = [
             sample.value
             for family in text_string_to_metric_families(self._metrics())
@@ -37,7 +37,7 @@ class Vllm:
         return sum(found)
 
     def running(self) -> float:
-        """Requests that the engine computes on now."""
+        """Return the number of requests that the engine computes now."""
         return self.metric("vllm:num_requests_running")
 
     def _metrics(self) -> str:

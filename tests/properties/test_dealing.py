@@ -1,6 +1,6 @@
-"""Over however many workers requests are dealt, the core sees the same events in the same order.
+"""The core receives the same events in the same order, for every distribution of requests to workers.
 
-From there on everything is a function of what it sees, so that joules are the same to the last bit.
+Attribution is a pure function of these events, so that energy is the same to the last bit.
 """
 
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ TICK_NS = 20 * MS
 
 
 def message_of(event: Event, keys: dict[str, int | None]) -> tuple[str, ToMeter] | None:
-    """Whose it is and what a relay says of it; None for what no relay says: not begun, or ended already."""
+    """Return the request and a relay's message of it; None for an event before its start or after its end."""
     if isinstance(event, Arrive):
         key = keys[event.request] = len(keys)
         return event.request, Opened(key, event)
@@ -36,7 +36,7 @@ def message_of(event: Event, keys: dict[str, int | None]) -> tuple[str, ToMeter]
 
 
 def seen(events: list[Event], worker_of: dict[str, int], delays_ns: list[int]) -> list[Event]:
-    """What the core sees of requests that are dealt to workers, each as late as it is."""
+    """Return the events that reach the core for requests distributed to workers, each with its delay."""
     intake = Intake(REORDER_NS, lambda _: ("gpu0",))
     connections = [intake.connected() for _ in delays_ns]
     keys: dict[str, int | None] = {}
@@ -74,7 +74,7 @@ def shares(events: list[Event]) -> dict[str, Share]:
     dealt=st.lists(st.integers(0, 2), min_size=40, max_size=40),
     delays_ns=st.lists(st.integers(0, REORDER_NS - TICK_NS), min_size=3, max_size=3),
 )
-def test_how_requests_are_dealt_to_workers_changes_no_joule(
+def test_the_distribution_of_requests_to_workers_does_not_change_their_energy(
     events: list[Event], dealt: list[int], delays_ns: list[int]
 ) -> None:
     names = [event.request for event in events if isinstance(event, Arrive)]

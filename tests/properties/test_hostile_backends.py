@@ -1,6 +1,6 @@
-"""Whatever bytes a backend sends, in whatever pieces: nothing escapes, nothing hangs.
+"""Any bytes from a backend, in any pieces, raise no exception and never block a client.
 
-And a client that gets a whole answer gets the one that another parser (h11) reads in these bytes.
+A client that receives a complete response receives the one that another parser (h11) reads in these bytes.
 """
 
 import asyncio
@@ -120,7 +120,7 @@ def parts(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def read(data: bytes, method: bytes) -> tuple[int, bytes] | None:
-    """Status and body of the final answer as h11 reads it up to the connection's end; None: not whole."""
+    """Return status and body of the final response as h11 reads it; None if it is incomplete."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     client.send(h11.Request(method=method, target="/", headers=[("host", "h"), ("content-length", "0")]))
     client.send(h11.EndOfMessage())
@@ -156,7 +156,7 @@ def runner() -> Iterator[asyncio.Runner]:
     st.booleans(),
     st.sampled_from([b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n", STREAM, JSON]),
 )
-def test_a_whole_answer_is_what_another_parser_reads(
+def test_a_complete_response_is_the_one_that_another_parser_reads(
     runner: asyncio.Runner, said: bytes, cuts: list[int], error: bool, request_body: bytes
 ) -> None:
     plain = request_body.startswith(b"GET")

@@ -1,4 +1,4 @@
-"""A request head that is taken says to another parser (h11) what it says to us."""
+"""A request head that is accepted means the same to another parser (h11)."""
 
 import asyncio
 import logging
@@ -106,7 +106,7 @@ HOSTS: Final = st.sampled_from([b"Host: h\r\n"] * 5 + [b"", b"Host: h\r\nHost: h
 
 
 def oracle(raw: bytes) -> h11.Request | None:
-    """The head as h11 reads it; None: it refuses, or waits for more."""
+    """Return the head as h11 reads it; None: it rejects it, or needs more bytes."""
     server = h11.Connection(h11.SERVER)
     server.receive_data(raw)
     try:

@@ -12,7 +12,7 @@ WAITS_NS = (0, 1, 1_000, MS, 7 * MS, 20 * MS, 100 * MS, 900 * MS, 40_000 * MS)
 
 @st.composite
 def timelines(draw: st.DrawFn, *, steps: bool = True) -> list[Event]:
-    """A header and up to 120 events in order of time, equal stamps among them."""
+    """Draw a header and up to 120 events in order of time, some with equal times."""
     kinds = ["sample"] * 4 + ["output"] * 8 + ["arrive"] * 3 + ["end"] * 2 + ["step"] * steps
     events: list[Event] = [Header(1, tuple(Device(device) for device in DEVICES))]
     counters = dict.fromkeys(DEVICES, 5_000.0)

@@ -1,4 +1,4 @@
-"""A backend that answers as :mod:`tests.soak.content` says, and fails as it is told."""
+"""A backend that responds as defined by :mod:`tests.soak.content`, with faults on command."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,7 @@ class SoakBackend:
         return not cut
 
     async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A tunnel: what comes goes back."""
+        """Echo the bytes of a tunnel."""
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         while data := await reader.read(65_536):
             await self.go.wait()

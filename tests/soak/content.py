@@ -1,4 +1,4 @@
-"""What every answer must be, byte for byte: made from its seed alone, by the backend and by who checks it."""
+"""The expected bytes of every response, made from its seed alone, by the backend and by the checker."""
 
 import random
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ ERROR = b'{"error":{"message":"told to fail","type":"server_error","param":null,
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request's answer: ``seed`` says all. ``usage``: whether its client asked for usage itself."""
+    """One request's response, given by ``seed``. ``usage``: whether its client requested usage itself."""
 
     seed: int
     stream: bool
@@ -39,7 +39,7 @@ def blob(seed: int, size: int) -> bytes:
 
 
 def events(seed: int) -> list[bytes]:
-    """A stream's events, the chunk of usage among them."""
+    """Return a stream's events, including the usage chunk."""
     rng = random.Random(seed)
     count = rng.randint(3, 40)
     made = [
@@ -51,13 +51,13 @@ def events(seed: int) -> list[bytes]:
 
 
 def streamed(asked: Asked) -> bytes:
-    """What the client must get of a stream: without the chunk of usage that it did not ask for."""
+    """Return the stream that the client must receive: without a usage chunk that it did not request."""
     made = events(asked.seed)
     return b"".join(made if asked.usage else made[:-2] + made[-1:])
 
 
 def whole(seed: int) -> bytes:
-    """A JSON answer."""
+    """Return a JSON response."""
     rng = random.Random(seed)
     text = blob(seed, rng.randint(10, 20_000)).hex()
     usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
@@ -65,7 +65,7 @@ def whole(seed: int) -> bytes:
 
 
 def large(seed: int) -> bytes:
-    """An answer that does not fit into the sockets' buffers."""
+    """Return a response that does not fit into the sockets' buffers."""
     return blob(seed, 600_000 + seed % 1_000_000)
 
 

@@ -17,12 +17,12 @@ _KILL_EVERY = 20  # seconds
 
 
 def children(pid: int) -> list[int]:
-    """Processes of a supervisor: the meter and the workers, in order of their start."""
+    """Return the processes of a supervisor: the meter and the workers, in order of their start."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def name_of(pid: int) -> str:
-    """What a process is called."""
+    """Return the name of a process."""
     return Path(f"/proc/{pid}/comm").read_text()
 
 
@@ -41,7 +41,7 @@ class Faults:
         self.done: Counter[str] = Counter()
 
     async def run(self, seconds: float) -> None:
-        """A fault a second, for so long; then all is well again."""
+        """Cause a fault every second for the given time, then recover."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         for second in range(1, int(seconds)):

@@ -1,6 +1,6 @@
 """Mixed load: every answer is checked byte for byte, whatever happens to it on the way.
 
-An answer that ends cleanly must be the whole expected one; one that breaks must be a beginning of it; an
+A response that ends cleanly must be the complete expected one, an interrupted one a prefix of it; an
 error must be the backend's own or the proxy's, in OpenAI's shape. All else is ``wrong``.
 """
 
@@ -25,7 +25,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Load:
-    """``seen`` counts outcomes by (kind, outcome); ``wrong`` says what was."""
+    """``seen`` counts outcomes by (kind, outcome); ``wrong`` describes failed checks."""
 
     def __init__(self, url: str, seed: int) -> None:
         self._url = url
@@ -35,7 +35,7 @@ class Load:
         self.open = 0
 
     async def run(self, users: int, stop: asyncio.Event) -> None:
-        """So many users, each one request after the other, until told to stop."""
+        """Run users that send one request after the other, until stopped."""
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
         async with (
             aiohttp.ClientSession(self._url, connector=connector, timeout=_TIMEOUT) as session,

@@ -68,7 +68,7 @@ async def admin(proxy: Serving, path: str) -> Any:
 
 
 async def until_whole(proxy: Serving, wait_seconds: float = 0.0) -> list[dict[str, int]]:
-    """What both workers hold, once both are there, after a while."""
+    """Return the resources of both workers, once both run, after a while."""
     await asyncio.sleep(wait_seconds)
     async with asyncio.timeout(20):
         while True:

@@ -1,4 +1,4 @@
-"""What processes hold: resident memory once a second, descriptors, and what is leaked at the end."""
+"""Resources of processes: resident memory once a second, descriptors, and leaks at the end."""
 
 import asyncio
 import os

@@ -121,7 +121,7 @@ def test_memory_stays_bounded() -> None:
     tracemalloc.stop()
     finished = 1_000_000 // 20
     report(f"{finished:,} requests: {peaks[0] / 1e6:.1f} MB after 30 %, {peaks[1] / 1e6:.1f} MB after all")
-    # What may grow are the edges kept for windows asked for later, up to a limit.
+    # Only the edges kept for later queries of windows may grow, up to a limit.
     assert peaks[1] - peaks[0] < 20e6
 
 
@@ -139,7 +139,7 @@ def test_memory_of_streams_that_never_end_stays_bounded() -> None:
 
 
 def whole(answers: int) -> list[Event]:
-    """400 answers a second that are sent whole, of 80 tokens each, in 0.2 s."""
+    """Draw 400 non-streamed responses per second, of 80 tokens each, in 0.2 s."""
     events: list[Event] = [Header(1, (Device("gpu0"),)), Sample(0, "gpu0", energy_mj=0.0)]
     for number in range(answers):
         name, start = f"r{number}", number * S // 400 + 1
@@ -151,7 +151,7 @@ def whole(answers: int) -> list[Event]:
     return sorted(events, key=lambda event: event.t_ns or 0)
 
 
-def test_whole_answers_cost_alike_however_many() -> None:
+def test_the_cost_of_a_non_streamed_response_does_not_depend_on_their_number() -> None:
     few, many = (best(partial(attribute, whole(n), "steps")) / n for n in (1_000, 4_000))
     sys.stdout.write(f"\nanswers sent whole: {1e6 * few:.0f} us each of 1,000, {1e6 * many:.0f} of 4,000\n")
     assert many < 1.6 * few

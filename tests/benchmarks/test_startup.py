@@ -40,7 +40,7 @@ def first_requests(folder: Path) -> tuple[float, float, float]:
 
 
 def needed(name: str, found: set[str]) -> set[str]:
-    """A distribution and all it needs, without extras."""
+    """Return a distribution and its dependencies, without extras."""
     distribution = metadata.distribution(name)
     found.add(name)
     for line in distribution.requires or ():
@@ -52,7 +52,7 @@ def needed(name: str, found: set[str]) -> set[str]:
 
 
 def megabytes(name: str) -> float:
-    """What its files take, compiled modules included."""
+    """Return the size of its files, including compiled modules."""
     files = metadata.distribution(name).files or ()
     return sum(p.stat().st_size for f in files if (p := Path(str(f.locate()))).is_file()) / 1e6
 

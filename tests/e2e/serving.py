@@ -36,9 +36,9 @@ def serving(
     variables: Mapping[str, str] | None = None,
     program: Sequence[str] = (str(COMMAND),),
 ) -> Iterator[Serving]:
-    """A running proxy; stopped by SIGTERM after the block, which must end it with status 0.
+    """Run a proxy; it is stopped by SIGTERM after the block, and must exit with status 0.
 
-    ``upstream`` None: the words say where it relays to. ``program``: run in ``jouleproxy``'s place.
+    ``upstream`` None: the words name the backends. ``program``: the command instead of ``jouleproxy``.
     """
     data, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
     where = [] if upstream is None else ["--upstream", upstream]
@@ -56,7 +56,7 @@ def serving(
 
 @asynccontextmanager
 async def serving_beside(*words: str, variables: Mapping[str, str] | None = None) -> AsyncIterator[Serving]:
-    """The same, while the event loop goes on (backends that are checked live in it)."""
+    """Do the same while the event loop runs (for backends in this loop that are health-checked)."""
     running = serving(None, *words, variables=variables)
     proxy = await asyncio.to_thread(running.__enter__)
     try:

@@ -1,4 +1,4 @@
-"""Bad input to the installed command: one line that says what would be right, exit status 2."""
+"""Bad input to the installed command: one line that states what would be correct, exit status 2."""
 
 import socket
 import subprocess

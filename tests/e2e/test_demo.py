@@ -15,7 +15,7 @@ from tests.timing import PATIENCE_SECONDS
 COMMAND = Path(sys.executable).with_name("jouleproxy")
 
 
-def test_tokens_per_joule_rise_with_concurrency_and_the_files_are_there(tmp_path: Path) -> None:
+def test_tokens_per_joule_rise_with_concurrency_and_the_files_exist(tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = subprocess.run(
         [COMMAND, "demo", "--once", "--concurrency", "1,16", "--out", out],

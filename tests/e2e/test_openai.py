@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 async def behaviour(url: str) -> list[object]:
-    """What a client sees of every call, as plain data."""
+    """Return a client's view of every call, as plain data."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
         stream = await client.chat.completions.create(model=MODEL, messages=[], stream=True)
         counted = await client.chat.completions.create(

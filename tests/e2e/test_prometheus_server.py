@@ -46,7 +46,7 @@ class Exporter(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The query URL of a Prometheus server that scrapes the exporter each second."""
+    """Return the query URL of a Prometheus server that scrapes the exporter each second."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as exporter:
         Thread(target=exporter.serve_forever, daemon=True).start()
         (tmp_path / "p.yml").write_text(CONFIG % exporter.server_address[1])
@@ -91,7 +91,7 @@ def test_its_samples_are_energy_on_our_clock(server: str) -> None:
     assert series.joules_at(stamps[-1]) == pytest.approx(WATTS * seconds, rel=0.05)
 
 
-def test_a_query_it_refuses_is_said_in_its_own_words(server: str) -> None:
+def test_a_rejected_query_is_reported_with_the_message_of_the_server(server: str) -> None:
     deadline = time.monotonic() + 20
     while True:
         try:

@@ -12,7 +12,7 @@ MODEL = "tiny"
 class ModelServer:
     """``chat/completions``, ``completions`` and ``models``; an async context manager.
 
-    ``metrics``: it tells how many requests run, as a vLLM does.
+    ``metrics``: it reports the number of running requests, as vLLM does.
     """
 
     def __init__(self, *, tokens: int = 20, gap_seconds: float = 0.02, metrics: bool = False) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Receiver(ThreadingHTTPServer):
-    """``spans`` in order of arrival, ``metrics`` by name as they were last told."""
+    """``spans`` in order of arrival, ``metrics`` by name with their last values."""
 
     daemon_threads = True
 
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Say nothing."""
+        """Log nothing."""
 
 
 def attributes(span: Span | HistogramDataPoint | NumberDataPoint) -> dict[str, object]:
@@ -59,7 +59,7 @@ def _plain(value: AnyValue) -> object:
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:
-    """A running receiver."""
+    """Run a receiver."""
     with Receiver() as server:
         thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -65,7 +65,7 @@ class RawUpstream:
             writer.close()
 
     async def hang(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        """Say nothing until the proxy goes."""
+        """Send nothing until the proxy disconnects."""
         await reader.read()
         self.gone.set()
 

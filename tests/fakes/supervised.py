@@ -1,6 +1,6 @@
 """A supervisor with stand-in children, as a program: ``python -m tests.fakes.supervised LOG [FAILING]``.
 
-Each child appends ``NAME PID`` to LOG when it starts and ``NAME end`` when told to stop; the child named
+Each child appends ``NAME PID`` to LOG when it starts and ``NAME end`` when stopped; the child named
 FAILING ends by itself, once; ``meter refused`` cannot use its settings, ``meter refused again`` ends once and
 cannot use them from then on. SETTINGS (LOG.settings) holds
 ``workers admin-port sample-hz``, read at the start and at SIGHUP; words that are not are refused.
@@ -16,7 +16,7 @@ from proxy.config import RelayConfig as Relay
 
 
 def main(log: Path, failing: str = "") -> int:
-    """Run until told to stop."""
+    """Run until stopped."""
 
     def child(name: str, ready_fd: int) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])

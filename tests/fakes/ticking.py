@@ -6,7 +6,7 @@ STEP_NS = 20_000  # what one look at the clock costs
 
 
 class Ticking:
-    """``wait`` says True (stop) once ``end_ns`` is reached."""
+    """``wait`` returns True (stop) once ``end_ns`` is reached."""
 
     def __init__(self, end_ns: int = 1 << 62) -> None:
         self.now_ns = NS_PER_SECOND

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Ends(Protocol):
-    """What a transport tells at its beginning and its end."""
+    """The callbacks of a transport at its start and its end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, error: Exception | None, /) -> None: ...

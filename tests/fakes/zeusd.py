@@ -1,4 +1,4 @@
-"""A zeusd: the discovery and cumulative-energy answers that Zeus' own client asks for."""
+"""A zeusd: the discovery and cumulative-energy responses that Zeus' own client requests."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ class Zeusd:
 
 @contextmanager
 def zeusd() -> Iterator[Zeusd]:
-    """It listens on a free port of 127.0.0.1."""
+    """Listen on a free port of 127.0.0.1."""
     daemon = Zeusd()
 
     class Handler(BaseHTTPRequestHandler):

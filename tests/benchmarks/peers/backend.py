@@ -64,7 +64,7 @@ class Streams:
         self._running = False
 
     def add(self, connection: "Connection", chunks: int, ticks: int) -> None:
-        """A stream begins."""
+        """Start a stream."""
         self._left[connection] = [chunks, ticks]
         if not self._running:
             self._running = True
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
             self._streams.add(self, asked.max_tokens - 1, asked.seed)
 
     def end(self) -> None:
-        """The last chunks: usage, the end."""
+        """Send the last chunks: usage, the end."""
         self.write(_chunk(USAGE % self._count + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     def write(self, data: bytes) -> None:

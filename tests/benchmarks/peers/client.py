@@ -17,7 +17,7 @@ PROMPT: Final = "You are a helpful assistant. Summarize the following text in tw
 def request(
     path: str = PATH, *, stream: bool = False, chunks: int = 1, ticks: int = 1, hold: bool = False
 ) -> bytes:
-    """A chat request as an OpenAI client sends it, 1.4 KB with its prompt."""
+    """Return a chat request as an OpenAI client sends it, 1.4 KB with its prompt."""
     body = msgspec.json.encode(
         {
             "model": "bench-model",
@@ -39,7 +39,7 @@ def request(
 
 
 class Caller(asyncio.Protocol):
-    """One connection: the next request when the last answer is whole."""
+    """One connection, which sends the next request when the last response is complete."""
 
     def __init__(self, data: bytes, count: int) -> None:
         self.first_seconds: list[float] = []  # from the request to the first byte of a body
@@ -98,13 +98,13 @@ class Caller(asyncio.Protocol):
 
 
 class Client:
-    """Drives peers from one loop; every call returns when all answers are whole."""
+    """Drives peers from one loop; every call returns when all responses are complete."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
 
     def drive(self, port: int, data: bytes, connections: int, each: int) -> list[float]:
-        """Closed loops; seconds to the first byte of each body."""
+        """Run closed loops; return the seconds to the first byte of each body."""
         return self._runner.run(_drive(port, data, connections, each))
 
     @contextmanager
@@ -121,7 +121,7 @@ class Client:
 
 @contextmanager
 def client() -> Iterator[Client]:
-    """A client with a loop of its own."""
+    """Return a client with a loop of its own."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         yield Client(runner)
 

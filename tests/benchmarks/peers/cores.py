@@ -16,7 +16,7 @@ _PERIOD_US = 10_000
 
 @contextmanager
 def one_for(pids: Iterable[int]) -> Iterator[bool]:
-    """These processes on one core, this one and all others it started off it; false: there is but one."""
+    """Pin these processes to one core and all others to the rest; false: there is only one core."""
     cores = os.sched_getaffinity(0)
     if len(cores) == 1:
         yield False

@@ -32,12 +32,12 @@ _REVISION: Final = "0" * 40
 
 
 class PeerError(Exception):
-    """``str`` says why there is no figure."""
+    """``str`` is the reason why there is no figure."""
 
 
 @dataclass(slots=True)
 class Peer:
-    """What was measured of one generator; ``ttft_ms`` by rate: TTFT minus nominal, p50 and p99."""
+    """Measurements of one generator; ``ttft_ms`` by rate: TTFT minus nominal, p50 and p99."""
 
     name: str
     megabytes: float
@@ -49,7 +49,7 @@ class Peer:
 
 
 def core_megabytes() -> float:
-    """What ``pip install jouleproxy`` brings, without pip itself: this project and all it needs."""
+    """Return the size of ``pip install jouleproxy``, without pip: this project and its dependencies."""
     names, waiting = set[str](), [Requirement("jouleproxy")]
     while waiting:
         name = waiting.pop().name.lower()
@@ -105,7 +105,7 @@ def install_aiperf(limit_s: float) -> None:
 
 
 def aiperf(rates: Sequence[int], limit_s: float) -> Peer:
-    """``aiperf profile``, one process family a rate; what there was no time for is told."""
+    """Run ``aiperf profile`` once per rate; rates for which there was no time are reported."""
     install_aiperf(limit_s)
     if not engines.MODEL.exists():
         raise PeerError("AIPerf needs a tokenizer: make test-engines makes one")

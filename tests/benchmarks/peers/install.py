@@ -47,7 +47,7 @@ def why_not(name: str) -> str:
 
 
 def libraries() -> str:
-    """What ``LD_LIBRARY_PATH`` must name for the unpacked programs."""
+    """Return the ``LD_LIBRARY_PATH`` of the unpacked programs."""
     return ":".join(str(folder) for folder in sorted(DEBIAN.glob("usr/lib/*")) if folder.is_dir())
 
 

@@ -147,7 +147,7 @@ def _litellm(folder: Path, port: int, backend: int) -> list[str]:
 
 _LITELLM_VARIABLES: Final = {
     "LITELLM_LOG": "ERROR",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks a site for it
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise it downloads it
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # keyless, as the other peers
 }
 
@@ -163,7 +163,7 @@ PEERS: Final = (
 
 @contextmanager
 def backend(folder: Path) -> Iterator[int]:
-    """The backend's port."""
+    """Return the backend's port."""
     command = [sys.executable, "-m", "tests.benchmarks.peers.backend"]
     port = free_port()
     with _started([*command, str(port)], folder / "backend.log", {}) as process:
@@ -215,7 +215,7 @@ def _started(
 
 
 def tree(pid: int) -> tuple[int, ...]:
-    """A process and all below it."""
+    """Return a process and all its descendants."""
     return (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
 
 

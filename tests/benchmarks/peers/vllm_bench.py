@@ -13,7 +13,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 
 def run(options: list[str]) -> dict[str, object]:
-    """One run; what it prints is not wanted."""
+    """Run once, without its output."""
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     with contextlib.redirect_stdout(sys.stderr):

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from proxy.core.attribution import Share
-from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.schema import RequestEnergy, Unknown
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
@@ -31,9 +31,9 @@ GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
 class Entry:
     """One request: what the relay said of it, and its record as it is now."""
 
-    opened: Opened
+    opened: RequestStart
     record: RequestEnergy
-    closed: Closed | None = None
+    closed: RequestEnd | None = None
     first_output_ns: int | None = None
 
 
@@ -64,7 +64,7 @@ class Ledger:
         self._running: set[str] = set()
         self._finished: deque[str] = deque()
 
-    def open(self, opened: Opened, source: str | None) -> None:
+    def open(self, opened: RequestStart, source: str | None) -> None:
         """A request began."""
         arrive = opened.arrive
         record = RequestEnergy(
@@ -90,7 +90,7 @@ class Ledger:
         if entry is not None and entry.first_output_ns is None:
             entry.first_output_ns = t_ns
 
-    def close(self, closed: Closed, source: str | None = None) -> Entry | None:
+    def close(self, closed: RequestEnd, source: str | None = None) -> Entry | None:
         """A request ended; its joules come with its share.
 
         The entry if that is all there will be: its beginning was never seen, so its joules stay unknown.
@@ -102,10 +102,10 @@ class Ledger:
             self._ended(entry, closed)
         return None
 
-    def _unseen(self, closed: Closed, source: str | None) -> Entry:
+    def _unseen(self, closed: RequestEnd, source: str | None) -> Entry:
         """A record of what the end alone tells."""
         end = closed.end
-        opened = Opened(closed.key, Arrive(end.t_ns, end.request, "unknown"), method="", path="")
+        opened = RequestStart(Arrive(end.t_ns, end.request, "unknown"), method="", path="")
         self.open(opened, source)
         entry = self._entries[end.request]
         self._ended(entry, closed)
@@ -115,7 +115,7 @@ class Ledger:
         self._settled(end.request)
         return entry
 
-    def _ended(self, entry: Entry, closed: Closed) -> None:
+    def _ended(self, entry: Entry, closed: RequestEnd) -> None:
         entry.closed = closed
         end, start = closed.end, entry.opened.arrive.t_ns
         first = entry.first_output_ns

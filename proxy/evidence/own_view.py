@@ -1,6 +1,6 @@
 """The proxy's own view of each backend, from the events that pass: what its engine is compared with. Pure."""
 
-from proxy.core.channel import Closed, Opened
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.evidence.engine_metrics import OurState
 
 
@@ -15,12 +15,12 @@ class OwnView:
     def take(self, event: object) -> None:
         """One event of a relay; others are ignored."""
         match event:
-            case Opened():
+            case RequestStart():
                 backend = event.arrive.backend or ""
                 self._backends[event.arrive.request] = backend
                 now = self._in_flight[backend] = self._in_flight.get(backend, 0) + 1
                 self._most[backend] = max(self._most.get(backend, 0), now)
-            case Closed():
+            case RequestEnd():
                 found = self._backends.pop(event.end.request, None)
                 if found is not None:
                     self._in_flight[found] -= 1

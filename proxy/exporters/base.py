@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.clock import WallAnchor
-from proxy.core.channel import Closed, Opened
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.schema import RequestEnergy
 
 _log = logging.getLogger(__name__)
@@ -17,8 +17,8 @@ class Finished:
     """A final record, and what the relay said of the call. ``anchor`` turns stamps into Unix time."""
 
     record: RequestEnergy
-    opened: Opened
-    closed: Closed
+    start: RequestStart
+    end: RequestEnd
     first_output_ns: int | None
     anchor: WallAnchor
 

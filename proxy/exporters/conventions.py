@@ -85,10 +85,10 @@ def request_attributes(finished: Finished) -> Attributes:
     """Of the SERVER span: HTTP only. Tokens and joules are on its child, or they would count twice."""
     return known(
         {
-            "http.request.method": finished.opened.method,
-            "url.path": finished.opened.path,
+            "http.request.method": finished.start.method,
+            "url.path": finished.start.path,
             "http.response.status_code": finished.record.status,
-            "error.type": finished.closed.error_type,
+            "error.type": finished.end.error_type,
             "jouleproxy.request_id": finished.record.request_id,
         }
     )
@@ -96,14 +96,14 @@ def request_attributes(finished: Finished) -> Attributes:
 
 def call_attributes(finished: Finished, server: Server | None) -> Attributes:
     """Of the CLIENT span: the model call."""
-    record, opened, closed = finished.record, finished.opened, finished.closed
+    record, start, ended = finished.record, finished.start, finished.end
     return known(
         {
             **_common(finished, server),
             "gen_ai.request.stream": record.stream,
-            "gen_ai.request.max_tokens": opened.max_tokens,
-            "gen_ai.response.id": closed.response_id,
-            "gen_ai.response.finish_reasons": list(closed.finish_reasons) or None,
+            "gen_ai.request.max_tokens": start.max_tokens,
+            "gen_ai.response.id": ended.response_id,
+            "gen_ai.response.finish_reasons": list(ended.finish_reasons) or None,
             "gen_ai.response.time_to_first_chunk": record.ttft_s,
             "gen_ai.usage.input_tokens": record.prompt_tokens,
             "gen_ai.usage.output_tokens": record.output_tokens,
@@ -123,16 +123,16 @@ def metric_attributes(
 
 
 def _common(finished: Finished, server: Server | None) -> dict[str, Value | None]:
-    record, opened = finished.record, finished.opened
+    record, start = finished.record, finished.start
     host, port = server or (None, None)
     return {
         "gen_ai.operation.name": operation_of(record),
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": record.model,
-        "gen_ai.response.model": finished.closed.response_model,
-        "server.address": opened.server_address or host,
-        "server.port": opened.server_port or port,
-        "error.type": finished.closed.error_type,
+        "gen_ai.response.model": finished.end.response_model,
+        "server.address": start.server_address or host,
+        "server.port": start.server_port or port,
+        "error.type": finished.end.error_type,
     }
 
 
@@ -167,7 +167,7 @@ def phases_of(finished: Finished) -> list[tuple[str, int, int, float | None]]:
     part is of both and stays with the call. Pictures have one phase.
     """
     record, first = finished.record, finished.first_output_ns
-    begin, end = finished.opened.arrive.t_ns, finished.closed.end.t_ns
+    begin, end = finished.start.arrive.t_ns, finished.end.end.t_ns
     parts = record.parts
     if record.route in _PIXELS:
         return [("denoise", begin, end, record.joules)]

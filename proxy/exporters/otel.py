@@ -93,7 +93,7 @@ class OtelExporter:
         server = self._servers.get(finished.record.backend or "")
         if self._metrics is not None:
             self._metrics.count(finished, server, self._bounded(finished))
-        sampled = finished.opened.trace_sampled and finished.record.trace_id
+        sampled = finished.start.trace_sampled and finished.record.trace_id
         if self._processor is not None and sampled:
             for span in spans_of(finished, self._resource, server, self._bounded(finished)[0]):
                 self._processor.on_end(span)
@@ -104,7 +104,7 @@ class OtelExporter:
         def bounded(model: str | None) -> str | None:
             return self._models.value(model, 0, claim=not finished.refused) if model else None
 
-        return bounded(finished.record.model), bounded(finished.closed.response_model)
+        return bounded(finished.record.model), bounded(finished.end.response_model)
 
     def observe(self, accounts: Sequence[DeviceAccount]) -> None:
         """Devices as they are now; the SDK's thread reads them when it exports."""
@@ -188,11 +188,11 @@ def spans_of(
     model: str | None = None,
 ) -> list[ReadableSpan]:
     """Return the spans of a request, parents first; ``model`` in a name, where it is not the record's own."""
-    record, opened, closed = finished.record, finished.opened, finished.closed
+    record, start, ended = finished.record, finished.start, finished.end
     trace_id = int(record.trace_id or "0", 16)
-    outer, call = opened.server_span_id or "0", opened.client_span_id or "0"
-    arrive, end = opened.arrive.t_ns, closed.end.t_ns
-    status = Status(StatusCode.UNSET if closed.error_type is None else StatusCode.ERROR)
+    outer, call = start.server_span_id or "0", start.client_span_id or "0"
+    arrive, end = start.arrive.t_ns, ended.end.t_ns
+    status = Status(StatusCode.UNSET if ended.error_type is None else StatusCode.ERROR)
 
     def span(
         name: str, ids: tuple[str, str | None], kind: SpanKind, times: tuple[int, int], has: names.Attributes
@@ -213,13 +213,13 @@ def spans_of(
             instrumentation_scope=_SCOPE,
         )
 
-    received = (opened.received_ns or arrive, end)
+    received = (start.received_ns or arrive, end)
     call_name = f"{names.operation_of(record)} {model or record.model or ''}".strip()
     has = {**names.call_attributes(finished, server), **names.energy_attributes(record)}
     spans = [
         span(
-            f"{opened.method} {opened.path}",
-            (outer, opened.parent_span_id),
+            f"{start.method} {start.path}",
+            (outer, start.parent_span_id),
             SpanKind.SERVER,
             received,
             names.request_attributes(finished),

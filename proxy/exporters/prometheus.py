@@ -126,7 +126,7 @@ class PrometheusExporter:
                 self._tokens(model, kind).inc(tokens)
         if record.unknown is not None:
             self._unknown(self._label("reason", record.unknown)).inc()
-        for name in finished.closed.unread:
+        for name in finished.end.unread:
             self._unread(self._label("field", name)).inc()
         if record.joules is not None:
             tenant = self._label("tenant", record.tenant, t_ns, claim=claim)

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from proxy.config import Backend
-from proxy.core.channel import BackendState, RelayState
+from proxy.ipc import BackendState, RelayState
 from proxy.units import seconds_from_ns
 
 _BEST_FIRST: Final = ("up", "ejected", "down")

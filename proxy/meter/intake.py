@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from proxy.core.channel import Ask, Chunk, Closed, Dropped, Leaving, Opened, ToMeter
 from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
+from proxy.core.request_events import RequestEnd, RequestStart
+from proxy.ipc import Ask, Chunk, Closed, Dropped, Leaving, Opened, ToMeter
 from proxy.units import NS_PER_SECOND
 
-Held = Sample | Opened | Output | Closed | Outside
+Held = Sample | RequestStart | Output | RequestEnd | Outside
 RELAY_LOST: Final = "relay_lost"
 MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
 _Key = TypeVar("_Key", int, str)
@@ -38,7 +39,7 @@ class Intake:
         self,
         reorder_ns: int,
         devices_of: Callable[[str | None], tuple[str, ...]],
-        seen: Callable[[Opened | Closed], None] = lambda _: None,
+        seen: Callable[[RequestStart | RequestEnd], None] = lambda _: None,
         *,
         start_ns: int | None = None,
     ) -> None:
@@ -106,7 +107,7 @@ class Intake:
         self._count += 1
         self._fresh.append((t_ns, rank, name, self._count, held))
 
-    def _close(self, closed: Closed) -> None:
+    def _close(self, closed: RequestEnd) -> None:
         request = closed.end.request
         self._seen(closed)
         self._hold(closed.end.t_ns, _ENDED, request, closed)
@@ -124,7 +125,7 @@ class Intake:
         name = message.arrive.request if isinstance(message, Opened) else message.end.request
         return f"{name}~{connection.number}.{message.key}" if name in self._names else name
 
-    def _opened(self, connection: "Connection", message: Opened) -> Opened:
+    def _opened(self, connection: "Connection", message: Opened) -> RequestStart:
         arrive = message.arrive
         name = self._name(connection, message)
         self._names.add(name)
@@ -134,9 +135,7 @@ class Intake:
             _put(self._newest, arrive.request, name)
             _put(connection.renamed, message.key, name)
         devices = arrive.devices or self._devices_of(arrive.backend)
-        return msgspec.structs.replace(
-            message, arrive=msgspec.structs.replace(arrive, request=name, devices=devices)
-        )
+        return _started(message, msgspec.structs.replace(arrive, request=name, devices=devices))
 
     def connected(self) -> "Connection":
         """A relay came: it listens and can be served from."""
@@ -147,8 +146,8 @@ class Intake:
     def lost(self, connection: "Connection", t_ns: int) -> None:
         """A relay died: its running requests ended with it."""
         self._leave(connection)
-        for key, request in connection.running.items():
-            self._close(Closed(key, End(t_ns, request, None, cancelled=True), error_type=RELAY_LOST))
+        for request in connection.running.values():
+            self._close(RequestEnd(End(t_ns, request, None, cancelled=True), error_type=RELAY_LOST))
         connection.running.clear()
 
     def _leave(self, connection: "Connection") -> None:
@@ -206,17 +205,44 @@ def _put(names: dict[_Key, str], key: _Key, name: str) -> None:
         del names[next(iter(names))]
 
 
-def _ended(closed: Closed, request: str) -> Closed:
-    """The same of a request of that name."""
-    return msgspec.structs.replace(closed, end=msgspec.structs.replace(closed.end, request=request))
+def _started(message: Opened, arrive: Arrive) -> RequestStart:
+    """Return the start of a request, with ``arrive`` in place of the message's own."""
+    return RequestStart(
+        arrive,
+        message.method,
+        message.path,
+        message.server_address,
+        message.server_port,
+        message.trace_id,
+        message.server_span_id,
+        message.client_span_id,
+        message.parent_span_id,
+        message.trace_sampled,
+        message.max_tokens,
+        message.received_ns,
+    )
+
+
+def _ended(message: Closed, request: str) -> RequestEnd:
+    """Return the end of a request, under the name that the meter gave it."""
+    return RequestEnd(
+        msgspec.structs.replace(message.end, request=request),
+        message.first_byte_ns,
+        message.response_id,
+        message.response_model,
+        message.finish_reasons,
+        message.error_type,
+        message.metered,
+        message.unread,
+    )
 
 
 def _event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
     """What the core sees of it."""
     match held:
-        case Opened():
+        case RequestStart():
             return held.arrive
-        case Closed():
+        case RequestEnd():
             return held.end
         case _:
             return held

@@ -16,13 +16,14 @@ import msgspec
 from proxy.clock import WallAnchor, now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
-from proxy.core.channel import Ask, BackendState, Chunk, Closed, Opened, RelayState, ToMeter
 from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
 from proxy.core.ledger import Entry, Ledger, with_share
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.meter import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
+from proxy.ipc import Ask, BackendState, Chunk, Closed, Opened, RelayState, ToMeter
 from proxy.meter.backends import Backends, BackendView, RelayView
 from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy, Unknown
@@ -143,9 +144,9 @@ class Meter:
             match held:
                 case Output():
                     self.ledger.output(held.request, held.t_ns)
-                case Opened():
+                case RequestStart():
                     self.ledger.open(held, self.source)
-                case Closed():
+                case RequestEnd():
                     if (entry := self.ledger.close(held, self.source)) is not None:
                         self._export(entry)
                 case _:

@@ -16,7 +16,6 @@ from aiohttp import web
 from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, MeterConfig
-from proxy.core.channel import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
 from proxy.core.events import Sample
 from proxy.energy.meter import ProcessSource
 from proxy.energy.sampler import Sampler
@@ -27,6 +26,7 @@ from proxy.exporters.base import Exporter, Exporters
 from proxy.exporters.conventions import Server
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.exporters.store import LedgerStore
+from proxy.ipc import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed
 from proxy.meter.heartbeat import Heartbeat

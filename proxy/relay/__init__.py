@@ -1,7 +1,7 @@
 """The relay: forward requests to backends and responses to clients, and report timings to the meter.
 
 In: HTTP/1.1 from clients, over TCP or TLS. Out: the same requests to a backend, its responses byte for byte
-to the client, and messages (``proxy.core.channel``) over a Unix socket to the meter. Each worker process runs
+to the client, and messages (``proxy.ipc``) over a Unix socket to the meter. Each worker process runs
 one event loop; workers share nothing but the listening port.
 
 Read in this order:

@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from proxy.clock import now_ns
-from proxy.core.channel import (
+from proxy.ipc import (
     Ask,
     BackendState,
     Chunk,

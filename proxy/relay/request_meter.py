@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.clock import now_ns
-from proxy.core.channel import Chunk, Closed, Opened, ToMeter
 from proxy.core.events import Arrive, End
+from proxy.ipc import Chunk, Closed, Opened, ToMeter
 from proxy.relay.http.trace_context import Trace
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.response.reading import Reading

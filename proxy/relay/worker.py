@@ -13,7 +13,7 @@ import uvloop
 from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
-from proxy.core.channel import BackendState, RelayState
+from proxy.ipc import BackendState, RelayState
 from proxy.origin import serving_tls
 from proxy.relay.client_connection import Client
 from proxy.relay.context import Shared

@@ -9,10 +9,10 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.config import Backend, MeterConfig
-from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End, Sample
 from proxy.energy.select import choose
 from proxy.exporters.base import Exporters
+from proxy.ipc import Closed, Opened
 from proxy.meter.meter import Meter
 from proxy.schema import DeviceAccount, RequestEnergy
 from proxy.simulator.standin import SimulatedDevice, Standin

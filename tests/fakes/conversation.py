@@ -4,7 +4,7 @@ import asyncio
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
-from proxy.core.channel import Closed, Opened, ToMeter
+from proxy.ipc import Closed, Opened, ToMeter
 from proxy.relay.client_connection import Client
 from proxy.relay.upstreams.connections import Upstream
 from proxy.relay.worker import Worker

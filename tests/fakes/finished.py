@@ -1,8 +1,8 @@
 """A final record of one chat request, as exporters see it."""
 
 from proxy.clock import WallAnchor
-from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.exporters.base import Finished
 from proxy.schema import Parts, RequestEnergy
 
@@ -31,8 +31,7 @@ RECORD = RequestEnergy(
 
 def finished(record: RequestEnergy = RECORD, *, sampled: bool = True) -> Finished:
     """The record, and what the relay said of it; ``sampled``: whether its trace is."""
-    opened = Opened(
-        1,
+    start = RequestStart(
         Arrive(100, "r", "chat", "m"),
         path="/v1/chat/completions",
         trace_id=record.trace_id,
@@ -43,11 +42,10 @@ def finished(record: RequestEnergy = RECORD, *, sampled: bool = True) -> Finishe
         max_tokens=7,
         received_ns=90,
     )
-    closed = Closed(
-        1,
+    end = RequestEnd(
         End(400, "r", 200),
         response_id="c1",
         finish_reasons=("stop",),
         unread=("request.max_tokens",),
     )
-    return Finished(record, opened, closed, 200, ANCHOR)
+    return Finished(record, start, end, 200, ANCHOR)

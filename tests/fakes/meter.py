@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from proxy.core.channel import Ask, FrameBuffer, Told, ToMeter, decode_to_meter, encode_frame
+from proxy.ipc import Ask, FrameBuffer, Told, ToMeter, decode_to_meter, encode_frame
 from tests.timing import PATIENCE_SECONDS
 
 

@@ -2,10 +2,10 @@
 
 from proxy.clock import now_ns
 from proxy.config import Backend, MeterConfig
-from proxy.core.channel import Chunk, Closed, Opened
 from proxy.core.events import Arrive, Device, End, Sample
 from proxy.energy.meter import Found
 from proxy.exporters.base import Exporter, Exporters
+from proxy.ipc import Chunk, Closed, Opened
 from proxy.meter.intake import Connection
 from proxy.meter.meter import Meter
 from proxy.units import NS_PER_MS, NS_PER_SECOND

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.attribution import Attributor
-from proxy.core.channel import Chunk, Closed, Opened, ToMeter
 from proxy.core.events import Arrive, End, Event, Output, Sample
 from proxy.core.shares import Share
+from proxy.ipc import Chunk, Closed, Opened, ToMeter
 from proxy.meter.intake import Intake
 from tests.properties.timelines import MS, timelines
 

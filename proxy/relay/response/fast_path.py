@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from proxy.api.chunks import BACKSLASH, LINES, count
 from proxy.clock import now_ns
-from proxy.core.channel import Chunk
+from proxy.ipc import Chunk
 from proxy.relay.request_meter import Call
 
 

@@ -1,7 +1,7 @@
 from proxy.core.attribution import Share
-from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End
 from proxy.core.ledger import UNREAD, Ledger
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.schema import Unknown
 from proxy.units import NS_PER_SECOND
 
@@ -29,11 +29,11 @@ def share(request: str, joules: float | None = 5.0, *, final: bool = True) -> Sh
 
 
 def run(book: Ledger, request: str, start_s: int = 0, model: str = "m", joules: float | None = 5.0) -> None:
-    book.open(Opened(1, Arrive(start_s * S, request, model=model, tenant="t", backend="b")), "nvml")
+    book.open(RequestStart(Arrive(start_s * S, request, model=model, tenant="t", backend="b")), "nvml")
     book.output(request, start_s * S + S // 2)
     book.output(request, start_s * S + S)
     end = End(start_s * S + 2 * S, request, 200, False, 10, 4, 20)
-    book.close(Closed(1, end))
+    book.close(RequestEnd(end))
     book.settle(share(request, joules))
 
 
@@ -52,8 +52,8 @@ def test_a_record_joins_the_call_and_its_share() -> None:
 
 def test_an_answer_that_could_not_be_read_says_so() -> None:
     book = ledger()
-    book.open(Opened(1, Arrive(0, "a", backend="b")), "nvml")
-    book.close(Closed(1, End(S, "a", 200), metered=False))
+    book.open(RequestStart(Arrive(0, "a", backend="b")), "nvml")
+    book.close(RequestEnd(End(S, "a", 200), metered=False))
     book.settle(share("a"))
     entry = book.get("a")
     assert entry is not None
@@ -62,12 +62,12 @@ def test_an_answer_that_could_not_be_read_says_so() -> None:
 
 def test_before_it_is_measured_a_record_says_so() -> None:
     book = ledger()
-    book.open(Opened(1, Arrive(0, "a", backend="b")), None)
+    book.open(RequestStart(Arrive(0, "a", backend="b")), None)
     entry = book.get("a")
     assert entry is not None
     assert (entry.record.joules, entry.record.unknown) == (None, "running")
     assert book.in_flight() == {"b": 1}
-    book.close(Closed(1, End(S, "a", 200)))
+    book.close(RequestEnd(End(S, "a", 200)))
     assert entry.record.unknown == "not_measured_yet"
     assert book.pending()
     assert entry.record.ttft_s is None
@@ -80,7 +80,7 @@ def test_what_is_not_known_is_passed_over() -> None:
     assert book.settle(share("ghost")) is None
     assert book.get("ghost") is None
     run(book, "a")
-    book.close(Closed(1, End(9 * S, "a", 500)))
+    book.close(RequestEnd(End(9 * S, "a", 500)))
     entry = book.get("a")
     assert entry is not None
     assert entry.record.status == 200, "a request ends once"
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_passed_over() -> None:
 
 def test_an_end_alone_makes_a_record_that_says_what_is_missing() -> None:
     book = ledger()
-    entry = book.close(Closed(1, End(5 * S, "a", 200, False, 10, 4, 20)), "nvml")
+    entry = book.close(RequestEnd(End(5 * S, "a", 200, False, 10, 4, 20)), "nvml")
     assert entry is not None
     record = entry.record
     assert (record.status, record.output_tokens, record.source, record.final) == (200, 20, "nvml", True)
@@ -109,7 +109,7 @@ def test_a_query_of_the_newest_looks_at_few() -> None:
 
 def test_the_oldest_finished_go_first_the_running_stay() -> None:
     book = ledger(keep=2)
-    book.open(Opened(1, Arrive(0, "running")), None)
+    book.open(RequestStart(Arrive(0, "running")), None)
     for name in "abcd":
         run(book, name)
     assert [r.request_id for r in book.records()] == ["d", "c"]
@@ -141,8 +141,8 @@ def test_summaries_count_the_unknown_beside_the_sum() -> None:
 def test_a_summary_counts_the_pending_apart() -> None:
     book = ledger()
     run(book, "a", 0)
-    book.open(Opened(1, Arrive(5 * S, "b", model="m")), "nvml")
-    book.close(Closed(1, End(6 * S, "b", 200, False, 10, 0, 20)))
+    book.open(RequestStart(Arrive(5 * S, "b", model="m")), "nvml")
+    book.close(RequestEnd(End(6 * S, "b", 200, False, 10, 0, 20)))
     (only,) = book.summary("model", None, EPOCH)
     assert (only.requests, only.pending, only.unknown) == (1, 1, 0)
     assert (only.output_tokens, only.joules_per_output_token) == (20, 0.25)
@@ -150,6 +150,6 @@ def test_a_summary_counts_the_pending_apart() -> None:
 
 def test_a_provisional_share_does_not_end_a_request() -> None:
     book = ledger()
-    book.open(Opened(1, Arrive(0, "a", backend="b")), None)
+    book.open(RequestStart(Arrive(0, "a", backend="b")), None)
     book.settle(share("a", final=False))
     assert book.in_flight() == {"b": 1}

@@ -1,18 +1,18 @@
-from proxy.core.channel import Closed, Opened
 from proxy.core.events import Arrive, End, Sample
+from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.evidence.own_view import OwnView
 
 
-def _opened(name: str, backend: str = "a") -> Opened:
-    return Opened(1, Arrive(0, name, backend=backend))
+def _opened(name: str, backend: str = "a") -> RequestStart:
+    return RequestStart(Arrive(0, name, backend=backend))
 
 
 def test_the_most_in_flight_since_the_last_look() -> None:
     view = OwnView()
     for name in ("x", "y", "z"):
         view.take(_opened(name))
-    view.take(Closed(1, End(0, "x")))
-    view.take(Closed(1, End(0, "never opened")))
+    view.take(RequestEnd(End(0, "x")))
+    view.take(RequestEnd(End(0, "never opened")))
     view.take(Sample(0, "gpu0", energy_mj=1))
     assert view.look("a").most_in_flight == 3
     assert view.look("a").most_in_flight == 2
@@ -23,7 +23,7 @@ def test_backends_are_apart() -> None:
     view = OwnView()
     view.take(_opened("x", "a"))
     view.take(_opened("y", "b"))
-    view.take(Closed(1, End(0, "x")))
+    view.take(RequestEnd(End(0, "x")))
     assert view.look("b").most_in_flight == 1
     view.look("a")
     assert view.look("a").most_in_flight == 0

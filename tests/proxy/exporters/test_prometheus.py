@@ -88,9 +88,9 @@ def test_series_are_bounded_and_lose_no_joule(monkeypatch: pytest.MonkeyPatch) -
 def test_fields_that_could_not_be_read_are_counted_by_name() -> None:
     metrics = exporter()
     given = finished()
-    closed = msgspec.structs.replace(given.closed, unread=("request.max_tokens", "response.usage"))
+    end = msgspec.structs.replace(given.end, unread=("request.max_tokens", "response.usage"))
     for _ in range(2):
-        metrics.export(replace(given, closed=closed))
+        metrics.export(replace(given, end=end))
     found = samples(metrics.render("")[0])
     assert found["jouleproxy_unread_fields_total['request.max_tokens']"] == 2
     assert found["jouleproxy_unread_fields_total['response.usage']"] == 2

@@ -1,7 +1,7 @@
 """What several relays say of several backends."""
 
 from proxy.config import Backend
-from proxy.core.channel import BackendState, RelayState
+from proxy.ipc import BackendState, RelayState
 from proxy.meter.backends import Backends
 from proxy.units import NS_PER_SECOND
 

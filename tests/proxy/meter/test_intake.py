@@ -1,7 +1,8 @@
 import pytest
 
-from proxy.core.channel import Ask, Chunk, Closed, Dropped, Leaving, Opened
 from proxy.core.events import Arrive, End, Output, Outside, Sample
+from proxy.core.request_events import RequestEnd, RequestStart
+from proxy.ipc import Ask, Chunk, Closed, Dropped, Leaving, Opened
 from proxy.meter.intake import MAX_REORDER_NS, RELAY_LOST, START_NS, Connection, Intake
 
 REORDER = 50
@@ -54,7 +55,7 @@ def test_devices_of_the_backend_are_filled_in() -> None:
     held, relay = intake(), Connection(1)
     held.add(relay, opened(1, 1, "a", "b"))
     held.add(relay, opened(2, 2, "c"))
-    devices = [h.arrive.devices for h, _ in held.ripe(1000) if isinstance(h, Opened)]
+    devices = [h.arrive.devices for h, _ in held.ripe(1000) if isinstance(h, RequestStart)]
     assert devices == [("gpu1",), ("gpu0",)]
 
 
@@ -83,7 +84,7 @@ def test_a_relay_that_dies_ends_its_requests() -> None:
     held.lost(relay, 10)
     assert held.relays == 0
     last, _ = held.ripe(1000)[-1]
-    assert isinstance(last, Closed)
+    assert isinstance(last, RequestEnd)
     assert last.end.cancelled
     assert last.error_type == RELAY_LOST
 
@@ -148,7 +149,7 @@ def test_requests_are_seen_as_they_come_not_when_they_are_ripe() -> None:
     held = Intake(REORDER, lambda _: (), lambda event: seen.append(type(event).__name__))
     held.add(Connection(1), opened(1, 100))
     held.add_evidence(Outside(120, 100, ("gpu0",), 0.5))
-    assert seen == ["Opened"]
+    assert seen == ["RequestStart"]
     assert [type(event) for _, event in held.ripe(200)] == [Arrive, Outside]
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.config import ConfigError, MeterConfig
-from proxy.core.channel import Ask, Closed
 from proxy.core.events import Arrive, End, Event, Header
 from proxy.core.timeline import TimelineReader
 from proxy.exporters.base import Finished
+from proxy.ipc import Ask, Closed
 from proxy.meter.intake import Connection
 from proxy.meter.meter import ENERGY_FIELDS, Meter, put_aside
 from proxy.schema import Unknown
@@ -51,7 +51,7 @@ def test_a_request_becomes_one_final_record_for_every_exporter() -> None:
     assert record.joules == pytest.approx(WATTS * 1.0, rel=1e-6)
     assert record.start_unix_ns == meter.anchor.unix(start)
     assert (record.duration_s, record.ttft_s) == (1.0, 0.1)
-    assert finished.closed.end.t_ns == end
+    assert finished.end.end.t_ns == end
     assert meter.record("a") == record
 
 

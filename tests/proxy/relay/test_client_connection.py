@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Address, Backend, RelayConfig
-from proxy.core.channel import Closed
+from proxy.ipc import Closed
 from proxy.relay.worker import Worker
 from tests.fakes.meter import FakeMeter
 from tests.fakes.raw_upstream import RawUpstream, answer

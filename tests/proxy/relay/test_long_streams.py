@@ -13,7 +13,7 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
-from proxy.core.channel import Chunk, Closed
+from proxy.ipc import Chunk, Closed
 from proxy.relay.client_connection import Client
 from proxy.relay.worker import Worker
 from proxy.units import NS_PER_SECOND, ns_from_seconds

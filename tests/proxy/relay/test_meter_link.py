@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 from proxy.clock import now_ns
-from proxy.core.channel import Ask, BackendState, Chunk, Closed, Leaving, Opened
 from proxy.core.events import Arrive, End
+from proxy.ipc import Ask, BackendState, Chunk, Closed, Leaving, Opened
 from proxy.relay.http.trace_context import continue_trace
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.request_meter import Call

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from proxy.config import Address, Backend, RelayConfig
-from proxy.core.channel import Chunk, Closed, Opened
+from proxy.ipc import Chunk, Closed, Opened
 from proxy.relay.response import response as response_module
 from proxy.relay.worker import Worker
 from proxy.zstd import compress

@@ -12,7 +12,7 @@ import pytest
 
 from proxy import config
 from proxy.config import Address, RelayConfig
-from proxy.core.channel import Closed, Opened
+from proxy.ipc import Closed, Opened
 from proxy.relay.worker import Worker
 from tests.fakes.backend import Backend
 from tests.fakes.meter import FakeMeter

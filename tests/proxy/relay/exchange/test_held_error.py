@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.channel import Closed, Opened
+from proxy.ipc import Closed, Opened
 from proxy.relay.exchange.held_error import HeldError, may_refuse
 from proxy.relay.http.framing import Fixed
 from proxy.relay.http.heads import AnswerHead

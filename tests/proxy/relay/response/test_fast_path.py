@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.api.chunks import shape_of
 from proxy.api.sse import EventSplitter
-from proxy.core.channel import Chunk
 from proxy.core.events import Arrive
+from proxy.ipc import Chunk
 from proxy.relay.http.framing import Chunked, FramingError, chunk
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.request_meter import Call

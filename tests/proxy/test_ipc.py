@@ -1,6 +1,7 @@
 import pytest
 
-from proxy.core.channel import (
+from proxy.core.events import Arrive, End
+from proxy.ipc import (
     MAX_FRAME_BYTES,
     Ask,
     Chunk,
@@ -15,7 +16,6 @@ from proxy.core.channel import (
     encode_frame,
     encode_frames,
 )
-from proxy.core.events import Arrive, End
 
 MESSAGES: list[ToMeter] = [
     Opened(1, Arrive(5, "r", devices=("gpu0",)), trace_id="ab"),

@@ -1,12 +1,15 @@
-"""What a relay worker and the meter say to each other, and how it lies on the socket.
+"""Messages between a relay worker and the meter, and their framing on the Unix socket.
 
-One frame is a 4-byte big-endian length and a msgpack array of messages; a worker sends a frame a loop
-turn at most. Requests go by a small integer ``key`` (unique within a worker's connection), so that the
-message of a chunk is a few bytes. The same stamps reach the core: ``t_ns`` is the host's monotonic clock.
-The collector does not look at messages (``gc=False``), nor at events: they are values, never part of a cycle.
+A frame is a 4-byte big-endian length and a msgpack array of messages; a worker sends at most one frame per
+turn of its event loop. Requests are identified by a small integer ``key``, unique within the connection of
+a worker, so that the message of a chunk takes a few bytes. All stamps are nanoseconds of the host's monotonic
+clock. The garbage collector skips messages and events (``gc=False``): they are values, never part of a cycle.
 
-Order within a connection: ``Opened`` < ``Chunk``* < ``Closed`` for each key. A worker that must drop
-messages drops chunks first and says how many (``Dropped``).
+Order within a connection: ``Opened``, any number of ``Chunk``, ``Closed`` for each key. A worker whose buffer
+is full discards chunks first and reports their number (``Dropped``).
+
+Only the relay and the meter import this module. The core and the exporters see
+:mod:`proxy.core.request_events` instead.
 """
 
 from collections.abc import Sequence
@@ -35,7 +38,7 @@ class Opened(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     parent_span_id: str | None = None  # the client's own span, from traceparent
     trace_sampled: bool = True
     max_tokens: int | None = None
-    received_ns: int | None = None  # when the request's head reached the proxy
+    received_ns: int | None = None  # when the request head reached the proxy
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -47,7 +50,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
-    """The answer ended, broke, or the client left."""
+    """The response ended or failed, or the client disconnected."""
 
     key: int
     end: End
@@ -61,15 +64,15 @@ class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
 
 
 class Dropped(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
-    """Messages that did not fit into the bounded buffer, since the last of these."""
+    """Number of messages discarded because the bounded buffer was full, since the last such message."""
 
     count: int
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
-    """The joules of a request, for its own answer. Meter replies with ``Told`` of the same ``ask``.
+    """Request for the joules of one request; the meter replies with ``Told`` of the same ``ask``.
 
-    ``wait_ns`` 0: a provisional value at once; else hold the reply until final, at most so long.
+    ``wait_ns`` 0: reply at once with a provisional value; otherwise wait at most that long for the final one.
     """
 
     ask: int
@@ -77,39 +80,39 @@ class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     t_ns: int
     wait_ns: int = 0
     output_tokens: int | None = None
-    key: int | None = None  # of the request, which tells it from others of that id
+    key: int | None = None  # distinguishes requests that share an id
 
 
 class Told(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
-    """The reply: an ``EnergyAnswer`` as JSON bytes, ready to be put into the answer."""
+    """Reply to ``Ask``: the energy object as JSON bytes, ready to be inserted into the response."""
 
     ask: int
     energy: bytes
 
 
 class BackendState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
-    """How a relay sees a backend; told once a second."""
+    """State of a backend as seen by a relay, sent once a second."""
 
     name: str
     state: str  # up, ejected, down
     outstanding: int  # requests, metered or not
     since_ns: int
     reason: str | None = None
-    models: tuple[str, ...] = ()  # that it is known to serve; empty: any
+    models: tuple[str, ...] = ()  # models it serves; empty: not known
 
 
 class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
-    """The relay drains: what runs there may end, and no more is taken."""
+    """The relay drains: running requests may end, no new ones are accepted."""
 
 
 class RelayState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=8):
-    """What a relay holds; told once a second."""
+    """Connections and tasks of a relay, sent once a second."""
 
     pid: int
     clients: int  # connections
-    requests: int  # that run and are metered
+    requests: int  # metered requests in flight
     tasks: int
-    connections: int  # to backends, in use or kept
+    connections: int  # to backends, in use or idle
 
 
 ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState | Leaving | RelayState
@@ -121,13 +124,13 @@ _TO_RELAY: Final = msgspec.msgpack.Decoder(list[ToRelay])
 
 
 def encode_frame(messages: Sequence[ToMeter | ToRelay]) -> bytes:
-    """The frame of some messages, length included."""
+    """Return messages as one frame, length included; ``encode_frames`` applies the size limit."""
     body = _ENCODER.encode(messages)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 def encode_frames(messages: Sequence[ToMeter]) -> list[bytes | None]:
-    """The same in as many frames as the limit asks for; None for a message that is over it by itself."""
+    """Return messages as frames of at most ``MAX_FRAME_BYTES``; None for a message that exceeds it alone."""
     frame = encode_frame(messages)
     if len(frame) <= LENGTH_BYTES + MAX_FRAME_BYTES:
         return [frame]
@@ -138,17 +141,17 @@ def encode_frames(messages: Sequence[ToMeter]) -> list[bytes | None]:
 
 
 def decode_to_meter(body: bytes | memoryview) -> list[ToMeter]:
-    """Messages of one frame's body; raises ``msgspec.DecodeError`` on a foreign one."""
+    """Decode the body of one frame; raises ``msgspec.DecodeError`` if it is malformed."""
     return _TO_METER.decode(body)
 
 
 def decode_to_relay(body: bytes | memoryview) -> list[ToRelay]:
-    """Messages of one frame's body; raises ``msgspec.DecodeError`` on a foreign one."""
+    """Decode the body of one frame; raises ``msgspec.DecodeError`` if it is malformed."""
     return _TO_RELAY.decode(body)
 
 
 class FrameBuffer:
-    """Bytes in, whole frame bodies out, whatever the split."""
+    """Reassembles frames from a byte stream that was split anywhere."""
 
     __slots__ = ("_buffer",)
 
@@ -156,7 +159,7 @@ class FrameBuffer:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Bodies completed by ``data``; raises ``ValueError`` on a frame over the limit."""
+        """Return the frame bodies completed by ``data``; raises ``ValueError`` on a frame over the limit."""
         buffer = self._buffer
         buffer += data
         bodies = []

@@ -5,7 +5,7 @@ A read like that needs no HTTP parser and no JSON (:mod:`proxy.api.chunks`): it 
 few microseconds. Whatever does not compare goes the long way, which may find the lane again.
 """
 
-from proxy.api.chunks import BACKSLASH, LINES, count, event_in, shape_of
+from proxy.api.chunks import event_in, match_chunk, template_of
 
 
 class Lane:
@@ -19,17 +19,7 @@ class Lane:
 
     def take(self, data: bytes, t_ns: int) -> bool:
         """Count the tokens of a read that begins a chunk; false, and nothing done, where it is not alike."""
-        size, before, after = len(data), self._before, self._after
-        line = LINES.get(size)
-        tokens = 1
-        if line is None or not data.startswith(line) or not data.endswith(after):
-            tokens = count(data, before, after)
-        else:
-            start, end = len(line) + len(before), size - len(after)
-            if start >= end or not data.startswith(before, len(line)):
-                return False
-            if data.find(b'"', start, end) >= 0 or data[end - 1] == BACKSLASH:
-                tokens = count(data, before, after)
+        tokens = match_chunk(data, self._before, self._after)
         if not tokens:
             return False
         self._outputs.append(t_ns)
@@ -40,5 +30,5 @@ class Lane:
 def lane_of(data: bytes, outputs_ns: list[int], counts: list[int]) -> Lane | None:
     """The lane of a read that was one whole chunk and brought one token; None where it cannot be followed."""
     event = event_in(data)
-    shape = shape_of(event) if event is not None else None
+    shape = template_of(event) if event is not None else None
     return None if shape is None else Lane(shape, outputs_ns, counts)

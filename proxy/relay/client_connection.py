@@ -7,10 +7,10 @@ from typing import Final, cast
 
 from proxy.api.errors import error_body
 from proxy.clock import now_ns
-from proxy.relay.context import Shared
+from proxy.relay.context import WorkerContext
 from proxy.relay.exchange.exchange import Exchange
 from proxy.relay.http.framing import Body, Chunked, FramingError
-from proxy.relay.http.header_cache import Requests
+from proxy.relay.http.header_cache import RequestHeadCache
 from proxy.relay.http.heads import HeadError, RequestHead
 from proxy.units import ns_from_seconds
 
@@ -28,17 +28,17 @@ _REASONS: Final = {
 }
 
 
-class Client:
+class ClientConnection:
     """One connection of a client: an ``asyncio.Protocol`` by its methods.
 
     By name, too, it would be no native class of the compiled build (setup.py), and twice as dear.
     """
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._requests = Requests()
+        self._requests = RequestHeadCache()
         self._body: Body | None = None
         self._body_bytes = 0
         self._exchange: Exchange | None = None
@@ -52,15 +52,15 @@ class Client:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
-        self._transport.set_write_buffer_limits(self._shared.config.high_water_bytes)
+        self._transport.set_write_buffer_limits(self._context.config.high_water_bytes)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self._shared.clients.add(self)
+        self._context.clients.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The client left."""
         self._transport = None
-        self._shared.clients.discard(self)
+        self._context.clients.discard(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
@@ -84,7 +84,7 @@ class Client:
         exchange = self._exchange
         if self._body is not None:
             self._since_ns = now_ns()
-            self._take_body(data)
+            self._read_body(data)
         elif exchange is None:
             if not self._buffer:
                 self._since_ns = now_ns()
@@ -94,7 +94,7 @@ class Client:
             exchange.send(data)
         else:
             self._buffer += data
-            if len(self._buffer) > self._shared.config.high_water_bytes:
+            if len(self._buffer) > self._context.config.high_water_bytes:
                 self.pause(paused=True)
 
     def _next(self) -> None:
@@ -103,20 +103,20 @@ class Client:
             return
         buffer = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in {b"\r", b"\n"} else self._buffer
         end = buffer.find(_END)
-        limit = self._shared.config.max_head_bytes
+        limit = self._context.config.max_head_bytes
         if end > limit or (end < 0 and len(buffer) > limit):
-            self.refuse(431, f"a head of more than {limit} bytes", "head_too_large")
+            self.send_error(431, f"a head of more than {limit} bytes", "head_too_large")
             return
         if end < 0:
             self._buffer = buffer
             if b"\n\n" in buffer:
-                self.refuse(400, "lines end with CRLF", "bad_request")
+                self.send_error(400, "lines end with CRLF", "bad_request")
             return
         try:
-            head = self._requests.parse(buffer[: end + 4], self._shared.config.max_body_bytes)
+            head = self._requests.parse(buffer[: end + 4], self._context.config.max_body_bytes)
         except HeadError as error:
             code = "body_too_large" if error.status == 413 else "bad_request"
-            self.refuse(error.status, str(error), code)
+            self.send_error(error.status, str(error), code)
             return
         self._begin(head, buffer[end + 4 :])
 
@@ -128,16 +128,16 @@ class Client:
             and head.values.get(b"expect", b"").lower() == b"100-continue"
         ):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        exchange = self._exchange = Exchange(self._shared, self, head)
+        exchange = self._exchange = Exchange(self._context, self, head)
         self._served = True
         exchange.begin()
         if head.body is None:
             self._buffer = rest
             exchange.request_end()
         elif rest:
-            self._take_body(rest)
+            self._read_body(rest)
 
-    def _take_body(self, data: bytes) -> None:
+    def _read_body(self, data: bytes) -> None:
         body, exchange = self._body, self._exchange
         if body is None or exchange is None:
             return
@@ -147,9 +147,9 @@ class Client:
             self._break(400, str(error), "bad_request")
             return
         self._body_bytes += sum(map(len, pieces))
-        if self._body_bytes > self._shared.config.max_body_bytes:
+        if self._body_bytes > self._context.config.max_body_bytes:
             self._break(
-                413, f"a body of more than {self._shared.config.max_body_bytes} bytes", "body_too_large"
+                413, f"a body of more than {self._context.config.max_body_bytes} bytes", "body_too_large"
             )
             return
         raw = data if used == len(data) else data[:used]
@@ -168,9 +168,9 @@ class Client:
         if began:
             self.abort()
         else:
-            self.refuse(status, message, code)
+            self.send_error(status, message, code)
 
-    def refuse(
+    def send_error(
         self,
         status: int,
         message: str,
@@ -182,13 +182,15 @@ class Client:
     ) -> None:
         """Answer with an error of our own, in OpenAI's shape."""
         retry = b"" if retry_seconds is None else b"Retry-After: %d\r\n" % retry_seconds
-        self._own(status, error_body(message, code), request_id, retry, close=close)
+        self._send_json(status, error_body(message, code), request_id, retry, close=close)
 
-    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
+    def send_response(self, body: bytes, request_id: str, *, close: bool) -> None:
         """Answer with JSON of our own."""
-        self._own(200, body, request_id, close=close)
+        self._send_json(200, body, request_id, close=close)
 
-    def _own(self, status: int, body: bytes, request_id: str, extra: bytes = b"", *, close: bool) -> None:
+    def _send_json(
+        self, status: int, body: bytes, request_id: str, extra: bytes = b"", *, close: bool
+    ) -> None:
         lines = [b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n" % (status, _REASONS[status]), extra]
         if request_id:
             lines.append(b"x-request-id: %b\r\n" % request_id.encode("latin-1"))
@@ -198,13 +200,13 @@ class Client:
         if close:
             self._linger()
 
-    def finished(self, *, keep: bool) -> None:
+    def finish_response(self, *, keep: bool) -> None:
         """The exchange wrote its answer: go on with the next request, or close."""
         self._exchange = None
         if self._body is not None:
             self._linger()
             return
-        if not keep or self._shared.draining:
+        if not keep or self._context.draining:
             self.close()
             return
         self.pause(paused=False)
@@ -221,7 +223,7 @@ class Client:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def writer(self) -> Callable[[bytes], None]:
+    def fast_writer(self) -> Callable[[bytes], None]:
         """``write``, for as long as the exchange runs: the shortest way."""
         return self._transport.write if self._transport is not None else self.write
 
@@ -237,7 +239,7 @@ class Client:
             self._since_ns = now_ns()
             transport.resume_reading()
 
-    def rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Bytes that came after the request; they are taken."""
         rest, self._buffer = self._buffer, b""
         return rest
@@ -283,7 +285,7 @@ class Client:
 
     def sweep(self, now: int) -> None:
         """End what waited longer than its timeout."""
-        config = self._shared.config
+        config = self._context.config
         if self._write_paused_ns is not None:
             if now - self._write_paused_ns > ns_from_seconds(config.write_timeout_seconds):
                 self.abort()
@@ -300,13 +302,13 @@ class Client:
             self._exchange.sweep(now)
         elif self._buffer or not self._served:
             if waited > ns_from_seconds(config.head_timeout_seconds):
-                self.refuse(408, "the request's head did not come", "head_timeout")
+                self.send_error(408, "the request's head did not come", "head_timeout")
         elif waited > ns_from_seconds(config.client_idle_timeout_seconds):
             self.close()
 
     def _sweep_closing(self, waited: int) -> None:
         """Closed on our side: it may read what is written, or send, only so long."""
-        config, transport = self._shared.config, self._transport
+        config, transport = self._context.config, self._transport
         unread = transport is not None and transport.get_write_buffer_size() > 0
         limit = config.write_timeout_seconds if unread else config.linger_timeout_seconds
         if waited > ns_from_seconds(limit):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class Sink(Protocol):
+class ResponseWriter(Protocol):
     """Who asked, and gets the answer."""
 
     peer: str
@@ -13,16 +13,16 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes."""
 
-    def writer(self) -> Callable[[bytes], None]:
+    def fast_writer(self) -> Callable[[bytes], None]:
         """``write``, for as long as the exchange runs: the shortest way."""
 
     def pause(self, *, paused: bool) -> None:
         """Stop to read, or go on."""
 
-    def rest(self) -> bytes:
+    def take_buffered(self) -> bytes:
         """Bytes that came after the request; they are taken."""
 
-    def refuse(
+    def send_error(
         self,
         status: int,
         message: str,
@@ -34,10 +34,10 @@ class Sink(Protocol):
     ) -> None:
         """Answer with an error of our own."""
 
-    def say(self, body: bytes, request_id: str, *, close: bool) -> None:
+    def send_response(self, body: bytes, request_id: str, *, close: bool) -> None:
         """Answer with JSON of our own."""
 
-    def finished(self, *, keep: bool) -> None:
+    def finish_response(self, *, keep: bool) -> None:
         """The answer is written."""
 
     def abort(self) -> None:

@@ -9,11 +9,11 @@ from proxy.config import RelayConfig
 from proxy.relay.http.trace_context import Ids
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.upstreams.balancer import Balancer, Slot
-from proxy.relay.upstreams.connections import Pool
-from proxy.relay.upstreams.sticky import Keys
+from proxy.relay.upstreams.connections import ConnectionPool
+from proxy.relay.upstreams.sticky import AffinityKeys
 
 
-class Swept(Protocol):
+class TimedConnection(Protocol):
     """A connection whose waits are bounded."""
 
     def sweep(self, now: int) -> None:
@@ -31,15 +31,15 @@ class Swept(Protocol):
 
 
 @dataclass(slots=True)
-class Shared:
+class WorkerContext:
     """One worker's state."""
 
     config: RelayConfig
     link: MeterLink
     balancer: Balancer
-    pools: dict[Slot, Pool]  # of backends that are gone, too, while a request is there
-    keys: Keys | None  # None: nothing is sticky
-    clients: set[Swept] = field(default_factory=set)
+    pools: dict[Slot, ConnectionPool]  # of backends that are gone, too, while a request is there
+    keys: AffinityKeys | None  # None: nothing is sticky
+    clients: set[TimedConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ids: Ids = field(default_factory=Ids)
     draining: bool = False

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Running(Protocol):
     """A request whose answer has not ended."""
 
-    def so_far(self, t_ns: int) -> list[ToMeter]:
+    def replay_messages(self, t_ns: int) -> list[ToMeter]:
         """What a meter that knows nothing of it must be told."""
 
 
@@ -54,7 +54,7 @@ class MeterLink:
         self._pending: list[ToMeter] = []
         self._dropped = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
-        self._asks = itertools.count(1)
+        self._request_target = itertools.count(1)
         self._transport: asyncio.WriteTransport | None = None
         self._flushing = False
         self._full = False
@@ -99,13 +99,13 @@ class MeterLink:
             self._flushing = True
             asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush)
 
-    def leave(self) -> None:
+    def announce_drain(self) -> None:
         """Say, to this meter or the next, that no more requests are taken here."""
         self._leaving = True
         if self._transport is not None:
             self.send(Leaving())
 
-    def tell(self, state: BackendState | RelayState) -> None:
+    def report(self, state: BackendState | RelayState) -> None:
         """Queue how something is; without a meter it is no news worth keeping."""
         if self._transport is not None and not self._full:
             self.send(state)
@@ -132,28 +132,30 @@ class MeterLink:
             else:
                 transport.write(frame)
 
-    async def ask(self, request: str, key: int, wait_seconds: float, bound_seconds: float) -> bytes | None:
+    async def request_energy(
+        self, request: str, key: int, wait_seconds: float, bound_seconds: float
+    ) -> bytes | None:
         """The energy of a request, by id and key, as JSON; None if no answer came in ``bound_seconds``."""
         if self._transport is None:
             return None
-        number = next(self._asks)
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        number = next(self._request_target)
+        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = response
         self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds), key=key))
         self._flush()
         try:
             async with asyncio.timeout(bound_seconds):
-                return await answer
+                return await response
         except TimeoutError:
             return None
         finally:
             self._waiting.pop(number, None)
 
-    def told(self, ask: int, energy: bytes) -> None:
+    def energy_received(self, ask: int, energy: bytes) -> None:
         """An answer came."""
-        answer = self._waiting.get(ask)
-        if answer is not None and not answer.done():
-            answer.set_result(energy)
+        response = self._waiting.get(ask)
+        if response is not None and not response.done():
+            response.set_result(energy)
 
     def connected(self, transport: asyncio.WriteTransport) -> None:
         """The connection is made."""
@@ -179,9 +181,14 @@ class MeterLink:
         """What the next meter is told first: of each running request what is known, then what is unsent."""
         begun = {message.key for message in unsent if isinstance(message, Opened)}
         t_ns = now_ns()
-        again = [m for key, call in self.running.items() if key not in begun for m in call.so_far(t_ns)]
-        told = self.running.keys() - begun  # their unsent chunks are counted in it
-        return again + [m for m in unsent if not (isinstance(m, Chunk) and m.key in told)]
+        repeat = [
+            m
+            for key, request_meter in self.running.items()
+            if key not in begun
+            for m in request_meter.replay_messages(t_ns)
+        ]
+        received = self.running.keys() - begun  # their unsent chunks are counted in it
+        return repeat + [m for m in unsent if not (isinstance(m, Chunk) and m.key in received)]
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,7 +216,7 @@ class _LinkProtocol(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 for message in decode_to_relay(body):
-                    self._link.told(message.ask, message.energy)
+                    self._link.energy_received(message.ask, message.energy)
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("the meter sent what is no frame: %s", error)
 

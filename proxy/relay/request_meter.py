@@ -17,7 +17,7 @@ _PROMPT_ONLY: Final = frozenset(("embeddings", "rerank", "score", "pooling"))  #
 _KEYS: Final = itertools.count(1)
 
 
-class Call:
+class RequestMeter:
     """Opened, then chunks, then closed once, whatever happens."""
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Call:
         self.link.running[self.key] = self
         self.link.send(opened)
 
-    def so_far(self, t_ns: int) -> list[ToMeter]:
+    def replay_messages(self, t_ns: int) -> list[ToMeter]:
         """What a meter that knows nothing of it must be told at ``t_ns``: its beginning, its output so far.
 
         The output is two chunks, the first token at its time and the rest now: all of it lies before what
@@ -85,12 +85,12 @@ class Call:
         """
         if self._opened is None:
             return []
-        told: list[ToMeter] = [self._opened]
+        received: list[ToMeter] = [self._opened]
         if self._first_byte_ns is not None:
-            told.append(Chunk(self.key, self._first_byte_ns, 1))
+            received.append(Chunk(self.key, self._first_byte_ns, 1))
             if self.reading.counted > 1:
-                told.append(Chunk(self.key, t_ns, self.reading.counted - 1))
-        return told
+                received.append(Chunk(self.key, t_ns, self.reading.counted - 1))
+        return received
 
     def chunk(self, t_ns: int, tokens: int) -> None:
         """A chunk with output came at ``t_ns``."""

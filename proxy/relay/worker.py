@@ -15,13 +15,13 @@ from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
 from proxy.ipc import BackendState, RelayState
 from proxy.origin import serving_tls
-from proxy.relay.client_connection import Client
-from proxy.relay.context import Shared
+from proxy.relay.client_connection import ClientConnection
+from proxy.relay.context import WorkerContext
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.upstreams.balancer import Balancer
-from proxy.relay.upstreams.connections import Pool, hold_little
-from proxy.relay.upstreams.health_checks import Checks
-from proxy.relay.upstreams.sticky import Keys
+from proxy.relay.upstreams.connections import ConnectionPool, limit_unsent
+from proxy.relay.upstreams.health_checks import HealthChecks
+from proxy.relay.upstreams.sticky import AffinityKeys
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
@@ -35,9 +35,9 @@ class Worker:
         self._config = config
         self._link = MeterLink(meter_socket, config.event_buffer_messages)
         balancer = Balancer(backends, config, now_ns())
-        pools = {slot: Pool(slot.backend, config) for slot in balancer.slots}
-        self._shared = Shared(config, self._link, balancer, pools, _keys(config, backends))
-        self._checks = Checks(config, balancer, pools.__getitem__)
+        pools = {slot: ConnectionPool(slot.backend, config) for slot in balancer.slots}
+        self._context = WorkerContext(config, self._link, balancer, pools, _keys(config, backends))
+        self._checks = HealthChecks(config, balancer, pools.__getitem__)
         self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -46,11 +46,11 @@ class Worker:
 
     async def start(self) -> None:
         """Listen (``SO_REUSEPORT``: several workers share a port); raises ``OSError`` if it cannot."""
-        config, shared = self._config, self._shared
+        config, context = self._config, self._context
         self._tls = serving_tls(config.tls_certificate, config.tls_key)
         await self._checks.start()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: cast(asyncio.Protocol, Client(shared)),  # it is one by its methods
+            lambda: cast(asyncio.Protocol, ClientConnection(context)),  # it is one by its methods
             config.listen.host,
             config.listen.port,
             reuse_port=True,
@@ -59,41 +59,41 @@ class Worker:
             ssl_handshake_timeout=config.head_timeout_seconds if self._tls else None,
         )
         for listening in self._server.sockets:  # inherited by what is accepted
-            hold_little(listening, config.high_water_bytes)
+            limit_unsent(listening, config.high_water_bytes)
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweep()
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
-    def follow(self, config: RelayConfig, backends: Sequence[Backend]) -> None:
+    def reconfigure(self, config: RelayConfig, backends: Sequence[Backend]) -> None:
         """New settings for what comes; running requests end where they are. The address stays."""
-        shared = self._shared
+        context = self._context
         if self._tls is not None and config.tls_certificate is not None:
             try:
                 serving_tls(config.tls_certificate, config.tls_key)  # a wrong pair would spoil what is in use
                 self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
             except (OSError, ConfigError) as error:
                 _log.error("the certificate is not read again, the old one stays: %s", error)
-        self._config = shared.config = config
-        shared.balancer.follow(backends, config, now_ns())
-        for pool in shared.pools.values():
-            pool.follow(config)
-        for slot in shared.balancer.slots:
-            if slot not in shared.pools:
-                shared.pools[slot] = Pool(slot.backend, config)
-        shared.keys = _keys(config, backends)
-        self._checks.follow(config)
+        self._config = context.config = config
+        context.balancer.reconfigure(backends, config, now_ns())
+        for pool in context.pools.values():
+            pool.reconfigure(config)
+        for slot in context.balancer.slots:
+            if slot not in context.pools:
+                context.pools[slot] = ConnectionPool(slot.backend, config)
+        context.keys = _keys(config, backends)
+        self._checks.reconfigure(config)
 
     def _sweep(self) -> None:
         """End all waits that are over their time."""
         now = now_ns()
-        shared = self._shared
-        for client in tuple(shared.clients):
+        context = self._context
+        for client in tuple(context.clients):
             client.sweep(now)
-        for slot, pool in tuple(shared.pools.items()):
+        for slot, pool in tuple(context.pools.items()):
             pool.sweep(now)
-            if not slot.outstanding and slot not in shared.balancer.slots:
+            if not slot.outstanding and slot not in context.balancer.slots:
                 pool.close()
-                del shared.pools[slot]
+                del context.pools[slot]
         if self._sweeps % _TELL_EVERY == 0:
             self._tell()
         self._sweeps += 1
@@ -101,49 +101,49 @@ class Worker:
 
     def _tell(self) -> None:
         """Tell the meter how the backends are, and what is held here."""
-        for slot in self._shared.balancer.slots:
+        for slot in self._context.balancer.slots:
             health, name = slot.health, slot.backend.name or slot.backend.url
             models = tuple(sorted(slot.models))
-            self._link.tell(
+            self._link.report(
                 BackendState(name, health.state, slot.outstanding, health.since_ns, health.reason, models)
             )
-        shared = self._shared
-        connections = sum(len(pool.open) for pool in shared.pools.values())
+        context = self._context
+        connections = sum(len(pool.open) for pool in context.pools.values())
         tasks = len(asyncio.all_tasks())
-        self._link.tell(
-            RelayState(os.getpid(), len(shared.clients), len(self._link.running), tasks, connections)
+        self._link.report(
+            RelayState(os.getpid(), len(context.clients), len(self._link.running), tasks, connections)
         )
 
     async def close(self) -> None:
         """Drain: take no more, let running answers end within the drain time, tell the meter, close."""
-        shared = self._shared
-        shared.draining = True
+        context = self._context
+        context.draining = True
         self._checks.close()
-        self._link.leave()
+        self._link.announce_drain()
         if self._server is not None:
             self._server.close()
-        for client in tuple(shared.clients):
+        for client in tuple(context.clients):
             if not client.busy:
                 client.close()
         try:
             async with asyncio.timeout(self._config.drain_timeout_seconds):
-                while shared.clients:  # noqa: ASYNC110 - a drain is rare, and need not be exact
+                while context.clients:  # noqa: ASYNC110 - a drain is rare, and need not be exact
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            _log.warning("%d answers did not end in time: cut off", len(shared.clients))
-            for client in tuple(shared.clients):
+            _log.warning("%d answers did not end in time: cut off", len(context.clients))
+            for client in tuple(context.clients):
                 client.abort()
             await asyncio.sleep(0)
         if self._timer is not None:
             self._timer.cancel()
-        for pool in shared.pools.values():
+        for pool in context.pools.values():
             pool.close()
-        await asyncio.gather(*shared.tasks, return_exceptions=True)
+        await asyncio.gather(*context.tasks, return_exceptions=True)
         await self._link.close()
 
 
-def _keys(config: RelayConfig, backends: Sequence[Backend]) -> Keys | None:
-    return Keys(config) if config.sticky != "off" and len(backends) > 1 else None
+def _keys(config: RelayConfig, backends: Sequence[Backend]) -> AffinityKeys | None:
+    return AffinityKeys(config) if config.sticky != "off" and len(backends) > 1 else None
 
 
 def run(
@@ -184,7 +184,7 @@ async def _run(
 def _reload(worker: Worker, load: Callable[[], Config]) -> None:
     try:
         config = load()
-        worker.follow(config.relay, config.backends)
+        worker.reconfigure(config.relay, config.backends)
     except ConfigError as error:  # the supervisor read it well a moment ago
         _log.error("settings not reloaded, the old ones stay: %s", error)
     else:

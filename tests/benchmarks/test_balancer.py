@@ -9,7 +9,7 @@ import pytest
 from proxy.config import Backend, RelayConfig, Sticky
 from proxy.relay.http.heads import parse_request
 from proxy.relay.upstreams.balancer import Balancer
-from proxy.relay.upstreams.sticky import Keys
+from proxy.relay.upstreams.sticky import AffinityKeys
 
 pytestmark = pytest.mark.bench
 
@@ -32,13 +32,13 @@ def microseconds(work: Callable[[], object]) -> float:
     return best / ROUNDS * 1e6
 
 
-def choosing(count: int, keys: Keys | None = None) -> Callable[[], object]:
+def choosing(count: int, keys: AffinityKeys | None = None) -> Callable[[], object]:
     """Take, and give back what was taken fifty requests ago."""
     balancer = Balancer(
         [Backend(f"http://b{n}", f"b{n}", models=("m",)) for n in range(count)], RelayConfig(), 0
     )
     head = parse_request(HEAD, 1 << 20)
-    running = [balancer.take("m", n) for n in range(50)]
+    running = [balancer.acquire("m", n) for n in range(50)]
     places = itertools.cycle(range(50))
 
     def one() -> None:
@@ -47,7 +47,7 @@ def choosing(count: int, keys: Keys | None = None) -> Callable[[], object]:
         assert slot is not None
         balancer.release(slot)
         key = keys.key(head, BODY) if keys else None
-        running[place] = balancer.take("m", 1, key)
+        running[place] = balancer.acquire("m", 1, key)
 
     return one
 
@@ -60,7 +60,7 @@ def test_choosing_costs_little_beside_reading_the_head() -> None:
         print(f"{count} backends: {cost:.2f} us")  # noqa: T201
     ways: tuple[Sticky, ...] = ("session", "prefix")
     for sticky in ways:
-        keyed = microseconds(choosing(4, Keys(RelayConfig(sticky=sticky))))
+        keyed = microseconds(choosing(4, AffinityKeys(RelayConfig(sticky=sticky))))
         print(f"4 backends, {sticky}: {keyed:.2f} us")  # noqa: T201
         assert keyed < 2 * head
     assert costs[4] < head / 2

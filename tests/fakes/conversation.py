@@ -5,8 +5,8 @@ import asyncio
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.ipc import Closed, Opened, ToMeter
-from proxy.relay.client_connection import Client
-from proxy.relay.upstreams.connections import Upstream
+from proxy.relay.client_connection import ClientConnection
+from proxy.relay.upstreams.connections import UpstreamConnection
 from proxy.relay.worker import Worker
 from tests.fakes.transport import FakeTransport
 
@@ -17,14 +17,14 @@ class Conversation:
     def __init__(self) -> None:
         config = RelayConfig(health_checks=False)
         worker = Worker(config, [Backend("unix:/nowhere", "b")], "/nowhere")  # but for the connection below
-        self.shared = worker._shared
-        (slot,) = self.shared.balancer.slots
-        pool = self.shared.pools[slot]
-        self.upstream = Upstream(pool, 4096, config.high_water_bytes)
+        self.context = worker._context
+        (slot,) = self.context.balancer.slots
+        pool = self.context.pools[slot]
+        self.upstream = UpstreamConnection(pool, 4096, config.high_water_bytes)
         self.upstream.idle_since_ns = now_ns()
         pool.put(self.upstream)
         self.backend = FakeTransport(self.upstream)
-        self.client = Client(self.shared)
+        self.client = ClientConnection(self.context)
         self.transport = FakeTransport(self.client)
 
     async def answered(self, request: bytes, pieces: list[bytes], *, error: bool, leaves: int | None) -> None:
@@ -62,8 +62,8 @@ class Conversation:
     def check_ended(self) -> list[ToMeter]:
         """All is given back, and what was begun has ended; what the meter was told."""
         assert not self.client.busy
-        assert not self.shared.tasks
-        assert self.shared.balancer.slots[0].outstanding == 0
-        told = self.shared.link._pending
+        assert not self.context.tasks
+        assert self.context.balancer.slots[0].outstanding == 0
+        told = self.context.link._pending
         assert sum(isinstance(m, Opened) for m in told) == sum(isinstance(m, Closed) for m in told)
         return told

@@ -13,64 +13,79 @@ from typing import Final
 from proxy.api.fields import MAX_TEXT_LENGTH
 from proxy.clock import now_ns
 from proxy.core.events import Arrive
-from proxy.relay.client_interface import Sink
-from proxy.relay.context import Shared
+from proxy.relay.client_interface import ResponseWriter
+from proxy.relay.context import WorkerContext
 from proxy.relay.exchange.held_error import FORGET_SECONDS, HeldError, may_refuse
 from proxy.relay.exchange.request import Request
+from proxy.relay.exchange.states import State, check_transition
 from proxy.relay.http.headers import for_backend, interim
-from proxy.relay.http.heads import AnswerHead, HeadError, RequestHead
+from proxy.relay.http.heads import HeadError, RequestHead, ResponseHead
 from proxy.relay.http.trace_context import Trace, continue_trace
-from proxy.relay.request_meter import Call
-from proxy.relay.response.fast_path import Lane
-from proxy.relay.response.response import Answer, Plan
+from proxy.relay.request_meter import RequestMeter
+from proxy.relay.response.fast_path import StreamForwarder
+from proxy.relay.response.response import Response, ResponsePlan
 from proxy.relay.upstreams.balancer import Slot
-from proxy.relay.upstreams.connections import Upstream, connect_failure
+from proxy.relay.upstreams.connections import UpstreamConnection, connect_failure
 from proxy.schema import ENERGY_HEADER
 from proxy.units import ns_from_seconds
 
-_ANSWER_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
+_REPLY_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
-_WISH: Final = ENERGY_HEADER.lower().encode()
+_ENERGY_HEADER: Final = ENERGY_HEADER.lower().encode()
 _ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
+_FORWARDING: Final = State.FORWARDING  # bound here: they are compared for every read of a response
+_TUNNEL: Final = State.TUNNEL
 _log = logging.getLogger(__name__)
 
 
 class Exchange:
     """A request and its answer."""
 
-    def __init__(self, shared: Shared, client: Sink, head: RequestHead) -> None:
-        self._shared = shared
+    def __init__(self, context: WorkerContext, client: ResponseWriter, head: RequestHead) -> None:
+        self._context = context
         self._client = client
         self._head = head
         self._received_ns = now_ns()
         self._since_ns = self._received_ns
-        self._request = Request(head, shared.ids)
+        self._request = Request(head, context.ids)
         self._body = self._request.body
         self._key: int | None = None  # of what stays with one backend
         self._tried: list[Slot] = []  # backends that could not be reached
         self._trace: Trace | None = None
-        self._identity = False  # usage was asked for in the client's stead
         self._held_error: HeldError | None = None  # of a request that we changed
-        self._usage_refused = False  # so this is its second try
-        self._call: Call | None = None
+        self._usage_rejected = False  # so this is its second try
+        self._request_meter: RequestMeter | None = None
         self._slot: Slot | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._answer: Answer | None = None
-        self._asking = False
-        self._lost: str | None = None
-        self._over = False
-        self.tunnel = False
+        self._response: Response | None = None
+        self._lost: str | None = None  # why the backend connection failed while energy was awaited
+        self._state = State.READING
+
+    def _enter(self, state: State) -> None:
+        """Change the state; raise :class:`TransitionError` where the table does not allow it."""
+        check_transition(self._state, state)
+        self._state = state
+
+    @property
+    def closed(self) -> bool:
+        """Whether the exchange is over."""
+        return self._state is State.CLOSED
+
+    @property
+    def tunnel(self) -> bool:
+        """Whether both sides switched protocols, so that bytes pass as they are."""
+        return self._state is State.TUNNEL
 
     @property
     def began(self) -> bool:
         """Whether bytes of the answer went to the client."""
-        return self._answer is not None and self._answer.sent
+        return self._response is not None and self._response.sent
 
     def begin(self) -> None:
         """The head is there."""
         if not self._body.reads:
-            self._open()
+            self._choose_backend()
 
     def request_body(self, raw: bytes) -> None:
         """Take bytes of the request's body as they came: with the framing of chunks."""
@@ -85,13 +100,13 @@ class Exchange:
         if not body.reads:
             self._client.pause(paused=True)  # until the connection is there
             if reads:  # it is too large to be read
-                self._open()
+                self._choose_backend()
 
     def request_end(self) -> None:
         """The request is whole."""
         self._body.ended = True
         if self._body.reads:
-            self._open()
+            self._choose_backend()
 
     def send(self, data: bytes) -> None:
         """Bytes of a tunnel, from the client."""
@@ -99,51 +114,51 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.write(data)
 
-    def _open(self) -> None:
+    def _choose_backend(self) -> None:
         """Read what is asked, choose a backend."""
-        head, shared, request = self._head, self._shared, self._request
-        listing = shared.balancer.listing
+        head, context, request = self._head, self._context, self._request
+        listing = context.balancer.listing
         if request.path == "/v1/models" and head.method == b"GET" and listing is not None:
-            self._tell(listing)
+            self._respond(listing)
             return
         if request.route is not None:
-            self._trace = continue_trace(head.text(b"traceparent"), shared.ids.take(64))
+            self._trace = continue_trace(head.text(b"traceparent"), context.ids.draw(64))
         body = request.read()
-        if shared.keys is not None:
-            self._key = shared.keys.key(head, body)
-        self._aim(shared.balancer.take(request.fields.model, now_ns(), self._key))
+        if context.keys is not None:
+            self._key = context.keys.key(head, body)
+        self._assign(context.balancer.acquire(request.fields.model, now_ns(), self._key))
 
-    def _tell(self, body: bytes) -> None:
+    def _respond(self, body: bytes) -> None:
         """What the proxy itself knows best."""
         self._end()
         keep = self._head.keep_alive and self._body.ended
-        self._client.say(body, self._request.id, close=not keep)
+        self._client.send_response(body, self._request.id, close=not keep)
         if keep:
-            self._client.finished(keep=True)
+            self._client.finish_response(keep=True)
 
-    def _aim(self, slot: Slot | None) -> None:
+    def _assign(self, slot: Slot | None) -> None:
         """Send the request to a backend, over a connection that is open or will be."""
         self._slot = slot
         if slot is None:
-            why = self._shared.balancer.refusal(self._request.fields.model, now_ns())
-            self._refuse(why.status, why.message, why.code, why.retry_seconds)
+            why = self._context.balancer.refusal(self._request.fields.model, now_ns())
+            self._send_error(why.status, why.message, why.code, why.retry_seconds)
             return
         self._send_to(slot)
 
     def _send_to(self, slot: Slot) -> None:
-        connection = self._shared.pools[slot].take()
+        connection = self._context.pools[slot].acquire()
         if connection is not None:
-            self._use(connection)
+            self._send_request(connection)
         else:
             self._connect()
 
-    def _metered(self) -> Call | None:
+    def _open_meter(self) -> RequestMeter | None:
         """The call, told to the meter; None where nothing is metered, or none was to be sent."""
         slot, request, trace = self._slot, self._request, self._trace
         route = request.route
-        if self._call is not None or slot is None or route is None or trace is None:
-            return self._call
-        tenant = self._shared.config.tenant_header
+        if self._request_meter is not None or slot is None or route is None or trace is None:
+            return self._request_meter
+        tenant = self._context.config.tenant_header
         arrive = Arrive(
             now_ns(),
             self._request.id,
@@ -154,113 +169,120 @@ class Exchange:
             (self._head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
             slot.backend.name or None,
         )
-        pool = self._shared.pools[slot]
-        call = self._call = Call(self._shared.link, arrive, pool.address, pool.port)
+        pool = self._context.pools[slot]
+        request_meter = self._request_meter = RequestMeter(
+            self._context.link, arrive, pool.address, pool.port
+        )
         path = request.path[:MAX_TEXT_LENGTH]
-        call.open(trace, self._received_ns, path, request.output_limit, request.unread)
-        return call
+        request_meter.open(trace, self._received_ns, path, request.output_limit, request.unread)
+        return request_meter
 
-    def _use(self, connection: Upstream) -> None:
+    def _send_request(self, connection: UpstreamConnection) -> None:
         """Tell the meter, send what there is of the request."""
-        head, shared, body, call = self._head, self._shared, self._body, self._metered()
+        head, context, body, request_meter = self._head, self._context, self._body, self._open_meter()
+        self._enter(State.WAITING)
         self._upstream = connection
         self._since_ns = now_ns()
         changed = self._with_usage()
-        self._identity = changed is not None
-        energy = _ENERGY.get(head.values.get(_WISH, b"").lower(), shared.config.energy_in_response)
-        plan = Plan(self._request.id, call, energy, self._identity, head.method, head.http11, head.keep_alive)
-        self._answer = Answer(plan)
+        identity = changed is not None
+        energy = _ENERGY.get(head.values.get(_ENERGY_HEADER, b"").lower(), context.config.energy_in_response)
+        plan = ResponsePlan(
+            self._request.id, request_meter, energy, identity, head.method, head.http11, head.keep_alive
+        )
+        self._response = Response(plan)
         pool = connection.pool
         lines = for_backend(
             head, pool.host, self._request.id, self._trace, self._client.peer,
-            b"https" if shared.config.tls_certificate else b"http",
+            b"https" if context.config.tls_certificate else b"http",
             length=body.length if changed is None else len(changed),
-            identity=self._identity or (call is not None and energy != "off"), prefix=pool.prefix,
+            identity=identity or (request_meter is not None and energy != "off"), prefix=pool.prefix,
         )  # fmt: skip
         self._client.pause(paused=False)  # before it is asked, which may pause it again
         pieces = body.pieces() if changed is None else [changed]
-        connection.ask(self, head.method, b"".join((lines, *pieces)))
+        connection.send_request(self, head.method, b"".join((lines, *pieces)))
 
     def _with_usage(self) -> bytes | None:
         """Return the body that asks for usage, if this backend may be asked; else None."""
         slot = self._slot
-        if self._shared.config.usage == "keep" or self._usage_refused or slot is None:
+        if self._context.config.usage == "keep" or self._usage_rejected or slot is None:
             return None
         return self._request.with_usage() if slot.no_usage_until_ns < self._since_ns else None
 
     def _connect(self) -> None:
+        """Open a connection to the chosen backend, in a task of its own."""
+        self._enter(State.CONNECTING)
         task = asyncio.get_running_loop().create_task(self._connecting())
         self._task = task
-        self._shared.tasks.add(task)
-        task.add_done_callback(self._shared.tasks.discard)
+        self._context.tasks.add(task)
+        task.add_done_callback(self._context.tasks.discard)
 
     async def _connecting(self) -> None:
         slot = self._slot
         assert slot is not None
-        pool = self._shared.pools[slot]
+        pool = self._context.pools[slot]
         try:
             connection = await pool.connect()
         except (OSError, ValueError) as error:
-            self._unreachable(slot, *connect_failure(error, self._shared.config))
+            self._unreachable(slot, *connect_failure(error, self._context.config))
         else:
-            if self._over:
+            if self.closed:
                 connection.abort()
             else:
-                self._use(connection)
+                self._send_request(connection)
 
     def _unreachable(self, slot: Slot, status: int, message: str, code: str) -> None:
         """Not a byte of the request was sent, or none was read: another backend may take it."""
-        shared = self._shared
+        context = self._context
         self._tried.append(slot)
-        take = shared.balancer.take
-        other = None if self._over else take(self._request.fields.model, now_ns(), self._key, self._tried)
+        take = context.balancer.acquire
+        other = None if self.closed else take(self._request.fields.model, now_ns(), self._key, self._tried)
         if other is None:
             self._failed(status, message, code)
             return
-        self._blame(slot, message)
-        shared.balancer.release(slot)
-        if self._call is not None:  # it was sent over a kept connection that had ended
-            self._call.close(None, code, cancelled=True)
-            self._call = None
+        self._record_failure(slot, message)
+        context.balancer.release(slot)
+        if self._request_meter is not None:  # it was sent over a kept connection that had ended
+            self._request_meter.close(None, code, cancelled=True)
+            self._request_meter = None
         self._task = None
-        self._aim(other)
+        self._assign(other)
 
-    def _blame(self, slot: Slot, message: str) -> None:
-        left_out = self._shared.balancer.failed(slot, now_ns(), message)
+    def _record_failure(self, slot: Slot, message: str) -> None:
+        left_out = self._context.balancer.record_failure(slot, now_ns(), message)
         _log.warning("backend %s: %s%s", slot.backend.url, message, ": left out" if left_out else "")
 
-    def _judge(self, slot: Slot, status: int) -> None:
-        if self._shared.balancer.answered(slot, status, self._since_ns):
+    def _record_status(self, slot: Slot, status: int) -> None:
+        if self._context.balancer.record_status(slot, status, self._since_ns):
             _log.warning("backend %s: answers with %d: left out", slot.backend.url, status)
 
     def _failed(self, status: int, message: str, code: str) -> None:
         if self._slot is not None:
-            self._blame(self._slot, message)
-        self._refuse(status, message, code)
+            self._record_failure(self._slot, message)
+        self._send_error(status, message, code)
 
-    def _refuse(self, status: int, message: str, code: str, retry_seconds: int | None = None) -> None:
+    def _send_error(self, status: int, message: str, code: str, retry_seconds: int | None = None) -> None:
         """An error of our own, before the first byte of an answer."""
-        if self._over:
+        if self.closed:
             return
         self._end()
-        if (call := self._metered()) is not None:
-            call.close(status, code)
+        if (request_meter := self._open_meter()) is not None:
+            request_meter.close(status, code)
         keep = (
             self._head.keep_alive and self._body.ended and self._head.method != b"HEAD"
         )  # the error has a body
-        self._client.refuse(
+        self._client.send_error(
             status, message, code, self._request.id, close=not keep, retry_seconds=retry_seconds
         )
         if keep:
-            self._client.finished(keep=True)
+            self._client.finish_response(keep=True)
 
     def _end(self) -> None:
         """Give everything back; says nothing to anyone."""
-        if self._over:
+        if self.closed:
             return
-        self._over = True
+        self._enter(State.CLOSED)
         if self._slot is not None:
-            self._shared.balancer.release(self._slot)
+            self._context.balancer.release(self._slot)
         if self._task is not None and self._task is not _current():
             self._task.cancel()
         upstream, self._upstream = self._upstream, None
@@ -272,67 +294,69 @@ class Exchange:
         upstream = self._upstream
         if self.tunnel and upstream is not None:  # what it sent last arrives: a close frame, say
             self._upstream = None
-            upstream.close(self._shared.config.linger_timeout_seconds)
+            upstream.close(self._context.config.linger_timeout_seconds)
         self._end()
-        if (call := self._metered()) is not None:
-            call.close(None, error, cancelled=True)
+        if (request_meter := self._open_meter()) is not None:
+            request_meter.close(None, error, cancelled=True)
 
     def pause(self, *, paused: bool) -> None:
         """The client reads too slowly, or has caught up."""
-        if self._upstream is not None and not self._asking:
+        if self._upstream is not None and self._state is not State.AWAITING_ENERGY:
             self._since_ns = now_ns()
             self._upstream.pause(paused=paused)
 
     def sweep(self, now: int) -> None:
         """End a wait for the backend that took too long."""
-        if self._upstream is None or self._asking:
+        if self._upstream is None or self._state is State.AWAITING_ENERGY:
             return
-        config = self._shared.config
+        config = self._context.config
         if self.tunnel:
             if now - self._since_ns > ns_from_seconds(config.tunnel_idle_timeout_seconds):
                 self._end()
-                self._client.finished(keep=False)
+                self._client.finish_response(keep=False)
             return
-        first = self._answer is None or self._answer.head is None
+        first = self._response is None or self._response.head is None
         limit = config.first_byte_timeout_seconds if first else config.stall_timeout_seconds
-        lane = self._upstream.lane
-        since_ns = max(self._since_ns, lane.last_ns) if lane is not None else self._since_ns
+        forwarder = self._upstream.forwarder
+        since_ns = max(self._since_ns, forwarder.last_ns) if forwarder is not None else self._since_ns
         if now - since_ns <= ns_from_seconds(limit):
             return
         if first:
             self._failed(504, f"the backend did not answer within {limit:g} s", "backend_timeout")
         else:
-            self._broken(f"silent for more than {limit:g} s", "backend_stalled")
+            self._abort_response(f"silent for more than {limit:g} s", "backend_stalled")
 
     def on_writable(self, *, writable: bool) -> None:
         """The backend reads too slowly, or has caught up."""
         self._client.pause(paused=not writable)
 
-    def on_interim(self, head: AnswerHead) -> None:
+    def on_interim(self, head: ResponseHead) -> None:
         """Passed on, but for 100: a client that asked for it has it already."""
         if self._head.http11 and head.status != 100:
             self._client.write(interim(head))
 
-    def on_head(self, head: AnswerHead) -> None:
+    def on_head(self, head: ResponseHead) -> None:
         """The answer begins."""
         if head.status == 101 and not self._head.upgrade:
             raise HeadError(502, "the backend switches protocols unasked")
         self._since_ns = now_ns()
         if self._slot is not None:
-            self._judge(self._slot, head.status)
-        if self._identity and may_refuse(head.status):
+            self._record_status(self._slot, head.status)
+        response = self._response
+        assert response is not None
+        if response.plan.drop_usage and may_refuse(head.status):
+            self._enter(State.HOLDING)
             self._held_error = HeldError(head)
             return
-        if self._usage_refused and self._slot is not None and head.status < 400:
+        if self._usage_rejected and self._slot is not None and head.status < 400:
             _log.warning("backend %s: does not take stream_options: not added", self._slot.backend.url)
             self._slot.no_usage_until_ns = self._since_ns + ns_from_seconds(FORGET_SECONDS)
         self._body.forget()  # it will not be sent again
-        assert self._answer is not None
-        self._answer.begin(head)
+        self._enter(State.TUNNEL if head.status == 101 else State.FORWARDING)
+        response.begin(head)
         if head.status == 101 and self._upstream is not None:
-            self.tunnel = True
             self._upstream.tunnel()
-            self._upstream.write(self._client.rest())
+            self._upstream.write(self._client.take_buffered())
 
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
         """Bytes of the answer."""
@@ -343,67 +367,72 @@ class Exchange:
             if held.full:
                 self._pass_held()
             return
-        assert self._answer is not None
-        self._answer.body(raw, pieces, t_ns)
+        assert self._response is not None
+        self._response.body(raw, pieces, t_ns)
 
     def on_end(self) -> None:
         """The answer is whole."""
         held = self._held_error
-        again = held is not None and held.refuses_usage()
-        if not again:
+        repeat = held is not None and held.refuses_usage()
+        if not repeat:
             self._pass_held()
-            assert self._answer is not None
-            self._answer.end()
+            assert self._response is not None
+            self._response.end()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.release(reusable=self._body.ended)
-        if again and self._slot is not None:
-            self._held_error, self._usage_refused = None, True
+        if repeat and self._slot is not None:
+            self._held_error, self._usage_rejected = None, True
             self._send_to(self._slot)
 
     def _pass_held(self) -> None:
         """Pass on an error that was held, and what follows of it."""
         held, self._held_error = self._held_error, None
-        if held is not None and self._answer is not None:
+        if held is not None and self._response is not None:
+            self._enter(State.FORWARDING)
             self._body.forget()
-            held.pass_to(self._answer, self._since_ns)
+            held.pass_to(self._response, self._since_ns)
 
     def on_read(self) -> None:
         """All bytes of one read were taken: write what they give, in one write."""
-        answer = self._answer
-        if answer is None or self._asking or self._over:
+        response = self._response
+        if response is None or (self._state is not _FORWARDING and self._state is not _TUNNEL):
             return
-        data = answer.take()
+        data = response.drain()
         if data:
             self._client.write(data)
-        if answer.wants_energy:
-            self._asking = True
+        if response.awaits_energy:
+            self._enter(State.AWAITING_ENERGY)
             if self._upstream is not None:
                 self._upstream.pause(paused=True)
-            task = self._task = asyncio.get_running_loop().create_task(self._ask())
-            self._shared.tasks.add(task)
-            task.add_done_callback(self._shared.tasks.discard)
-        elif answer.done:
+            task = self._task = asyncio.get_running_loop().create_task(self._add_energy())
+            self._context.tasks.add(task)
+            task.add_done_callback(self._context.tasks.discard)
+        elif response.done:
             self._end()
-            self._client.finished(keep=answer.keep and self._body.ended)
+            self._client.finish_response(keep=response.keep and self._body.ended)
         elif self._upstream is not None:
-            shape = answer.shape
-            if shape is not None and self._call is not None:
-                self._upstream.lane = Lane(shape, self._call, self._client.writer())
+            template = response.template
+            if template is not None and self._request_meter is not None:
+                self._upstream.forwarder = StreamForwarder(
+                    template, self._request_meter, self._client.fast_writer()
+                )
 
-    async def _ask(self) -> None:
+    async def _add_energy(self) -> None:
         """Put the energy into the answer, then go on with it."""
-        answer = self._answer
-        assert answer is not None
-        config = self._shared.config
-        wait = config.energy_wait_seconds if answer.plan.energy == "wait" else 0.0
-        call = answer.plan.call
-        assert call is not None  # energy is put into metered answers alone
-        told = await self._shared.link.ask(call.request, call.key, wait, wait + _ANSWER_SECONDS)
-        answer.told(told or _NO_ENERGY)
-        self._asking = False
+        response = self._response
+        assert response is not None
+        config = self._context.config
+        wait = config.energy_wait_seconds if response.plan.energy == "wait" else 0.0
+        request_meter = response.plan.request_meter
+        assert request_meter is not None  # energy is put into metered answers alone
+        received = await self._context.link.request_energy(
+            request_meter.request, request_meter.key, wait, wait + _REPLY_SECONDS
+        )
+        response.add_energy(received or _NO_ENERGY)
+        self._enter(State.FORWARDING)
         self.on_read()
-        if self._over or self._asking:
+        if self.closed:
             return
         if self._lost is not None:
             self.on_lost(self._lost)
@@ -413,34 +442,34 @@ class Exchange:
     def on_lost(self, reason: str) -> None:
         """The backend died, or speaks no HTTP."""
         upstream = self._upstream
-        if self._asking:
+        if self._state is State.AWAITING_ENERGY:
             self._lost, self._upstream = reason, None
             return
-        if self._over:
+        if self.closed:
             return
-        answer = self._answer
+        response = self._response
         if self.tunnel:
             self._end()
-            self._client.finished(keep=False)
+            self._client.finish_response(keep=False)
         elif upstream is not None and self._request.may_repeat(upstream):
             self._upstream = None
             if upstream.used:  # it had ended meanwhile: the backend is not to blame
                 self._connect()
             elif self._slot is not None:
                 self._unreachable(self._slot, 502, f"the backend did not answer: {reason}", "upstream_reset")
-        elif answer is None or not answer.sent:
+        elif response is None or not response.sent:
             self._failed(502, f"the backend did not answer: {reason}", "upstream_reset")
         else:
-            self._broken(reason, "upstream_reset")
+            self._abort_response(reason, "upstream_reset")
 
-    def _broken(self, reason: str, code: str) -> None:
+    def _abort_response(self, reason: str, code: str) -> None:
         """Within an answer: a broken stream."""
         if self._slot is not None:
             _log.warning("backend %s broke within an answer: %s", self._slot.backend.url, reason)
-        answer = self._answer
+        response = self._response
         self._end()
-        if self._call is not None:
-            self._call.close(answer.head.status if answer and answer.head else None, code)
+        if self._request_meter is not None:
+            self._request_meter.close(response.head.status if response and response.head else None, code)
         self._client.abort()
 
 

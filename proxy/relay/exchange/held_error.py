@@ -4,8 +4,8 @@
 from typing import Final
 
 from proxy.api.stream_options import refused
-from proxy.relay.http.heads import AnswerHead
-from proxy.relay.response.response import Answer
+from proxy.relay.http.heads import ResponseHead
+from proxy.relay.response.response import Response
 
 _STATUS: Final[tuple[int, ...]] = (400, 422)  # what servers say to a field that they do not know
 _MAX_BYTES: Final = 64 * 1024
@@ -22,7 +22,7 @@ class HeldError:
 
     __slots__ = ("_bytes", "_parts", "full", "head")
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: ResponseHead) -> None:
         self.head = head
         self._parts: list[tuple[bytes, list[bytes]]] = []  # bytes as they came, and the payload in them
         self._bytes = 0
@@ -34,11 +34,11 @@ class HeldError:
         self._bytes += len(raw)
         self.full = self._bytes > _MAX_BYTES
 
-    def pass_to(self, answer: Answer, t_ns: int) -> None:
+    def pass_to(self, response: Response, t_ns: int) -> None:
         """Pass on what was held."""
-        answer.begin(self.head)
+        response.begin(self.head)
         for raw, pieces in self._parts:
-            answer.body(raw, pieces, t_ns)
+            response.body(raw, pieces, t_ns)
 
     def refuses_usage(self) -> bool:
         """Return whether the body names what was added to the request."""

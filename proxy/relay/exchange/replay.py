@@ -49,10 +49,10 @@ def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
     False where the kernel does not say.
     """
     try:
-        answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size))
+        response = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size))
     except OSError:
         return False
-    unacknowledged: int = _INT.unpack(answer)[0]
+    unacknowledged: int = _INT.unpack(response)[0]
     return 0 < sent_bytes <= unacknowledged
 
 

@@ -13,7 +13,7 @@ from proxy.relay.exchange.replay import MAX_READ_BYTES, BodyBuffer, may_repeat
 from proxy.relay.http.framing import Chunked
 from proxy.relay.http.heads import RequestHead
 from proxy.relay.http.trace_context import Ids
-from proxy.relay.upstreams.connections import Upstream
+from proxy.relay.upstreams.connections import UpstreamConnection
 from proxy.schema import REQUEST_ID_HEADER
 
 _ID: Final = REQUEST_ID_HEADER.lower().encode()
@@ -35,9 +35,9 @@ class Request:
     def __init__(self, head: RequestHead, ids: Ids, limit: int = MAX_READ_BYTES) -> None:
         """``limit``: of the body that is held to be read, in bytes."""
         given = head.text(_ID)
-        self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.take(32)}"
+        self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.draw(32)}"
         self.head = head
-        self.path, self.endpoint, readable = head.kept.asks or _asks(head)
+        self.path, self.endpoint, readable = head.kept.request_target or _request_target(head)
         reads = readable and self.endpoint is not None
         self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads, limit=limit)
         self.fields = RequestBody()
@@ -96,17 +96,17 @@ class Request:
         """Return the body that asks for usage, too; None where that is not called for, or not possible."""
         return None if self._text is None else with_usage(self._text, self._options)
 
-    def may_repeat(self, failed: Upstream) -> bool:
+    def may_repeat(self, failed: UpstreamConnection) -> bool:
         """Return whether this request may be sent again after ``failed`` failed; see ``replay``."""
         if failed.answered or not self.body.repeatable:
             return False
         return may_repeat(self.head.method, self.endpoint, kept=failed.used, unprocessed=failed.unprocessed)
 
 
-def _asks(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
+def _request_target(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
     """Return path, endpoint, and whether the body can be read; all heads like this one keep it."""
     path = head.target.partition(b"?")[0].decode("latin-1")
     kind = head.values.get(b"content-type", b"").lower()
     readable = not kind or b"json" in kind or kind.startswith(_READABLE)
-    head.kept.asks = (path, endpoint_of(head.method.decode("latin-1"), path), readable)
-    return head.kept.asks
+    head.kept.request_target = (path, endpoint_of(head.method.decode("latin-1"), path), readable)
+    return head.kept.request_target

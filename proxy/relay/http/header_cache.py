@@ -9,7 +9,14 @@ import re
 from typing import Final
 
 from proxy.relay.http.framing import Body, Chunked, Fixed
-from proxy.relay.http.heads import AnswerHead, HeadError, Headers, RequestHead, parse_answer, parse_request
+from proxy.relay.http.heads import (
+    HeadError,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    parse_request,
+    parse_response,
+)
 
 # The first one; a head with two was refused, and is not the last one.
 _MAX_DIGITS: Final = 15
@@ -45,7 +52,7 @@ class _Repeated:
         return digits if digits.isdigit() and len(digits) <= _MAX_DIGITS else None
 
 
-class Requests:
+class RequestHeadCache:
     """Parses the request heads of one connection."""
 
     __slots__ = ("_head", "_repeated")
@@ -75,7 +82,7 @@ class Requests:
         )  # fmt: skip
 
 
-class Answers:
+class ResponseHeadCache:
     """Parses the answer heads of one connection."""
 
     __slots__ = ("_head", "_method", "_repeated")
@@ -83,21 +90,21 @@ class Answers:
     def __init__(self) -> None:
         self._repeated = _Repeated()
         self._method = b""
-        self._head: AnswerHead | None = None
+        self._head: ResponseHead | None = None
 
-    def parse(self, raw: bytes, method: bytes) -> AnswerHead:
+    def parse(self, raw: bytes, method: bytes) -> ResponseHead:
         """As :func:`~proxy.relay.http.heads.parse_answer`."""
         last = self._head if method == self._method else None
         digits = None if last is None else self._repeated.digits(raw)
         if last is None or digits is None:
-            head = parse_answer(raw, method)
+            head = parse_response(raw, method)
             if len(raw) <= _MAX_BYTES and isinstance(head.body, Fixed | Chunked):
                 self._repeated.remember(raw)
                 self._head, self._method = head, method
             return head
         headers, values = _with_length(last.headers, last.values, digits)
         body = _body(_length(values), chunked=isinstance(last.body, Chunked))
-        return AnswerHead(last.status, last.reason, headers, values, last.keep_alive, body)
+        return ResponseHead(last.status, last.reason, headers, values, last.keep_alive, body)
 
 
 def _with_length(

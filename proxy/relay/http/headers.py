@@ -3,7 +3,7 @@
 
 from typing import Final
 
-from proxy.relay.http.heads import AnswerHead, Headers, RequestHead
+from proxy.relay.http.heads import Headers, RequestHead, ResponseHead
 from proxy.relay.http.trace_context import TRACEPARENT, Trace
 from proxy.schema import ENERGY_HEADER, REQUEST_ID_HEADER
 
@@ -30,7 +30,7 @@ _REPLACED: Final = _HOP_BY_HOP | {
 }
 _TRACEPARENT: Final = TRACEPARENT.encode()
 _TRACED: Final = _REPLACED | {_TRACEPARENT}
-_ANSWERED: Final = _HOP_BY_HOP | {_REQUEST_ID}
+_OWN_RESPONSE_REMOVED: Final = _HOP_BY_HOP | {_REQUEST_ID}
 
 
 def _kept(headers: Headers, connection: bytes | None, gone: frozenset[bytes]) -> list[bytes]:
@@ -90,14 +90,14 @@ def for_backend(
     return b"".join(added)
 
 
-def interim(head: AnswerHead) -> bytes:
+def interim(head: ResponseHead) -> bytes:
     """A head before the final one (103 and the like), as the client gets it."""
     lines = _kept(head.headers, head.values.get(b"connection"), _HOP_BY_HOP)
     return b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *lines, b"\r\n"))
 
 
 def for_client(
-    head: AnswerHead,
+    head: ResponseHead,
     request_id: str,
     *,
     ours: bool,
@@ -111,7 +111,7 @@ def for_client(
 
     ``framing`` holds whole header lines: of the transfer coding, the length, the connection.
     """
-    gone = _ANSWERED if ours else _HOP_BY_HOP
+    gone = _OWN_RESPONSE_REMOVED if ours else _HOP_BY_HOP
     if not keep_length:
         gone |= {b"content-length"}
     if not keep_coding:

@@ -16,7 +16,7 @@ _NO_BODY: Final[tuple[int, ...]] = (204, 304)
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELDS: Final = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 _REQUEST: Final = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n" + _FIELDS)
-_ANSWER: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n" + _FIELDS)
+_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n" + _FIELDS)
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -28,18 +28,18 @@ class HeadError(ValueError):
         self.status = status
 
 
-class Kept:
+class DerivedValues:
     """What was worked out of a head, for those that repeat it.
 
     ``lines``: those that travel on, by the names of those that do not. ``asks``: path, endpoint or None,
     whether the body can be read.
     """
 
-    __slots__ = ("asks", "lines")
+    __slots__ = ("lines", "request_target")
 
     def __init__(self) -> None:
         self.lines: dict[frozenset[bytes], bytes] = {}
-        self.asks: tuple[str, Endpoint | None, bool] | None = None
+        self.request_target: tuple[str, Endpoint | None, bool] | None = None
 
 
 class RequestHead:
@@ -64,7 +64,7 @@ class RequestHead:
         body: Body | None,
         length: int | None,
         upgrade: bool,
-        kept: Kept | None = None,
+        kept: DerivedValues | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -75,7 +75,7 @@ class RequestHead:
         self.body = body
         self.length = length
         self.upgrade = upgrade
-        self.kept = Kept() if kept is None else kept
+        self.kept = DerivedValues() if kept is None else kept
 
     def text(self, name: bytes) -> str | None:
         """A header by its lower-case name."""
@@ -83,7 +83,7 @@ class RequestHead:
         return None if value is None else value.decode("latin-1")
 
 
-class AnswerHead:
+class ResponseHead:
     """An answer's head; ``body`` None: it has none."""
 
     __slots__ = ("body", "headers", "keep_alive", "reason", "status", "values")
@@ -170,11 +170,11 @@ def _request_body(values: dict[bytes, bytes], length: int | None, version: str) 
     return Chunked()
 
 
-def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
+def parse_response(raw: bytes, method: bytes) -> ResponseHead:
     """The head of an answer to ``method``; raises :class:`HeadError` with 502."""
     found = _Collector()
     try:
-        _check(raw, _ANSWER)
+        _check(raw, _RESPONSE)
         parser = httptools.HttpResponseParser(found)
         parser.feed_data(raw)
     except httptools.HttpParserUpgrade:
@@ -197,7 +197,7 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
         body = Fixed(length) if length else None
     else:
         body, keep_alive = UntilClose(), False
-    return AnswerHead(status, found.reason, found.headers, values, keep_alive, body)
+    return ResponseHead(status, found.reason, found.headers, values, keep_alive, body)
 
 
 def _check(raw: bytes, form: re.Pattern[bytes]) -> None:

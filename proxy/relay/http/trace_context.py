@@ -45,7 +45,7 @@ class Ids:
         self._digits = ""
         self._at = 0
 
-    def take(self, count: int) -> str:
+    def draw(self, count: int) -> str:
         """So many digits, at most ``_POOL``, that nobody had before."""
         if self._at + count > len(self._digits):
             self._digits, self._at = os.urandom(_POOL // 2).hex(), 0

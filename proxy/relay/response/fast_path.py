@@ -1,48 +1,45 @@
 # Compiled by mypyc: see setup.py.
-"""The short way of streamed chunks: reads of whole events, like the one before but for their text.
+"""The fast path of a stream: forward reads that match a chunk template without parsing them.
 
-Such reads are known by comparing bytes (:mod:`proxy.api.chunks`); whatever does not compare is parsed.
+After the parser has read an event with one token, its connection gets a :class:`StreamForwarder`. Each read
+is offered to it first; a read that does not match (:func:`proxy.api.chunks.match_chunk`) goes to the parser,
+which may install a new forwarder. So a chunk has one road: match, else parse.
 
-What happens here happens for every token, mostly with cold caches: it is one function that touches little.
+This code runs for every token, mostly with cold CPU caches, so it is one method that touches few objects.
 """
 
 from collections.abc import Callable
 
-from proxy.api.chunks import BACKSLASH, LINES, count
+from proxy.api.chunks import ChunkTemplate, match_chunk
 from proxy.clock import now_ns
 from proxy.ipc import Chunk
-from proxy.relay.request_meter import Call
+from proxy.relay.request_meter import RequestMeter
 
 
-class Lane:
+class StreamForwarder:
     """Forward reads of one stream to its client and report one token per chunk to the meter.
 
     Attributes:
-        last_ns: monotonic time of the last chunk forwarded here, in nanoseconds; 0 before the first.
+        last_ns: Monotonic time of the last read forwarded here, in nanoseconds; 0 before the first.
+        write: Sends bytes to the client.
     """
 
-    __slots__ = ("_after", "_before", "_key", "_link", "_reading", "last_ns", "write")
+    __slots__ = ("_key", "_link", "_prefix", "_reading", "_suffix", "last_ns", "write")
 
-    def __init__(self, shape: tuple[bytes, bytes], call: Call, write: Callable[[bytes], None]) -> None:
-        self._before, self._after = shape
-        self._key, self._reading, self._link = call.key, call.reading, call.link
+    def __init__(
+        self, template: ChunkTemplate, request_meter: RequestMeter, write: Callable[[bytes], None]
+    ) -> None:
+        self._prefix, self._suffix = template
+        self._key, self._reading, self._link = request_meter.key, request_meter.reading, request_meter.link
         self.write = write
         self.last_ns = 0
 
-    def take(self, data: bytes) -> bool:
-        """Pass on bytes that begin a chunk, if they are whole chunks of this shape; else do nothing."""
-        size, after = len(data), self._after
-        line = LINES.get(size)
-        tokens = 1
-        if line is None or not data.startswith(line) or not data.endswith(after):
-            tokens = count(data, self._before, after)
-        else:
-            start = len(line) + len(self._before)
-            end = size - len(after)
-            if start >= end or not data.startswith(self._before, len(line)):
-                return False
-            if data.find(b'"', start, end) >= 0 or data[end - 1] == BACKSLASH:
-                tokens = count(data, self._before, after)
+    def forward(self, data: bytes) -> bool:
+        """Forward a read that begins where a chunk begins, if all of it matches the template.
+
+        Return False, without any effect, if it does not; the caller then parses it.
+        """
+        tokens = match_chunk(data, self._prefix, self._suffix)
         if not tokens:
             return False
         self.last_ns = t_ns = now_ns()

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.api.body import BodyReader
-from proxy.api.chunks import shape_of
+from proxy.api.chunks import template_of
 from proxy.api.encoding import DecompressionError, Decompressor, decompressor
 from proxy.api.sse import EventSplitter, begins_stream
 from proxy.clock import now_ns
 from proxy.relay.http.framing import Chunked, Fixed, FramingError, chunk
 from proxy.relay.http.headers import for_client
-from proxy.relay.http.heads import AnswerHead
-from proxy.relay.request_meter import Call
+from proxy.relay.http.heads import ResponseHead
+from proxy.relay.request_meter import RequestMeter
 from proxy.relay.response.reading import CONTENT, NEUTRAL, with_energy
 from proxy.relay.response.stream_editor import StreamEditor
 from proxy.schema import ENERGY_JOULES_HEADER
@@ -29,18 +29,18 @@ _BINARY: Final = b"application/octet-stream"
 _UNCLEAR: Final = frozenset((b"", b"text/plain", _BINARY))
 
 
-class Plan:
+class ResponsePlan:
     """What is to be done with an answer, and who gets it.
 
     ``energy``: off, on, wait. ``drop_usage``: the usage chunk is ours, not the client's.
     """
 
-    __slots__ = ("call", "drop_usage", "energy", "http11", "keep_alive", "method", "request_id")
+    __slots__ = ("drop_usage", "energy", "http11", "keep_alive", "method", "request_id", "request_meter")
 
     def __init__(
         self,
         request_id: str,
-        call: Call | None,
+        request_meter: RequestMeter | None,
         energy: str,
         drop_usage: bool,
         method: bytes,
@@ -48,7 +48,7 @@ class Plan:
         keep_alive: bool,
     ) -> None:
         self.request_id = request_id
-        self.call = call
+        self.request_meter = request_meter
         self.energy = energy
         self.drop_usage = drop_usage
         self.method = method
@@ -56,26 +56,42 @@ class Plan:
         self.keep_alive = keep_alive
 
 
-class Answer:
+class Response:
     """Takes an answer's parts; ``take`` gives what is to be written now."""
 
     __slots__ = (
-        "_body", "_decompressor", "_editor", "_ended", "_held", "_held_bytes", "_out", "_raw", "_rechunk",
-        "_shape", "_splitter", "_unclear", "done", "head", "keep", "plan", "sent", "wants_energy",
+        "_body",
+        "_decompressor",
+        "_editor",
+        "_ended",
+        "_held",
+        "_held_bytes",
+        "_out",
+        "_raw",
+        "_rechunk",
+        "_splitter",
+        "_template",
+        "_unclear",
+        "awaits_energy",
+        "done",
+        "head",
+        "keep",
+        "plan",
+        "sent",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ResponsePlan) -> None:
         self.plan = plan
-        self.head: AnswerHead | None = None
+        self.head: ResponseHead | None = None
         self.sent = False  # its head was given to be written
         self.done = False
-        self.wants_energy = False
+        self.awaits_energy = False
         self.keep = plan.keep_alive
         self._out: list[bytes] = []
         self._raw = True  # framing passes, too
         self._rechunk = False
         self._splitter: EventSplitter | None = None
-        self._shape: tuple[bytes, bytes] | None = None
+        self._template: tuple[bytes, bytes] | None = None
         self._editor: StreamEditor | None = None  # of events, where some are changed
         self._body: BodyReader | None = None
         self._decompressor: Decompressor | None = None
@@ -84,23 +100,23 @@ class Answer:
         self._ended = False
         self._unclear = False  # the first bytes of the body show whether it is a stream
 
-    def begin(self, head: AnswerHead) -> None:
+    def begin(self, head: ResponseHead) -> None:
         """Decide by its head how a response is read and passed on."""
         self.head = head
-        if self.plan.call is not None:
+        if self.plan.request_meter is not None:
             self._prepare(head)
         if self._held is None and not self._unclear:
             self._write_head(head)
 
-    def _prepare(self, head: AnswerHead) -> None:
-        plan, call = self.plan, self.plan.call
-        assert call is not None
+    def _prepare(self, head: ResponseHead) -> None:
+        plan, request_meter = self.plan, self.plan.request_meter
+        assert request_meter is not None
         coding = head.values.get(b"content-encoding", b"").strip().lower()
         plain = coding in {b"", b"identity"}
         if not plain:
             self._decompressor = decompressor(coding)
             if self._decompressor is None:
-                call.metered = False
+                request_meter.metered = False
                 return
         kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"text/event-stream":
@@ -127,7 +143,7 @@ class Answer:
         if self._held is None and self.head is not None:
             self._write_head(self.head)
 
-    def _write_head(self, head: AnswerHead, *, reframe: bool = False) -> None:
+    def _write_head(self, head: ResponseHead, *, reframe: bool = False) -> None:
         body = head.body
         self._raw = isinstance(body, Fixed) or (isinstance(body, Chunked) and self.plan.http11)
         if reframe or self._editor is not None:
@@ -147,13 +163,13 @@ class Answer:
             framing += b"Connection: keep-alive\r\n"
         self._head(head, framing, keep_length=not chunks)
 
-    def _head(self, head: AnswerHead, framing: bytes, *, keep_length: bool) -> None:
+    def _head(self, head: ResponseHead, framing: bytes, *, keep_length: bool) -> None:
         self.sent = True
         self._out.append(
             for_client(
                 head,
                 self.plan.request_id,
-                ours=self.plan.call is not None,
+                ours=self.plan.request_meter is not None,
                 framing=framing,
                 keep_length=keep_length,
                 keep_coding=self._editor is None,
@@ -199,8 +215,8 @@ class Answer:
             if self._editor is not None:  # its events are written decompressed
                 raise FramingError(f"the response cannot be decompressed: {error}") from error
             self._splitter = self._body = None
-            assert self.plan.call is not None
-            self.plan.call.metered = False
+            assert self.plan.request_meter is not None
+            self.plan.request_meter.metered = False
 
     def _hold(self, pieces: list[bytes]) -> None:
         """Hold a body back for its energy; give up on one that is too large to be held."""
@@ -215,47 +231,47 @@ class Answer:
             self._out.extend(chunk(piece) if self._rechunk else piece for piece in held if piece)
 
     def _read_events(self, events: list[bytes], t_ns: int) -> None:
-        call = self.plan.call
-        assert call is not None
+        request_meter = self.plan.request_meter
+        assert request_meter is not None
         for event in events:
-            tokens, role = call.reading.read_event(event)
+            tokens, role = request_meter.reading.read_event(event)
             if tokens:
-                call.chunk(t_ns, tokens)
+                request_meter.chunk(t_ns, tokens)
             if tokens == 1:
-                self._shape = shape_of(event)
+                self._template = template_of(event)
             if self._editor is not None:
                 self._editor.add(event, role)
 
     @property
-    def shape(self) -> tuple[bytes, bytes] | None:
+    def template(self) -> tuple[bytes, bytes] | None:
         """If the next bytes are chunks of this shape, they pass as they are, for one more token each."""
         splitter, body = self._splitter, self.head.body if self.head else None
         if splitter is None or splitter.rest or self._decompressor or not isinstance(body, Chunked):
             return None
         if self._editor is not None and not self._editor.empty:
             return None
-        return self._shape if body.between and self.plan.http11 else None
+        return self._template if body.between and self.plan.http11 else None
 
     def end(self) -> None:
         """End the body."""
         self._ended = True
-        call = self.plan.call
+        request_meter = self.plan.request_meter
         if self._unclear:
             self._decide(b"")
-        if self._body is not None and call is not None:
-            call.reading.read_complete(self._body)
+        if self._body is not None and request_meter is not None:
+            request_meter.reading.read_complete(self._body)
             if self._held is not None:
                 self._ask_energy()
-        elif self._splitter is not None and call is not None:
+        elif self._splitter is not None and request_meter is not None:
             self._end_events(self._splitter.rest)
 
     def _end_events(self, rest: bytes) -> None:
         """End a stream; its last event may lack the empty line that ends events."""
         role = NEUTRAL
-        if rest and self.plan.call is not None:
-            tokens, role = self.plan.call.reading.read_event(rest)
+        if rest and self.plan.request_meter is not None:
+            tokens, role = self.plan.request_meter.reading.read_event(rest)
             if tokens:
-                self.plan.call.chunk(now_ns(), tokens)
+                self.plan.request_meter.chunk(now_ns(), tokens)
         editor = self._editor
         if editor is None:
             return
@@ -266,21 +282,21 @@ class Answer:
 
     def _ask_energy(self) -> None:
         """Close the call, whose energy is then asked for."""
-        self.wants_energy = True
+        self.awaits_energy = True
         self._close()
 
     def _close(self) -> None:
-        if self.plan.call is not None and self.head is not None:
+        if self.plan.request_meter is not None and self.head is not None:
             status = self.head.status
-            self.plan.call.close(status, str(status) if status >= 400 else None)
+            self.plan.request_meter.close(status, str(status) if status >= 400 else None)
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Return the bytes to be written now."""
         if self._editor is not None:
-            self._put(self._editor.take())
-            if self._editor.wants_energy and not self.wants_energy:
+            self._put(self._editor.drain())
+            if self._editor.awaits_energy and not self.awaits_energy:
                 self._ask_energy()
-        if self._ended and not self.wants_energy and not self.done:
+        if self._ended and not self.awaits_energy and not self.done:
             self._finish()
         out = self._out
         if not out:
@@ -298,9 +314,9 @@ class Answer:
             self._out.append(_LAST)
         self._close()
 
-    def told(self, energy: bytes) -> None:
+    def add_energy(self, energy: bytes) -> None:
         """Add the energy, as JSON, to the body or the event that was held for it."""
-        self.wants_energy = False
+        self.awaits_energy = False
         if self._editor is not None:
             self._editor.put_energy(energy)
             return

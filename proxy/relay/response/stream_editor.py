@@ -33,7 +33,7 @@ class StreamEditor:
     When ``wants_energy`` is true, nothing more is released until ``put_energy`` is called.
     """
 
-    __slots__ = ("_ended", "_energy", "_held", "_out", "_queue", "_rest", "_usage_is_ours", "wants_energy")
+    __slots__ = ("_ended", "_energy", "_held", "_out", "_queue", "_rest", "_usage_is_ours", "awaits_energy")
 
     def __init__(self, *, energy: bool, usage_is_ours: bool) -> None:
         """``energy``: it is to be added. ``usage_is_ours``: the proxy asked for usage, the client did not."""
@@ -44,16 +44,16 @@ class StreamEditor:
         self._queue: deque[tuple[bytes, int]] = deque()  # events that came while energy was awaited
         self._rest = b""
         self._ended = False
-        self.wants_energy = False
+        self.awaits_energy = False
 
     @property
     def empty(self) -> bool:
         """Whether all events were released, so that bytes may pass beside this editor."""
-        return not (self._out or self._held or self._queue or self.wants_energy)
+        return not (self._out or self._held or self._queue or self.awaits_energy)
 
     def add(self, event: bytes, role: int) -> None:
         """Add the next event."""
-        if self.wants_energy:
+        if self.awaits_energy:
             self._queue.append((event, role))
             return
         if self._usage_is_ours and role >= CONTENT_WITH_USAGE and role != LAST:
@@ -64,7 +64,7 @@ class StreamEditor:
             self._out.append(event)
         elif role == LAST:
             self._held.append((event, role))
-            self.wants_energy = True
+            self.awaits_energy = True
         elif role in {USAGE_ALONE, FINAL_WITH_USAGE} or (role == NEUTRAL and self._held):
             self._held.append((event, role))
             if len(self._held) > _MAX_HELD:
@@ -77,12 +77,12 @@ class StreamEditor:
         """End the stream; ``rest`` is an event that was not completed."""
         self._rest = rest
         self._ended = True
-        if not self.wants_energy:
+        if not self.awaits_energy:
             self._at_end()
 
     def put_energy(self, energy: bytes) -> None:
         """Add the energy that was awaited, a JSON object, and release what was held for it."""
-        self.wants_energy = self._energy = False
+        self.awaits_energy = self._energy = False
         held, self._held = self._held, []
         places = [index for index, (_, role) in enumerate(held) if role in {USAGE_ALONE, FINAL_WITH_USAGE}]
         comment = b": energy " + energy + b"\n\n"
@@ -100,7 +100,7 @@ class StreamEditor:
         if self._ended:
             self._at_end()
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         """Return the bytes that may be written now."""
         out, self._out = self._out, []
         return b"".join(out)
@@ -111,7 +111,7 @@ class StreamEditor:
 
     def _at_end(self) -> None:
         if self._energy:
-            self.wants_energy = True
+            self.awaits_energy = True
             return
         self._release()
         if self._rest:

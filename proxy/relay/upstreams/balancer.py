@@ -16,7 +16,7 @@ from proxy.relay.upstreams.health import Health
 from proxy.relay.upstreams.sticky import Ring
 from proxy.units import NS_PER_SECOND
 
-_CANNOT: Final = frozenset((500, 502, 503, 504))
+_UNAVAILABLE: Final = frozenset((500, 502, 503, 504))
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,7 @@ class Balancer:
         self.listing = _listing([slot.models for slot in self.slots if slot.models])
         self._ring = Ring([(slot.backend.name or slot.backend.url, slot) for slot in self.slots])
 
-    def follow(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
+    def reconfigure(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
         """New settings. A backend at the same address keeps its state; gives the slots that are gone."""
         self._config = config
         before = {_address(slot.backend): slot for slot in self.slots}
@@ -86,19 +86,19 @@ class Balancer:
                 slot.configure()
             slot.backend = backend
             slot.no_usage_until_ns = 0
-            slot.health.follow(config)
+            slot.health.reconfigure(config)
             slots.append(slot)
         self.slots = slots
         self._settle()
         return list(before.values())
 
-    def learn(self, slot: Slot, models: Mapping[str, bytes]) -> None:
+    def set_models(self, slot: Slot, models: Mapping[str, bytes]) -> None:
         """What a backend says that it serves, with its words; its configuration overrides it."""
         if not slot.backend.models and slot.models != models:
             slot.models = models
             self._settle()
 
-    def take(
+    def acquire(
         self, model: str | None, now_ns: int, key: int | None = None, tried: Collection[Slot] = ()
     ) -> Slot | None:
         """The slot that takes a request now, counted as outstanding there; None where none may.
@@ -116,7 +116,7 @@ class Balancer:
             self._turns += 1
             slot.turn = self._turns
             slot.outstanding += 1
-            slot.health.taken(now_ns)
+            slot.health.record_request(now_ns)
         return slot
 
     def _fewest(self, model: str | None, now_ns: int, tried: Collection[Slot]) -> Slot | None:
@@ -124,7 +124,7 @@ class Balancer:
         listed = model in self._listed
         for slot in self.slots:  # of every request: no calls for one that is up and has the model
             health = slot.health
-            if health.state != "up" and not health.takes(now_ns):
+            if health.state != "up" and not health.accepts(now_ns):
                 continue
             if slot.models and model not in slot.models and not _serves(slot, model, listed=listed):
                 continue
@@ -143,7 +143,7 @@ class Balancer:
         weights = {
             slot: slot.health.weight(now_ns)
             for slot in self.slots
-            if slot.health.takes(now_ns) and _serves(slot, model, listed=listed) and slot not in tried
+            if slot.health.accepts(now_ns) and _serves(slot, model, listed=listed) and slot not in tried
         }
         if not weights:
             return None
@@ -159,30 +159,30 @@ class Balancer:
         """A request that was taken there is over."""
         slot.outstanding -= 1
 
-    def answered(self, slot: Slot, status: int, now_ns: int) -> bool:
+    def record_status(self, slot: Slot, status: int, now_ns: int) -> bool:
         """An answer began. Whether the backend is left out from now: its last ones said that it cannot.
 
         A server that is broken answers fastest, has the fewest outstanding, and would get all requests. Where
         no other could take them it stays: an error may be the request's fault, too.
         """
-        if status in _CANNOT and self._replaceable(slot, now_ns):
-            return slot.health.failed(now_ns, f"it answers with {status}")
-        slot.health.answered(now_ns)
+        if status in _UNAVAILABLE and self._replaceable(slot, now_ns):
+            return slot.health.record_failure(now_ns, f"it answers with {status}")
+        slot.health.record_success(now_ns)
         return False
 
     def _replaceable(self, slot: Slot, now_ns: int) -> bool:
         """Whether others would take its requests, as far as their models are known."""
         return any(
             other is not slot
-            and other.health.takes(now_ns)
+            and other.health.accepts(now_ns)
             and not (slot.models and other.models and slot.models.keys().isdisjoint(other.models))
             for other in self.slots
         )
 
     @staticmethod
-    def failed(slot: Slot, now_ns: int, reason: str) -> bool:
+    def record_failure(slot: Slot, now_ns: int, reason: str) -> bool:
         """A connection was refused or died without an answer. Whether the backend is left out from now."""
-        return slot.health.failed(now_ns, reason)
+        return slot.health.record_failure(now_ns, reason)
 
     def refusal(self, model: str | None, now_ns: int) -> Refusal:
         """What to say where none takes a request, and when to come again."""

@@ -12,21 +12,21 @@ from proxy.config import Backend, RelayConfig
 from proxy.origin import origin_of, tls_of
 from proxy.relay.exchange.replay import none_acknowledged
 from proxy.relay.http.framing import FramingError, UntilClose
-from proxy.relay.http.header_cache import Answers
-from proxy.relay.http.heads import AnswerHead, HeadError
-from proxy.relay.response.fast_path import Lane
+from proxy.relay.http.header_cache import ResponseHeadCache
+from proxy.relay.http.heads import HeadError, ResponseHead
+from proxy.relay.response.fast_path import StreamForwarder
 from proxy.units import ns_from_seconds
 
 _END: Final = b"\r\n\r\n"
 
 
-class Asker(Protocol):
+class ResponseHandler(Protocol):
     """Who uses a connection: told of the answer in order, ``on_lost`` instead of its end."""
 
-    def on_interim(self, head: AnswerHead) -> None:
+    def on_interim(self, head: ResponseHead) -> None:
         """A head before the final one (1xx, not 101) came."""
 
-    def on_head(self, head: AnswerHead) -> None:
+    def on_head(self, head: ResponseHead) -> None:
         """The final head (or 101) came."""
 
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
@@ -45,22 +45,22 @@ class Asker(Protocol):
         """The backend reads too slowly, or has caught up."""
 
 
-class Upstream:
+class UpstreamConnection:
     """One connection to a backend: an ``asyncio.Protocol`` by its methods, as the client's is."""
 
-    def __init__(self, pool: "Pool", limit: int, high_water: int) -> None:
+    def __init__(self, pool: "ConnectionPool", limit: int, high_water: int) -> None:
         self.pool = pool
         self._limit = limit
         self._high_water = high_water
-        self._asker: Asker | None = None
+        self._handler: ResponseHandler | None = None
         self._method = b""
         self._buffer = b""
-        self._answers = Answers()
-        self._head: AnswerHead | None = None
+        self._answers = ResponseHeadCache()
+        self._head: ResponseHead | None = None
         self._tunnel = False
         self._paused = False
         self._transport: asyncio.Transport | None = None
-        self.lane: Lane | None = None  # forwards what matches before the asker sees it
+        self.forwarder: StreamForwarder | None = None  # forwards what matches before the asker sees it
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
         self.unprocessed = False  # it failed, and nothing of the request had reached the backend
@@ -72,10 +72,10 @@ class Upstream:
         """Whether the connection is there (still)."""
         return self._transport is not None
 
-    def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
+    def send_request(self, handler: ResponseHandler, method: bytes, data: bytes) -> None:
         """Begin a request."""
-        self._asker, self._method, self._head, self.answered = asker, method, None, False
-        self.lane = None
+        self._handler, self._method, self._head, self.answered = handler, method, None, False
+        self.forwarder = None
         self._sent_bytes = 0
         self.write(data)
 
@@ -102,20 +102,20 @@ class Upstream:
 
     def abort(self) -> None:
         """Hang up at once; its asker hears no more."""
-        self._asker = self.lane = None
+        self._handler = self.forwarder = None
         if self._transport is not None:
             self._transport.abort()
 
     def close(self, seconds: float) -> None:
         """Hang up once all is written, or when the time is up; its asker hears no more."""
-        self._asker = self.lane = None
+        self._handler = self.forwarder = None
         if self._transport is not None:
             self._transport.close()
             asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def release(self, *, reusable: bool) -> None:
         """The request is over."""
-        self._asker = self.lane = None
+        self._handler = self.forwarder = None
         usable = self._transport is not None and not self._transport.is_closing()
         if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
             self.pause(paused=False)
@@ -129,40 +129,40 @@ class Upstream:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport.set_write_buffer_limits(self._high_water)
         if (sock := transport.get_extra_info("socket")) is not None:
-            hold_little(sock, self._high_water)
+            limit_unsent(sock, self._high_water)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
-        lane = self.lane
-        if lane is not None:
-            if lane.take(data):
+        forwarder = self.forwarder
+        if forwarder is not None:
+            if forwarder.forward(data):
                 return
-            self.lane = None
-        asker = self._asker
-        if asker is None:
+            self.forwarder = None
+        handler = self._handler
+        if handler is None:
             self.pool.forget(self)  # nothing was asked: what comes now belongs to no request
             self.abort()
             return
         self.answered = True
         try:
-            self._read(asker, data)
+            self._read(handler, data)
         except (FramingError, HeadError) as error:
             self.lose(str(error))
             return
-        asker.on_read()
+        handler.on_read()
 
-    def _read(self, asker: Asker, data: bytes) -> None:
+    def _read(self, handler: ResponseHandler, data: bytes) -> None:
         if self._tunnel:
-            asker.on_body(data, [data])
+            handler.on_body(data, [data])
             return
         head = self._head
         if head is None:
-            head, data = self._read_heads(asker, self._buffer + data)
+            head, data = self._read_heads(handler, self._buffer + data)
             if head is None:
                 return
             if head.status == 101:
                 if data:
-                    asker.on_body(data, [data])
+                    handler.on_body(data, [data])
                 return
         body = head.body
         if body is None or body.done:
@@ -170,11 +170,11 @@ class Upstream:
         elif data:
             pieces, used = body.feed(data)
             self._buffer = data[used:]
-            asker.on_body(data if used == len(data) else data[:used], pieces)
+            handler.on_body(data if used == len(data) else data[:used], pieces)
         if body is None or body.done:
-            asker.on_end()  # bytes after the end belong to no answer: the connection is not kept
+            handler.on_end()  # bytes after the end belong to no answer: the connection is not kept
 
-    def _read_heads(self, asker: Asker, data: bytes) -> tuple[AnswerHead | None, bytes]:
+    def _read_heads(self, handler: ResponseHandler, data: bytes) -> tuple[ResponseHead | None, bytes]:
         """Read heads up to the final one: it, and the bytes after it."""
         self._buffer = b""
         while True:
@@ -188,9 +188,9 @@ class Upstream:
             data = data[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 self._head = head
-                asker.on_head(head)
+                handler.on_head(head)
                 return head, data
-            asker.on_interim(head)
+            handler.on_interim(head)
 
     def eof_received(self) -> None:
         """The backend sends no more; the transport closes."""
@@ -198,21 +198,21 @@ class Upstream:
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended: the end of an answer without a length, else a failure."""
         self.unprocessed = error is None and self._none_acknowledged()
-        self.lane = self._transport = None
+        self.forwarder = self._transport = None
         self.pool.open.discard(self)
         self.pool.forget(self)
-        asker, head = self._asker, self._head
-        if asker is None:
+        handler, head = self._handler, self._head
+        if handler is None:
             return
         if head is not None and isinstance(head.body, UntilClose) and error is None:
-            asker.on_end()
-            asker.on_read()
+            handler.on_end()
+            handler.on_read()
         else:
             self.lose(str(error) if error else "the backend closed the connection")
 
     def _none_acknowledged(self) -> bool:
         transport = self._transport
-        if self._asker is None or self.answered or transport is None or self.pool.encrypted:
+        if self._handler is None or self.answered or transport is None or self.pool.encrypted:
             return False
         sock = transport.get_extra_info("socket")
         if sock is None or sock.family == socket.AF_UNIX:  # which counts otherwise
@@ -221,23 +221,23 @@ class Upstream:
 
     def lose(self, reason: str) -> None:
         """It is of no more use."""
-        asker = self._asker
+        handler = self._handler
         self.abort()
-        if asker is not None:
-            asker.on_lost(reason)
+        if handler is not None:
+            handler.on_lost(reason)
 
     def pause_writing(self) -> None:
         """The backend reads too slowly."""
-        if self._asker is not None:
-            self._asker.on_writable(writable=False)
+        if self._handler is not None:
+            self._handler.on_writable(writable=False)
 
     def resume_writing(self) -> None:
         """The backend has caught up."""
-        if self._asker is not None:
-            self._asker.on_writable(writable=True)
+        if self._handler is not None:
+            self._handler.on_writable(writable=True)
 
 
-def hold_little(sock: socket.socket, size: int) -> None:
+def limit_unsent(sock: socket.socket, size: int) -> None:
     """Have the kernel hold little that is not yet sent, megabytes otherwise: who reads slowly is noticed."""
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
@@ -254,7 +254,7 @@ def connect_failure(error: Exception, config: RelayConfig) -> tuple[int, str, st
     return 502, f"the backend cannot be reached: {error}", "backend_unreachable"
 
 
-class Pool:
+class ConnectionPool:
     """Connections to one backend."""
 
     def __init__(self, backend: Backend, config: RelayConfig) -> None:
@@ -264,16 +264,16 @@ class Pool:
         self.host = origin.authority.encode("latin-1")
         self.prefix = origin.prefix.encode("latin-1")
         self._config = config
-        self._idle: list[Upstream] = []
-        self.open: set[Upstream] = set()  # in use or kept
+        self._idle: list[UpstreamConnection] = []
+        self.open: set[UpstreamConnection] = set()  # in use or kept
         self._tls = tls_of(backend)
         self.encrypted = self._tls is not None
 
-    def follow(self, config: RelayConfig) -> None:
+    def reconfigure(self, config: RelayConfig) -> None:
         """New limits, for connections to come."""
         self._config = config
 
-    def take(self) -> Upstream | None:
+    def acquire(self) -> UpstreamConnection | None:
         """Return an open connection, the last one used; None where there is none.
 
         One that was idle too long is not used, although :meth:`sweep` did not close it yet: the backend may
@@ -286,23 +286,23 @@ class Pool:
             return None
         return self._idle.pop()
 
-    def put(self, connection: Upstream) -> None:
+    def put(self, connection: UpstreamConnection) -> None:
         """Keep an open connection."""
         connection.idle_since_ns = now_ns()
         self._idle.append(connection)
 
-    def forget(self, connection: Upstream) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         """It closed."""
         if connection in self._idle:
             self._idle.remove(connection)
 
-    async def connect(self) -> Upstream:
+    async def connect(self) -> UpstreamConnection:
         """A new connection; raises ``OSError``, ``TimeoutError`` among them."""
         config = self._config
-        make: Callable[[], Any] = lambda: Upstream(  # noqa: E731 - a factory; a protocol by its methods
+        make: Callable[[], Any] = lambda: UpstreamConnection(  # noqa: E731 - a factory; a protocol by its methods
             self, config.max_head_bytes, config.high_water_bytes
         )
-        made: Upstream
+        made: UpstreamConnection
         loop, origin = asyncio.get_running_loop(), self._origin
         async with asyncio.timeout(config.connect_timeout_seconds):
             if origin.socket is not None:

@@ -50,22 +50,22 @@ class Health:
         self.since_ns = now_ns
         self.warm_ns = now_ns + self._slow_ns() if slowly else 0  # end of the slow start; 0: none
 
-    def takes(self, now_ns: int) -> bool:
+    def accepts(self, now_ns: int) -> bool:
         """Whether a request may go there."""
         return self.state == "up" or (self.state == "ejected" and now_ns >= self._retry_ns)
 
-    def taken(self, now_ns: int) -> None:
+    def record_request(self, now_ns: int) -> None:
         """A request goes there. If that was the half-open probe, the next is a back-off away."""
         if self.state == "ejected":
             self._retry_ns = now_ns + self._backoff_ns()
 
-    def answered(self, now_ns: int) -> None:
+    def record_success(self, now_ns: int) -> None:
         """An answer began."""
         self._failures = 0
         if self.state == "ejected":
             self._come_back(now_ns)
 
-    def failed(self, now_ns: int, reason: str) -> bool:
+    def record_failure(self, now_ns: int, reason: str) -> bool:
         """No connection, no answer, or a server's error. Whether the state changed."""
         self._failures += 1
         if self.state == "ejected":
@@ -117,7 +117,7 @@ class Health:
         between = ns_from_seconds(self._config.health_interval_seconds)
         return max(self._next_check_ns, now_ns) + max(checks, 0) * between
 
-    def follow(self, config: RelayConfig) -> None:
+    def reconfigure(self, config: RelayConfig) -> None:
         """New settings; the state stays."""
         self._config = config
 

@@ -18,9 +18,9 @@ from proxy.api.lenient import UnreadableError, text_of
 from proxy.api.scan import items
 from proxy.clock import now_ns
 from proxy.config import RelayConfig
-from proxy.relay.http.heads import AnswerHead
+from proxy.relay.http.heads import ResponseHead
 from proxy.relay.upstreams.balancer import Balancer, Slot
-from proxy.relay.upstreams.connections import Pool, Upstream
+from proxy.relay.upstreams.connections import ConnectionPool, UpstreamConnection
 from proxy.units import ns_from_seconds
 
 _MODELS_PATH: Final = "/v1/models"
@@ -32,10 +32,12 @@ class CheckError(OSError):
     """A backend's answer was none."""
 
 
-class Checks:
+class HealthChecks:
     """One task a backend. Nothing is asked of the only backend: it gets everything anyway."""
 
-    def __init__(self, config: RelayConfig, balancer: Balancer, pool_of: Callable[[Slot], Pool]) -> None:
+    def __init__(
+        self, config: RelayConfig, balancer: Balancer, pool_of: Callable[[Slot], ConnectionPool]
+    ) -> None:
         self._config = config
         self._balancer = balancer
         self._pool_of = pool_of
@@ -45,10 +47,10 @@ class Checks:
     async def start(self) -> None:
         """Look at every backend once, then begin to do so regularly."""
         if len(self._balancer.slots) > 1 and self._config.health_checks:
-            await asyncio.gather(*(self._look(slot) for slot in self._balancer.slots))
+            await asyncio.gather(*(self._check(slot) for slot in self._balancer.slots))
         self._run()
 
-    def follow(self, config: RelayConfig) -> None:
+    def reconfigure(self, config: RelayConfig) -> None:
         """New settings, perhaps other backends."""
         self.close()
         self._config = config
@@ -72,14 +74,14 @@ class Checks:
     async def _watch(self, slot: Slot, *, at_once: bool) -> None:
         loop, every = asyncio.get_running_loop(), self._config.health_interval_seconds
         if at_once:
-            await self._look(slot)
+            await self._check(slot)
         due = loop.time() + random.random() * every  # workers and backends not all at the same time
         while True:
             await asyncio.sleep(due - loop.time())
-            await self._look(slot)
+            await self._check(slot)
             due = max(due + every, loop.time())
 
-    async def _look(self, slot: Slot) -> None:
+    async def _check(self, slot: Slot) -> None:
         """One check; where the backend passes and its models are not known lately, read them."""
         failure = await self._failure(slot)
         was = slot.health.state
@@ -94,7 +96,7 @@ class Checks:
         every = ns_from_seconds(self._config.models_interval_seconds)
         if read_ns is None or was == "down" or now_ns() - read_ns >= every:
             self._read_ns[slot] = now_ns()
-            await self._learn(slot)
+            await self._read_models(slot)
 
     async def _failure(self, slot: Slot) -> str | None:
         """Why a health check failed; None if it passed."""
@@ -107,7 +109,7 @@ class Checks:
             return str(error)
         return f"{self._config.health_path} answers {status}" if status >= 500 else None
 
-    async def _learn(self, slot: Slot) -> None:
+    async def _read_models(self, slot: Slot) -> None:
         """Read its models; what cannot be read says nothing, and it takes any."""
         try:
             status, body = await get(self._pool_of(slot), _MODELS_PATH, self._config.health_timeout_seconds)
@@ -117,7 +119,7 @@ class Checks:
         found, unread = models_of(body) if status == 200 else ({}, 0)
         if unread:
             _log.info("backend %s: %d entries of its models cannot be read", slot.backend.url, unread)
-        self._balancer.learn(slot, found)
+        self._balancer.set_models(slot, found)
 
 
 def models_of(body: bytes) -> tuple[dict[str, bytes], int]:
@@ -156,28 +158,28 @@ def _is_object(entry: bytes) -> bool:
         return False
 
 
-async def get(pool: Pool, path: str, timeout_seconds: float) -> tuple[int, bytes]:
+async def get(pool: ConnectionPool, path: str, timeout_seconds: float) -> tuple[int, bytes]:
     """Status and body of a GET over a connection of its own; raises ``OSError``, also when time is up."""
     async with asyncio.timeout(timeout_seconds):
         connection = await pool.connect()
         try:
-            return await _ask(connection, pool, path)
+            return await _get(connection, pool, path)
         finally:
             connection.abort()
 
 
-async def _ask(connection: Upstream, pool: Pool, path: str) -> tuple[int, bytes]:
-    asker = _Asker()
+async def _get(connection: UpstreamConnection, pool: ConnectionPool, path: str) -> tuple[int, bytes]:
+    handler = _ResponseCollector()
     lines = (
         b"GET %b%b HTTP/1.1\r\n" % (pool.prefix, path.encode("latin-1")),
         b"Host: %b\r\n" % pool.host,
         b"User-Agent: jouleproxy\r\nConnection: close\r\n\r\n",
     )
-    connection.ask(asker, b"GET", b"".join(lines))
-    return await asker.whole
+    connection.send_request(handler, b"GET", b"".join(lines))
+    return await handler.whole
 
 
-class _Asker:
+class _ResponseCollector:
     """Collects one answer."""
 
     def __init__(self) -> None:
@@ -185,10 +187,10 @@ class _Asker:
         self._status = 0
         self._body = bytearray()
 
-    def on_interim(self, head: AnswerHead) -> None:
+    def on_interim(self, head: ResponseHead) -> None:
         """The final one counts."""
 
-    def on_head(self, head: AnswerHead) -> None:
+    def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
 
     def on_body(self, _raw: bytes, pieces: list[bytes]) -> None:

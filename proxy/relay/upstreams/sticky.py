@@ -46,7 +46,7 @@ def hash_of(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
-class Keys:
+class AffinityKeys:
     """Finds the key of a request, as ``sticky`` says."""
 
     def __init__(self, config: RelayConfig) -> None:

@@ -14,7 +14,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
 from proxy.ipc import Chunk, Closed
-from proxy.relay.client_connection import Client
+from proxy.relay.client_connection import ClientConnection
 from proxy.relay.worker import Worker
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 from tests.fakes.certificates import certificates
@@ -129,7 +129,7 @@ async def test_the_connections_serve_the_next_request() -> None:
         await said.begin()
         await said.chunks()
         assert await said.pass_on(END) == END
-        assert len(said.worker._shared.clients) == 1
+        assert len(said.worker._context.clients) == 1
 
 
 async def test_a_client_that_leaves_takes_its_backend_request_along_at_once(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ async def test_a_backend_that_hangs_up_after_a_last_chunk_breaks_the_stream_afte
 
 async def test_a_backend_that_stalls_is_not_waited_for_for_ever() -> None:
     async with conversation() as said:
-        (client,) = said.worker._shared.clients
+        (client,) = said.worker._context.clients
         for _ in range(4):
             await said.chunks(5)
             client.sweep(now_ns() + STALL_NS - NS_PER_SECOND)  # a stream that goes on is none that stalls
@@ -262,8 +262,8 @@ async def test_a_slow_client_is_no_backend_that_stalls() -> None:
         await said.chunks()
         said.writer.transport.pause_reading()  # type: ignore[attr-defined]
         sent = 0
-        (client,) = said.worker._shared.clients
-        assert isinstance(client, Client)
+        (client,) = said.worker._context.clients
+        assert isinstance(client, ClientConnection)
         while client._write_paused_ns is None:  # until the client's buffers are full
             said.backend.write(ONE * 20)
             sent += 20

@@ -8,17 +8,17 @@ from proxy.core.events import Arrive, End
 from proxy.ipc import Ask, BackendState, Chunk, Closed, Leaving, Opened
 from proxy.relay.http.trace_context import continue_trace
 from proxy.relay.meter_link import MeterLink
-from proxy.relay.request_meter import Call
+from proxy.relay.request_meter import RequestMeter
 from tests.fakes.meter import FakeMeter
 
 
-def a_call(link: MeterLink, name: str) -> Call:
-    call = Call(link, Arrive(now_ns(), name), "h", 80)
+def a_call(link: MeterLink, name: str) -> RequestMeter:
+    call = RequestMeter(link, Arrive(now_ns(), name), "h", 80)
     call.open(continue_trace(None, "ab" * 32), now_ns(), "/v1/chat/completions", None)
     return call
 
 
-def chunks(call: Call, count: int) -> None:
+def chunks(call: RequestMeter, count: int) -> None:
     for _ in range(count):
         call.reading.counted += 1
         call.chunk(now_ns(), 1)
@@ -37,7 +37,7 @@ async def test_the_next_meter_is_told_of_what_runs_and_what_was_kept(tmp_path: P
     chunks(running, 2)
     ending.close(200)
     later = a_call(link, "later")
-    link.tell(BackendState("b", "up", 0, 0))
+    link.report(BackendState("b", "up", 0, 0))
     async with FakeMeter(tmp_path) as second:
         await second.until(Opened, 3)
         later.close(200)
@@ -87,7 +87,7 @@ async def test_that_it_leaves_is_told_to_every_meter(tmp_path: Path) -> None:
     async with FakeMeter(tmp_path) as first:
         while link._transport is None:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.001)
-        link.leave()
+        link.announce_drain()
         await first.until(Leaving)
     async with FakeMeter(tmp_path) as second:
         await second.until(Leaving)
@@ -103,7 +103,7 @@ async def test_messages_gather_and_a_question_takes_them_along(tmp_path: Path) -
         call = a_call(link, "a")
         chunks(call, 2)
         assert [type(m) for m in link._pending] == [Opened, Chunk, Chunk]
-        told = asyncio.ensure_future(link.ask("a", 1, 0.0, 1.0))
+        told = asyncio.ensure_future(link.request_energy("a", 1, 0.0, 1.0))
         await asyncio.sleep(0)
         assert link._pending == [], "a question does not wait"
         assert await told == meter.energy

@@ -8,7 +8,7 @@ import pytest
 from proxy.ipc import Closed, Opened
 from proxy.relay.exchange.held_error import HeldError, may_refuse
 from proxy.relay.http.framing import Fixed
-from proxy.relay.http.heads import AnswerHead
+from proxy.relay.http.heads import ResponseHead
 from tests.fakes.backend import Backend
 from tests.fakes.meter import FakeMeter
 from tests.proxy.relay.exchange.test_exchange import CHAT, relay
@@ -91,7 +91,7 @@ def test_only_an_error_about_fields_is_held() -> None:
 
 @pytest.mark.parametrize(("size", "full"), [(1, False), (100_000, True)])
 def test_a_long_error_is_not_held(size: int, full: bool) -> None:
-    held = HeldError(AnswerHead(400, b"", [], {}, keep_alive=True, body=Fixed(size)))
+    held = HeldError(ResponseHead(400, b"", [], {}, keep_alive=True, body=Fixed(size)))
     held.add(b"x" * size, [b"x" * size])
     assert held.full == full
     assert not held.refuses_usage()

@@ -3,8 +3,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.relay.http.framing import Chunked, Fixed
-from proxy.relay.http.header_cache import Answers, Requests
-from proxy.relay.http.heads import AnswerHead, HeadError, RequestHead, parse_answer, parse_request
+from proxy.relay.http.header_cache import RequestHeadCache, ResponseHeadCache
+from proxy.relay.http.heads import HeadError, RequestHead, ResponseHead, parse_request, parse_response
 
 POST = b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nA: b\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-type: application/json\r\n\r\n"
@@ -31,7 +31,7 @@ ANSWERS = st.builds(
 )
 
 
-def plain(head: RequestHead | AnswerHead) -> tuple[object, ...]:
+def plain(head: RequestHead | ResponseHead) -> tuple[object, ...]:
     """All fields; the body by its kind and what is left of it."""
     names = ["headers", "values", "keep_alive"]
     names += (
@@ -64,7 +64,7 @@ def answer(parse: object, raw: bytes, method: bytes) -> object:
 @settings(max_examples=200)
 @given(st.lists(REQUESTS, min_size=2, max_size=6))
 def test_requests_are_read_as_if_each_were_the_first(heads: list[bytes]) -> None:
-    again = Requests()
+    again = RequestHeadCache()
     for raw in (one for head in heads for one in (head, head)):
         assert request(again.parse, raw) == request(parse_request, raw)
 
@@ -73,25 +73,25 @@ def test_requests_are_read_as_if_each_were_the_first(heads: list[bytes]) -> None
 @settings(max_examples=200)
 @given(st.lists(st.tuples(ANSWERS, st.sampled_from([b"GET", b"HEAD", b"POST"])), min_size=2, max_size=6))
 def test_answers_are_read_as_if_each_were_the_first(heads: list[tuple[bytes, bytes]]) -> None:
-    again = Answers()
+    again = ResponseHeadCache()
     for raw, method in (one for head in heads for one in (head, head)):
-        assert answer(again.parse, raw, method) == answer(parse_answer, raw, method)
+        assert answer(again.parse, raw, method) == answer(parse_response, raw, method)
 
 
 @pytest.mark.parametrize(
     "digits", [b"5", b"0", b"17", b"0017", b"999", b"1001", b"9" * 16, b"", b"x", b"5, 5"]
 )
 def test_only_the_length_of_a_repeated_head_changes(digits: bytes) -> None:
-    requests, answers = Requests(), Answers()
+    requests, answers = RequestHeadCache(), ResponseHeadCache()
     requests.parse(POST, LIMIT)
     answers.parse(OK, b"POST")
     other, reply = (raw.replace(b"ength: 5", b"ength: " + digits) for raw in (POST, OK))
     assert request(requests.parse, other) == request(parse_request, other)
-    assert answer(answers.parse, reply, b"POST") == answer(parse_answer, reply, b"POST")
+    assert answer(answers.parse, reply, b"POST") == answer(parse_response, reply, b"POST")
 
 
 def test_a_repeated_head_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = Requests()
+    requests = RequestHeadCache()
     first = requests.parse(POST, LIMIT)
     monkeypatch.setattr("proxy.relay.http.header_cache.parse_request", None)
     second = requests.parse(POST.replace(b": 5", b": 6"), LIMIT)

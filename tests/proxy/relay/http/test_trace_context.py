@@ -6,7 +6,7 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 def test_ids_are_hex_and_never_the_same() -> None:
     ids = Ids()
-    taken = [ids.take(count) for _ in range(1000) for count in (32, 64)]
+    taken = [ids.draw(count) for _ in range(1000) for count in (32, 64)]
     assert len(set(taken)) == len(taken)
     assert {len(one) for one in taken} == {32, 64}
     assert int("".join(taken), 16)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.api.chunks import shape_of
+from proxy.api.chunks import template_of
 from proxy.api.sse import EventSplitter
 from proxy.core.events import Arrive
 from proxy.ipc import Chunk
 from proxy.relay.http.framing import Chunked, FramingError, chunk
 from proxy.relay.meter_link import MeterLink
-from proxy.relay.request_meter import Call
-from proxy.relay.response.fast_path import Lane
+from proxy.relay.request_meter import RequestMeter
+from proxy.relay.response.fast_path import StreamForwarder
 from proxy.relay.response.reading import Reading
 
 
@@ -24,12 +24,12 @@ class Stream:
     """A lane for events like ``event("one")``, what it wrote, and what it told."""
 
     def __init__(self) -> None:
-        shape = shape_of(event("one"))
-        assert shape is not None
+        template = template_of(event("one"))
+        assert template is not None
         self.link = MeterLink("", 100)
-        self.call = Call(self.link, Arrive(1, "r"), None, None)
+        self.call = RequestMeter(self.link, Arrive(1, "r"), None, None)
         self.written: list[bytes] = []
-        self.lane = Lane(shape, self.call, self.written.append)
+        self.forwarder = StreamForwarder(template, self.call, self.written.append)
 
     def tokens(self) -> int:
         told = [message for message in self.link._pending if isinstance(message, Chunk)]
@@ -41,11 +41,11 @@ class Stream:
 def test_chunks_of_one_shape_pass_as_they_are_for_a_token_each(text: str) -> None:
     stream = Stream()
     data = chunk(event(text))
-    assert stream.lane.take(data)
-    assert stream.lane.take(data + chunk(event("three")) + data)
+    assert stream.forwarder.forward(data)
+    assert stream.forwarder.forward(data + chunk(event("three")) + data)
     assert b"".join(stream.written) == data + data + chunk(event("three")) + data
     assert stream.tokens() == 4
-    assert stream.lane.last_ns > 0
+    assert stream.forwarder.last_ns > 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_chunks_of_one_shape_pass_as_they_are_for_a_token_each(text: str) -> Non
 )
 def test_all_else_is_left_to_the_parsers(data: bytes) -> None:
     stream = Stream()
-    assert not stream.lane.take(data)
+    assert not stream.forwarder.forward(data)
     assert stream.written == []
     assert stream.tokens() == 0
 
@@ -86,11 +86,11 @@ def test_all_else_is_left_to_the_parsers(data: bytes) -> None:
     ],
 )
 def test_events_of_which_more_than_the_text_may_speak_have_no_shape(other: bytes) -> None:
-    assert shape_of(other) is None
+    assert template_of(other) is None
 
 
 def test_a_text_that_looks_like_a_key_is_text() -> None:
-    assert shape_of(event('"content":"')) is not None
+    assert template_of(event('"content":"')) is not None
 
 
 def parsed(data: bytes) -> tuple[bool, int]:
@@ -122,7 +122,7 @@ def said(draw: st.DrawFn) -> tuple[bytes, int, bool]:
 def test_what_is_taken_is_what_the_parsers_say(made: tuple[bytes, int, bool]) -> None:
     data, count, whole_chunks = made
     stream = Stream()
-    taken = stream.lane.take(data)
+    taken = stream.forwarder.forward(data)
     assert taken or not whole_chunks
     if taken:
         whole, tokens = parsed(data)

@@ -36,15 +36,15 @@ def edit(*events: bytes, energy: bool = True, ours: bool = False, rest: bytes = 
     out = []
     for each in events:
         editor.add(each, reading.read_event(each)[1])
-        if editor.wants_energy:
-            out.append(editor.take())
+        if editor.awaits_energy:
+            out.append(editor.drain())
             editor.put_energy(ENERGY)
-        out.append(editor.take())
+        out.append(editor.drain())
     editor.end(rest)
-    if editor.wants_energy:
-        out.append(editor.take())
+    if editor.awaits_energy:
+        out.append(editor.drain())
         editor.put_energy(ENERGY)
-    out.append(editor.take())
+    out.append(editor.drain())
     assert editor.empty
     return [each for each in out if each]
 
@@ -87,7 +87,7 @@ def test_only_a_chunk_that_may_be_the_last_is_held() -> None:
     released = []
     for each in (TOKEN, PING, EACH, EARLY, ZERO, TOKEN, USAGE):
         editor.add(each, reading.read_event(each)[1])
-        released.append(editor.take())
+        released.append(editor.drain())
     assert released == [TOKEN, PING, EACH, EARLY, b"", ZERO + TOKEN, b""]
 
 
@@ -96,7 +96,7 @@ def test_a_chunk_is_not_held_behind_comments_without_end() -> None:
     editor.add(USAGE, Reading().read_event(USAGE)[1])
     for _ in range(100):
         editor.add(PING, 0)
-    assert editor.take().startswith(USAGE + PING)
+    assert editor.drain().startswith(USAGE + PING)
 
 
 def test_events_that_come_while_energy_is_awaited_follow_it() -> None:
@@ -104,9 +104,9 @@ def test_events_that_come_while_energy_is_awaited_follow_it() -> None:
     for each in (DONE, PING):
         editor.add(each, Reading().read_event(each)[1])
     editor.end(b"")
-    assert editor.take() == b""
+    assert editor.drain() == b""
     editor.put_energy(ENERGY)
-    assert editor.take() == COMMENT + DONE + PING
+    assert editor.drain() == COMMENT + DONE + PING
 
 
 @pytest.mark.parametrize("energy", [False, True])

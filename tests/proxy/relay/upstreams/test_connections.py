@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Backend
-from proxy.relay.http.heads import AnswerHead
-from proxy.relay.upstreams.connections import Pool
+from proxy.relay.http.heads import ResponseHead
+from proxy.relay.upstreams.connections import ConnectionPool
 from proxy.relay.worker import Worker
 from tests.fakes.certificates import certificates
 from tests.fakes.ipv6 import has_ipv6
@@ -153,8 +153,8 @@ class Lost:
     def __init__(self) -> None:
         self.reason: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def on_interim(self, head: AnswerHead) -> None: ...
-    def on_head(self, head: AnswerHead) -> None: ...
+    def on_interim(self, head: ResponseHead) -> None: ...
+    def on_head(self, head: ResponseHead) -> None: ...
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None: ...
     def on_end(self) -> None: ...
     def on_read(self) -> None: ...
@@ -176,13 +176,13 @@ async def test_whether_a_backend_can_have_read_a_request(
     closed_first: bool, reset: bool, unprocessed: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        pool = Pool(Backend(f"http://127.0.0.1:{server.getsockname()[1]}", "b"), CONFIG)
+        pool = ConnectionPool(Backend(f"http://127.0.0.1:{server.getsockname()[1]}", "b"), CONFIG)
         connection = await pool.connect()
         far, _ = server.accept()
     if closed_first:
         far.close()  # the loop does not see that before the request is written
     lost = Lost()
-    connection.ask(lost, b"POST", b"x" * 100)
+    connection.send_request(lost, b"POST", b"x" * 100)
     if not closed_first:
         assert far.recv(100, socket.MSG_WAITALL)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))

@@ -23,28 +23,28 @@ CONFIG = RelayConfig(
 
 def ejected(now_ns: int = 0) -> Health:
     health = Health(CONFIG, 0)
-    assert [health.failed(now_ns, "refused") for _ in range(3)] == [False, False, True]
+    assert [health.record_failure(now_ns, "refused") for _ in range(3)] == [False, False, True]
     return health
 
 
 def test_failures_in_a_row_eject_and_others_do_not() -> None:
     health = Health(CONFIG, 0)
     for _ in range(4):
-        health.failed(0, "refused")
-        health.failed(0, "refused")
-        health.answered(0)
+        health.record_failure(0, "refused")
+        health.record_failure(0, "refused")
+        health.record_success(0)
     assert health.state == "up"
     health = ejected()
-    assert (health.state, health.reason, health.takes(0)) == ("ejected", "refused", False)
+    assert (health.state, health.reason, health.accepts(0)) == ("ejected", "refused", False)
 
 
 def test_after_the_back_off_one_request_a_back_off_is_let_through() -> None:
     health = ejected()
-    assert not health.takes(S - 1)
-    assert health.takes(S)
-    health.taken(S)
-    assert not health.takes(2 * S - 1), "the probe is under way"
-    assert health.takes(2 * S), "the probe's client left: the next may try"
+    assert not health.accepts(S - 1)
+    assert health.accepts(S)
+    health.record_request(S)
+    assert not health.accepts(2 * S - 1), "the probe is under way"
+    assert health.accepts(2 * S), "the probe's client left: the next may try"
 
 
 def test_a_probe_that_fails_doubles_the_back_off_up_to_the_most() -> None:
@@ -52,15 +52,15 @@ def test_a_probe_that_fails_doubles_the_back_off_up_to_the_most() -> None:
     for _ in range(5):
         waits.append((health.next_chance_ns(now) - now) // S)
         now = health.next_chance_ns(now)
-        health.taken(now)
-        assert not health.failed(now, "refused"), "no news"
+        health.record_request(now)
+        assert not health.record_failure(now, "refused"), "no news"
     assert waits == [1, 2, 4, 4, 4]
 
 
 def test_a_probe_that_is_answered_brings_it_back_slowly() -> None:
     health = ejected()
-    health.taken(S)
-    health.answered(2 * S)
+    health.record_request(S)
+    health.record_success(2 * S)
     assert (health.state, health.reason, health.since_ns) == ("up", None, 2 * S)
     assert [round(health.weight(t * S), 2) for t in (2, 3, 7, 11, 12)] == [0.1, 0.1, 0.5, 0.9, 1.0]
     assert not health.warm_ns
@@ -75,7 +75,7 @@ def test_no_slow_start_where_none_is_wanted() -> None:
 def test_the_first_check_decides(failure: str | None) -> None:
     health = Health(CONFIG, 0)
     assert health.check(0, failure) == (failure is not None)
-    assert health.takes(0) == (failure is None)
+    assert health.accepts(0) == (failure is None)
 
 
 def test_checks_in_a_row_decide_and_others_do_not() -> None:
@@ -83,7 +83,7 @@ def test_checks_in_a_row_decide_and_others_do_not() -> None:
     for failure in (None, "a", "b", None, "a", "b"):
         assert not health.check(0, failure)
     assert health.check(7, "c")
-    assert (health.state, health.reason, health.since_ns, health.takes(7)) == ("down", "c", 7, False)
+    assert (health.state, health.reason, health.since_ns, health.accepts(7)) == ("down", "c", 7, False)
     for failure in (None, "d", None):
         assert not health.check(9, failure)
     assert health.check(9, None)
@@ -107,8 +107,8 @@ def test_checks_that_fail_take_an_ejected_one_down_and_requests_do_not_bring_it_
     for _ in range(3):
         health.check(S, "refused")
     states.append(health.state)
-    health.answered(2 * S)
-    assert not health.failed(2 * S, "late")
+    health.record_success(2 * S)
+    assert not health.record_failure(2 * S, "late")
     assert [*states, health.state] == ["ejected", "down", "down"]
 
 
@@ -124,8 +124,8 @@ def test_what_checks_said_holds_no_more_when_they_end() -> None:
 
 def test_new_settings_keep_the_state() -> None:
     health = ejected()
-    health.follow(replace(CONFIG, eject_seconds=3.0))
-    health.taken(S)
+    health.reconfigure(replace(CONFIG, eject_seconds=3.0))
+    health.record_request(S)
     assert health.next_chance_ns(S) == 4 * S
 
 
@@ -140,16 +140,16 @@ def test_whatever_happens_it_has_a_next_chance_and_takes_it(story: list[tuple[st
         now += later
         match what:
             case "taken":
-                health.taken(now)
+                health.record_request(now)
             case "failed":
-                health.failed(now, "refused")
+                health.record_failure(now, "refused")
             case "answered":
-                health.answered(now)
+                health.record_success(now)
             case _:
                 health.check(now, None if what == "passed" else "refused")
         chance = health.next_chance_ns(now)
         assert chance >= now
-        assert health.takes(now) == (chance == now and health.state != "down")
+        assert health.accepts(now) == (chance == now and health.state != "down")
         assert 0.1 <= health.weight(now) <= 1.0
         assert (health.reason is None) == (health.state == "up")
         most = CONFIG.health_successes * CONFIG.health_interval_seconds
@@ -158,6 +158,6 @@ def test_whatever_happens_it_has_a_next_chance_and_takes_it(story: list[tuple[st
         health.check(now, None)
     if health.state == "ejected":
         now = health.next_chance_ns(now)
-        assert health.takes(now)
-        health.answered(now)
-    assert health.takes(now)
+        assert health.accepts(now)
+        health.record_success(now)
+    assert health.accepts(now)

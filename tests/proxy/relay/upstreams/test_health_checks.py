@@ -11,8 +11,8 @@ import pytest
 from proxy import config
 from proxy.clock import now_ns
 from proxy.relay.upstreams.balancer import Balancer
-from proxy.relay.upstreams.connections import Pool
-from proxy.relay.upstreams.health_checks import Checks, get, models_of
+from proxy.relay.upstreams.connections import ConnectionPool
+from proxy.relay.upstreams.health_checks import HealthChecks, get, models_of
 from tests.fakes.backend import Backend
 from tests.timing import PATIENCE_SECONDS
 
@@ -30,8 +30,8 @@ async def checked(*backends: Backend, settings: config.RelayConfig = QUICK) -> A
     """A balancer of these, and checks that run."""
     named = [config.Backend(backend.url, backend.name) for backend in backends]
     balancer = Balancer(named, settings, now_ns())
-    pools = {slot: Pool(slot.backend, settings) for slot in balancer.slots}
-    checks = Checks(settings, balancer, pools.__getitem__)
+    pools = {slot: ConnectionPool(slot.backend, settings) for slot in balancer.slots}
+    checks = HealthChecks(settings, balancer, pools.__getitem__)
     await checks.start()
     try:
         yield balancer
@@ -102,15 +102,15 @@ async def test_new_settings_may_end_checks_and_begin_them() -> None:
     async with Backend("a") as a, Backend("b") as b:
         named = [config.Backend(backend.url, backend.name) for backend in (a, b)]
         balancer = Balancer(named, QUICK, now_ns())
-        pools = {slot: Pool(slot.backend, QUICK) for slot in balancer.slots}
-        checks = Checks(QUICK, balancer, pools.__getitem__)
+        pools = {slot: ConnectionPool(slot.backend, QUICK) for slot in balancer.slots}
+        checks = HealthChecks(QUICK, balancer, pools.__getitem__)
         await b.down()
         await checks.start()
         states = [balancer.slots[1].health.state]
-        checks.follow(replace(QUICK, health_checks=False))
+        checks.reconfigure(replace(QUICK, health_checks=False))
         states.append(balancer.slots[1].health.state)
         assert states == ["down", "up"]
-        checks.follow(QUICK)
+        checks.reconfigure(QUICK)
         await until(lambda: balancer.slots[1].health.state == "down")
         checks.close()
         await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_new_settings_may_end_checks_and_begin_them() -> None:
 async def test_a_get_gives_status_and_body_or_says_what_is_wrong() -> None:
     async with Backend("a") as a:
         a.answers["/long"] = (200, b"x" * (1 << 21))
-        pool = Pool(config.Backend(a.url + "/base"), QUICK)
+        pool = ConnectionPool(config.Backend(a.url + "/base"), QUICK)
         assert await get(pool, "/x", PATIENCE_SECONDS) == (200, b"a")
         assert a.seen == {"/base/x": 1}
         a.answers["/base/long"] = (200, b"x" * (1 << 21))

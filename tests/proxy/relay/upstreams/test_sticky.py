@@ -6,7 +6,7 @@ import pytest
 
 from proxy.config import RelayConfig, Sticky
 from proxy.relay.http.heads import RequestHead
-from proxy.relay.upstreams.sticky import Keys, Ring, hash_of
+from proxy.relay.upstreams.sticky import AffinityKeys, Ring, hash_of
 
 
 def head(**values: str) -> RequestHead:
@@ -15,7 +15,7 @@ def head(**values: str) -> RequestHead:
 
 
 def key(sticky: Sticky, body: bytes | None, given: RequestHead | None = None) -> int | None:
-    return Keys(RelayConfig(sticky=sticky, sticky_prefix_bytes=40)).key(given or head(), body)
+    return AffinityKeys(RelayConfig(sticky=sticky, sticky_prefix_bytes=40)).key(given or head(), body)
 
 
 def test_a_session_is_told_by_header_cache_key_or_user_in_this_order() -> None:

@@ -24,7 +24,7 @@ from typing import Final, NoReturn
 from proxy.children import Child, reap
 from proxy.clock import now_ns
 from proxy.config import ConfigError
-from proxy.simulator.standin import StandinError, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvmlError, build, environment
 from proxy.units import ns_from_seconds
 
 START_SECONDS: Final = 30.0
@@ -144,7 +144,7 @@ def _source(folder: Path, state: Path) -> tuple[str, Mapping[str, str]]:
     """The energy source of the proxy, and the variables it needs to find it."""
     try:
         library = build(folder / "lib")
-    except StandinError as error:
+    except FakeNvmlError as error:
         _say(f"no NVML stand-in: {error}")
         return f"simulated:{state}", {}
     return "nvml", environment(library, state)

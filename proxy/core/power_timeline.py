@@ -3,7 +3,7 @@
 The file is a header and one block per device: settings behind a sequence lock (odd while the writer is
 busy) and a ring of segments ``(t_ns, energy_mj, watts)``: from ``t_ns`` (CLOCK_MONOTONIC) the device
 draws ``watts``, and by then had used ``energy_mj``. Energy at any time is therefore exact. The C reader
-``simulator/nvml_standin.c`` declares the same layout; a test compares their sizes.
+``simulator/gpu/fake_nvml.c`` declares the same layout; a test compares their sizes.
 """
 
 import struct

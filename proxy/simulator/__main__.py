@@ -16,13 +16,21 @@ from typing import Any
 import uvloop
 
 from proxy.clock import now_ns
-from proxy.simulator import diffusion
-from proxy.simulator.diffusion import DiffusionProfile
+from proxy.simulator.engine import diffusion
+from proxy.simulator.engine.diffusion import DiffusionProfile
+from proxy.simulator.gpu.fake_nvml import FakeNvml, FakeNvmlError
 from proxy.simulator.hardware import Hardware, HardwareError, deep_idle
-from proxy.simulator.profile import DEFAULT, Profile, ProfileError, adjusted, load, names, speculation
-from proxy.simulator.server import Server
-from proxy.simulator.standin import Standin, StandinError
-from proxy.simulator.webapp import WebApp
+from proxy.simulator.profiles.profile import (
+    DEFAULT,
+    Profile,
+    ProfileError,
+    adjusted,
+    load,
+    names,
+    speculation,
+)
+from proxy.simulator.server.text_server import Server
+from proxy.simulator.server.web_app import WebApp
 from proxy.units import MS_PER_SECOND, NS_PER_MS
 
 
@@ -58,13 +66,13 @@ def main() -> int:
         profiles = [_profile(given, name) for name in given.profile or [DEFAULT]]
         how = _hardware(given)
         devices = [device for profile in profiles for device in how.devices(profile)]
-        with Standin(given.state, devices, now_ns()) as standin:
-            servers = how.servers(profiles, standin)
+        with FakeNvml(given.state, devices, now_ns()) as fake_nvml:
+            servers = how.servers(profiles, fake_nvml)
             for server in servers:
                 if given.otlp is not None and isinstance(server, Server):
                     server.trace(given.otlp)
             return uvloop.run(_serve(servers, _ports(given.port or [8000], len(profiles))))
-    except (ProfileError, StandinError, HardwareError, OSError) as error:
+    except (ProfileError, FakeNvmlError, HardwareError, OSError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 2
 

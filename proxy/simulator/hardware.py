@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.clock import now_ns
-from proxy.simulator.board import Board
-from proxy.simulator.catalog import GPUS
-from proxy.simulator.diffusion import DiffusionProfile
-from proxy.simulator.imageserver import ImageServer
-from proxy.simulator.profile import Profile
-from proxy.simulator.server import Server
-from proxy.simulator.standin import SM_MHZ, SimulatedDevice, Standin
-from proxy.simulator.webapp import Fault
+from proxy.simulator.engine.diffusion import DiffusionProfile
+from proxy.simulator.gpu.board import Board
+from proxy.simulator.gpu.datasheets import GPUS
+from proxy.simulator.gpu.fake_nvml import SM_MHZ, FakeNvml, SimulatedDevice
+from proxy.simulator.profiles.profile import Profile
+from proxy.simulator.server.image_server import ImageServer
+from proxy.simulator.server.text_server import Server
+from proxy.simulator.server.web_app import Fault
 from proxy.units import NS_PER_MS, ns_from_seconds
 
 
@@ -43,13 +43,13 @@ class Hardware:
         return [one] * profile.devices
 
     def servers(
-        self, profiles: Sequence[Profile | DiffusionProfile], standin: Standin
+        self, profiles: Sequence[Profile | DiffusionProfile], fake_nvml: FakeNvml
     ) -> list[Server | ImageServer]:
         """A server for each profile, on the devices after those of the one before."""
         servers: list[Server | ImageServer] = []
         first = 0
         for profile in profiles:
-            servers.append(_Engine(profile, self.board(profile), standin, first).server())
+            servers.append(_Engine(profile, self.board(profile), fake_nvml, first).server())
             first += profile.devices
         return servers
 
@@ -95,7 +95,7 @@ class _Engine:
 
     profile: Profile | DiffusionProfile
     board: Board
-    standin: Standin
+    fake_nvml: FakeNvml
     first: int
     shown: tuple[int, int, int] = (-1, -1, -1)  # temperature, clock, utilization
     served: Server | ImageServer | None = None
@@ -112,14 +112,14 @@ class _Engine:
         """Power of all devices from a time on; temperature and clock as a reader sees them then."""
         count = self.profile.devices
         for device in range(self.first, self.first + count):
-            self.standin.append(device, t_ns, watts / count)
+            self.fake_nvml.append(device, t_ns, watts / count)
         busy = self.served is not None and not self.served.engine.idle
         clock = self._throttle() if busy else 1.0
         shown = (round(self.board.celsius), round(SM_MHZ * clock), 100 if busy else 0)
         if shown != self.shown:
             self.shown = shown
             for device in range(self.first, self.first + count):
-                self.standin.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=shown[2])
+                self.fake_nvml.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=shown[2])
 
     def _throttle(self) -> float:
         """Hold a language model to the limit that was set, and to what heat allows; its clock, as a share."""
@@ -136,10 +136,10 @@ class _Engine:
             raise IndexError(f"no device {asked.device}; there are {self.profile.devices}, from 0")
         device = self.first + asked.device
         if asked.kind == "reset":
-            self.standin.reset(device, now_ns())
+            self.fake_nvml.reset(device, now_ns())
         elif asked.kind == "lost":
-            self.standin.lose(device)
+            self.fake_nvml.lose(device)
         elif asked.kind == "restored":
-            self.standin.restore(device)
+            self.fake_nvml.restore(device)
         else:
-            self.standin.configure(device, call_ns=ns_from_seconds(asked.call_seconds))
+            self.fake_nvml.configure(device, call_ns=ns_from_seconds(asked.call_seconds))

@@ -30,10 +30,10 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
-from proxy.simulator.engine import BLOCK, Engine
-from proxy.simulator.job import Job
-from proxy.simulator.profile import Profile, ProfileError, adjusted, load, names, speculation
-from proxy.simulator.trace import Trace
+from proxy.simulator.engine.batching import BLOCK, Engine
+from proxy.simulator.engine.energy_trace import Trace
+from proxy.simulator.engine.job import Job
+from proxy.simulator.profiles.profile import Profile, ProfileError, adjusted, load, names, speculation
 from proxy.units import US_PER_SECOND
 
 _MOST_STEPS: Final = 65_536  # in one plan: bounds its arrays

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from proxy.simulator.standin import build, environment
+from proxy.simulator.gpu.fake_nvml import build, environment
 from tests.e2e.serving import Serving, free_port, serving, wait_until_ready
 
 pytestmark = pytest.mark.bench

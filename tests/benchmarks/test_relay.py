@@ -21,8 +21,8 @@ import httpx
 import psutil
 import pytest
 
-from proxy.simulator.standin import SimulatedDevice, Standin, environment
-from proxy.simulator.standin import build as build_library
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, environment
+from proxy.simulator.gpu.fake_nvml import build as build_library
 from tests.benchmarks.peers import cores
 from tests.benchmarks.peers.client import PATH, Client, client, request
 from tests.benchmarks.peers.start import PEERS, Running, all_started, backend, tree
@@ -163,7 +163,7 @@ def ours(
     """``jouleproxy serve`` measuring a device: the proxy, its relay workers, its meter."""
     folder.mkdir(exist_ok=True)
     library, state = build_library(folder / "library"), folder / "state"
-    device = Standin(state, [SimulatedDevice(idle_watts=WATTS)], time.monotonic_ns())
+    device = FakeNvml(state, [SimulatedDevice(idle_watts=WATTS)], time.monotonic_ns())
     with_device = {**environment(library, state), **build.variables}
     words = ("--source", "nvml", "--workers", str(count))
     try:

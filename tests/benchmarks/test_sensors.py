@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 pytestmark = [
@@ -46,7 +46,7 @@ def test_eight_devices_at_20_hz_cost_less_than_a_hundredth_of_a_core(tmp_path: P
         SimulatedDevice(update_ns=update_ms * NS_PER_MS, phase_ns=7 * i * NS_PER_MS % (update_ms * NS_PER_MS))
         for i in range(8)
     ]
-    with Standin(tmp_path / "s", devices, now_ns() - NS_PER_SECOND):
+    with FakeNvml(tmp_path / "s", devices, now_ns() - NS_PER_SECOND):
         env = {**os.environ, **environment(build(tmp_path / "lib"), tmp_path / "s")}
         command = [sys.executable, "-c", CHILD, str(SECONDS)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)

@@ -14,12 +14,12 @@ from time import process_time, sleep
 
 import pytest
 
-from proxy.simulator import throughtools
-from proxy.simulator.engine import Engine
-from proxy.simulator.fit import toml
-from proxy.simulator.job import Job
-from proxy.simulator.profile import DEFAULT, Costs, load
+from proxy.simulator.engine.batching import Engine
+from proxy.simulator.engine.job import Job
+from proxy.simulator.profiles.profile import DEFAULT, Costs, load
 from proxy.simulator.virtual import VirtualEngine
+from tests.calibration import tool_benchmarks
+from tests.calibration.fit import toml
 
 pytestmark = pytest.mark.bench
 
@@ -32,8 +32,8 @@ BARE = """
 import asyncio, sys
 from aiohttp import web
 import uvloop
-from proxy.simulator.shapes import Head, Stream
-from proxy.simulator.job import Job
+from proxy.simulator.server.responses import Head, Stream
+from proxy.simulator.engine.job import Job
 
 async def chat(request):
     await request.read()
@@ -181,7 +181,7 @@ def test_what_is_measured_in_real_time_is_what_was_planned() -> None:
     """Simulator, proxy and load generator in real time; a machine too busy for that can only add joules."""
     ratios: list[float] = []
     for _ in range(3):
-        (row,) = throughtools.live([8])
+        (row,) = tool_benchmarks.live([8])
         ratios.append(row.ours / row.published)
         if abs(ratios[-1] - 1) < 0.05:
             break

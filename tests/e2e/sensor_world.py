@@ -17,7 +17,7 @@ import msgspec
 from proxy.core.events import Sample
 from proxy.energy.nvml import NvmlSource
 from proxy.energy.sampler import Sampler
-from proxy.simulator.standin import ENVIRONMENT_KEY, LIBRARY, SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import ENVIRONMENT_KEY, LIBRARY, FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 SECONDS = 6.0
@@ -66,7 +66,7 @@ SCENARIOS = {
 INDEX = {name: index for index, name in enumerate(SCENARIOS)}
 
 
-def play(standin: Standin, start_ns: int) -> None:
+def play(fake_nvml: FakeNvml, start_ns: int) -> None:
     """Write the power of all devices ahead of time."""
     end_ns = start_ns + round((SECONDS + 1) * NS_PER_SECOND)
     for index, scenario in enumerate(SCENARIOS.values()):
@@ -74,7 +74,7 @@ def play(standin: Standin, start_ns: int) -> None:
         for t_ns in range(start_ns, end_ns, NS_PER_MS):
             watts = scenario.profile(t_ns - start_ns)
             if watts != last:
-                standin.append(index, t_ns, watts)
+                fake_nvml.append(index, t_ns, watts)
                 last = watts
 
 
@@ -115,40 +115,40 @@ class Report(msgspec.Struct):
     skipped: int
 
 
-def scenarios(path: Path) -> Standin:
+def scenarios(path: Path) -> FakeNvml:
     """The devices of ``SCENARIOS``, their power written for the whole run."""
     devices = [scenario.device for scenario in SCENARIOS.values()]
-    standin = Standin(path, devices, BEGIN_NS - 2 * NS_PER_SECOND)
+    fake_nvml = FakeNvml(path, devices, BEGIN_NS - 2 * NS_PER_SECOND)
     for index, scenario in enumerate(SCENARIOS.values()):
-        standin.configure(index, **scenario.settings)
-    play(standin, START_NS)
-    return standin
+        fake_nvml.configure(index, **scenario.settings)
+    play(fake_nvml, START_NS)
+    return fake_nvml
 
 
-def slow(path: Path) -> Standin:
+def slow(path: Path) -> FakeNvml:
     """One device of 300 W."""
-    return Standin(path, [SimulatedDevice(idle_watts=300)], BEGIN_NS - NS_PER_SECOND)
+    return FakeNvml(path, [SimulatedDevice(idle_watts=300)], BEGIN_NS - NS_PER_SECOND)
 
 
 def _run(name: str, path: Path) -> Report:
     if name == "scenarios":
-        standin = scenarios(path)
+        fake_nvml = scenarios(path)
         lost, reset_ns = INDEX["lost"], START_NS + NS_PER_SECOND
         events = {
-            reset_ns: lambda: standin.reset(INDEX["reset"], reset_ns),
-            reset_ns + 1: lambda: standin.lose(lost),
-            reset_ns + NS_PER_SECOND // 2: lambda: standin.restore(lost),
+            reset_ns: lambda: fake_nvml.reset(INDEX["reset"], reset_ns),
+            reset_ns + 1: lambda: fake_nvml.lose(lost),
+            reset_ns + NS_PER_SECOND // 2: lambda: fake_nvml.restore(lost),
         }
     else:
-        standin = slow(path)
-        events = {START_NS: lambda: standin.configure(0, call_ns=200 * NS_PER_MS)}
+        fake_nvml = slow(path)
+        events = {START_NS: lambda: fake_nvml.configure(0, call_ns=200 * NS_PER_MS)}
     clock = Clock(END_NS, events)
     source = NvmlSource(clock=clock)
     found = [(f.device.id, f.reading, f.device.gain_error, f.notes) for f in source.open()]
     samples: list[Sample] = []
     sampler = Sampler(source, samples.extend, clock=clock, wait=clock.wait)
     sampler.run()
-    standin.close()
+    fake_nvml.close()
     return Report(found, samples, sampler.stats.skipped)
 
 

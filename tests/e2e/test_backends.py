@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.e2e.serving import Serving, serving, serving_beside, until_measured
 from tests.e2e.test_lifecycle import records, stream
 from tests.fakes.model_server import ModelServer
@@ -48,7 +48,7 @@ async def two(tokens: int = 20, gap_seconds: float = 0.02) -> AsyncIterator[tupl
 async def test_each_backend_is_charged_with_its_own_device(tmp_path: Path) -> None:
     library, state, ledger = build(tmp_path / "lib"), tmp_path / "state", tmp_path / "ledger"
     devices = [SimulatedDevice(idle_watts=100.0), SimulatedDevice(idle_watts=300.0)]
-    with Standin(state, devices, now_ns()):
+    with FakeNvml(state, devices, now_ns()):
         async with two(tokens=50) as (a, b):
             path = settings(tmp_path / "j.toml", a.url, b.url, devices=True)
             words = (

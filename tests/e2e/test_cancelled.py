@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import seconds_from_ns
 from tests.e2e.serving import Serving, serving
 from tests.e2e.test_first_light import final_record
@@ -45,7 +45,7 @@ async def leave_after(proxy: Serving, request_id: str, seconds: float) -> float:
 
 async def test_joules_end_where_the_client_left(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
-    with Standin(state, [SimulatedDevice(idle_watts=WATTS)], now_ns()):
+    with FakeNvml(state, [SimulatedDevice(idle_watts=WATTS)], now_ns()):
         async with RawUpstream(endless) as server:
             words = ("--source", "nvml", "--policy", "overlap")
             with serving(server.url, *words, variables=environment(library, state)) as proxy:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.timing import PATIENCE_SECONDS
 
 COMMAND = Path(sys.executable).with_name("jouleproxy")
@@ -31,7 +31,7 @@ def devices(variables: dict[str, str], *words: str) -> subprocess.CompletedProce
 
 def test_two_simulated_devices_are_found_through_nvml(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
-    with Standin(state, [SimulatedDevice(), SimulatedDevice(name="second (simulated)")], now_ns()):
+    with FakeNvml(state, [SimulatedDevice(), SimulatedDevice(name="second (simulated)")], now_ns()):
         done = devices(environment(library, state), "--json")
         one = devices(environment(library, state), "--devices", "1")
         wrong = devices(environment(library, state), "--source", "nvml", "--devices", "7")

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.clock import now_ns
 from proxy.schema import RequestEnergy, decode_request
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.e2e.serving import Serving, serving
 from tests.fakes.model_server import MODEL, ModelServer
 from tests.fakes.otlp import Receiver, attributes, receiver
@@ -78,7 +78,7 @@ def scraped_joules(text: str) -> float:
 async def test_every_place_tells_the_same_joules_and_they_add_up(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     device = SimulatedDevice(idle_watts=WATTS)
-    with Standin(state, [device], now_ns()), receiver() as spans:
+    with FakeNvml(state, [device], now_ns()), receiver() as spans:
         async with ModelServer() as server:
             words = ("--source", "nvml", "--policy", "overlap", "--otlp", spans.url)
             with serving(server.url, *words, variables=environment(library, state)) as proxy:

@@ -15,7 +15,7 @@ from proxy.exporters.base import Exporters
 from proxy.ipc import Closed, Opened
 from proxy.meter.meter import Meter
 from proxy.schema import DeviceAccount, RequestEnergy
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 WATTS = (300.0, 200.0, 100.0)
@@ -30,7 +30,7 @@ def _run(
     """Requests ``{id: (backend, start, end)}`` in seconds; their records and the accounts."""
     start_ns = now_ns()
     devices = [SimulatedDevice(idle_watts=watts, update_ns=0) for watts in WATTS]
-    with Standin(tmp_path / "s", devices, start_ns - NS_PER_SECOND) as standin:
+    with FakeNvml(tmp_path / "s", devices, start_ns - NS_PER_SECOND) as fake_nvml:
         config = MeterConfig(source=f"simulated:{tmp_path / 's'}", policy="overlap", reorder_seconds=0.01)
         choice = choose(config)
         meter = Meter(config, [LARGE, SMALL], choice.found, choice.name, Exporters([]))
@@ -46,7 +46,7 @@ def _run(
             while happened and happened[0][0] <= t_ns:
                 meter.take(relay, happened.pop(0)[1])
             meter.intake.add_samples(
-                [_sample(standin, device, t_ns) for device in range(len(WATTS))],
+                [_sample(fake_nvml, device, t_ns) for device in range(len(WATTS))],
             )
             meter.tick(t_ns)
         meter.close()
@@ -55,8 +55,8 @@ def _run(
         return records, {account.device: account for account in meter.attributor.accounts()}
 
 
-def _sample(standin: Standin, device: int, t_ns: int) -> Sample:
-    return Sample(t_ns, f"gpu{device}", energy_mj=standin.truth_joules(device, t_ns) * 1000)
+def _sample(fake_nvml: FakeNvml, device: int, t_ns: int) -> Sample:
+    return Sample(t_ns, f"gpu{device}", energy_mj=fake_nvml.truth_joules(device, t_ns) * 1000)
 
 
 def test_a_backend_on_two_devices_has_a_share_of_each(tmp_path: Path) -> None:

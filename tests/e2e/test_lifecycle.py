@@ -12,7 +12,7 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.schema import Gap, RequestEnergy, decode_request
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.e2e.serving import Serving, serving, until_measured
 from tests.fakes.model_server import MODEL, ModelServer
 from tests.fakes.otlp import attributes, receiver
@@ -70,7 +70,7 @@ async def first_gap(proxy: Serving) -> Gap:
 async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     ledger = tmp_path / "ledger.jsonl"
-    with Standin(state, [SimulatedDevice(idle_watts=100.0)], now_ns()):
+    with FakeNvml(state, [SimulatedDevice(idle_watts=100.0)], now_ns()):
         async with ModelServer(tokens=100, gap_seconds=0.04) as server:
             words = ("--source", "nvml", "--policy", "overlap", "--ledger", str(ledger))
             with serving(server.url, *words, variables=environment(library, state)) as proxy:
@@ -112,7 +112,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
 async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spans(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     ledger = tmp_path / "ledger.jsonl"
-    with Standin(state, [SimulatedDevice(idle_watts=100.0)], now_ns()), receiver() as spans:
+    with FakeNvml(state, [SimulatedDevice(idle_watts=100.0)], now_ns()), receiver() as spans:
         async with ModelServer(tokens=120, gap_seconds=0.03) as server:
             words = ("--source", "nvml", "--ledger", str(ledger), "--otlp", spans.url)
             with serving(server.url, *words, variables=environment(library, state)) as proxy:

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from proxy.schema import RequestEnergy
-from proxy.simulator.standin import build, environment
+from proxy.simulator.gpu.fake_nvml import build, environment
 from tests.e2e.serving import COMMAND, free_port, serving, wait_until_ready
 from tests.timing import PATIENCE_SECONDS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import NS_PER_SECOND
 
 WATTS, UPDATE_S = 200.0, 0.02
@@ -67,7 +67,7 @@ print("RESULT", start, begun, ending, end, "zeus", joules, "jouleproxy", ours,
 
 def test_all_agree_to_one_update(tmp_path: Path) -> None:
     device = SimulatedDevice(idle_watts=WATTS, update_ns=round(UPDATE_S * NS_PER_SECOND))
-    with Standin(tmp_path / "s", [device], now_ns() - 2 * NS_PER_SECOND) as standin:
+    with FakeNvml(tmp_path / "s", [device], now_ns() - 2 * NS_PER_SECOND) as fake_nvml:
         env = {**os.environ, **environment(build(tmp_path / "lib"), tmp_path / "s")}
         out = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", SIDE_BY_SIDE],
@@ -79,7 +79,7 @@ def test_all_agree_to_one_update(tmp_path: Path) -> None:
         words = out.split("RESULT ")[1].split()
         start, begun, ending, end = map(int, words[:4])
         rest = words[4:]
-        truth = standin.truth_joules(0, end) - standin.truth_joules(0, start)
+        truth = fake_nvml.truth_joules(0, end) - fake_nvml.truth_joules(0, start)
     joules = {name: float(value) for name, value in zip(rest[::2], rest[1::2], strict=True)}
     assert set(joules) == {*PEERS, "jouleproxy"}
     within = WATTS * UPDATE_S + 0.01

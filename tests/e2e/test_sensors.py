@@ -20,7 +20,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.core.energy_series import EnergySeries
 from proxy.core.events import Sample
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.e2e.sensor_world import INDEX, SCENARIOS, START_NS, Report, scenarios, slow
 from tests.timing import PATIENCE_SECONDS
@@ -60,7 +60,7 @@ def report(name: str, library: Path, state: Path) -> Report:
 class Run:
     """What was read, by device, and the truth."""
 
-    standin: Standin
+    fake_nvml: FakeNvml
     series: dict[str, EnergySeries]
     found: dict[str, tuple[str, float | None, tuple[str, ...]]]
     start_ns: int
@@ -75,7 +75,7 @@ class Run:
         for _ in range(count):
             a, b = sorted(rng.randrange(low, high) for _ in range(2))
             measured = series.joules_at(b) - series.joules_at(a)
-            truth = self.standin.truth_joules(device, b) - self.standin.truth_joules(device, a)
+            truth = self.fake_nvml.truth_joules(device, b) - self.fake_nvml.truth_joules(device, a)
             errors.append(measured - truth)
         return errors
 
@@ -90,8 +90,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         series[sample.device].feed(sample)
     end_ns = min(s.edge_ns or 0 for s in series.values())
     known = {device: (reading, gain, notes) for device, reading, gain, notes in told.found}
-    with scenarios(root / "truth") as standin:
-        yield Run(standin, series, known, START_NS, end_ns)
+    with scenarios(root / "truth") as fake_nvml:
+        yield Run(fake_nvml, series, known, START_NS, end_ns)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_reset_is_a_gap_and_right_on_both_sides(run: Run) -> None:
     for a, b in itertools.pairwise((run.start_ns, gap.start_ns, gap.end_ns, run.end_ns)):
         if a == gap.start_ns:
             continue
-        truth = run.standin.truth_joules(INDEX["reset"], b) - run.standin.truth_joules(INDEX["reset"], a)
+        truth = run.fake_nvml.truth_joules(INDEX["reset"], b) - run.fake_nvml.truth_joules(INDEX["reset"], a)
         assert abs(series.joules_at(b) - series.joules_at(a) - truth) <= 300 * 0.02 + 0.002
 
 
@@ -142,17 +142,17 @@ def test_calls_of_200_ms_are_right_to_one_call(tmp_path: Path) -> None:
     samples = report("slow", build(tmp_path / "lib"), tmp_path / "s").samples
     late = [sample for sample in samples if sample.t_ns > START_NS]
     assert len(late) >= 4
-    with slow(tmp_path / "truth") as standin:
+    with slow(tmp_path / "truth") as fake_nvml:
         for first, last in itertools.pairwise(late):
             assert first.energy_mj is not None
             assert last.energy_mj is not None
-            truth = standin.truth_joules(0, last.t_ns) - standin.truth_joules(0, first.t_ns)
+            truth = fake_nvml.truth_joules(0, last.t_ns) - fake_nvml.truth_joules(0, first.t_ns)
             assert abs((last.energy_mj - first.energy_mj) / 1000 - truth) <= 300 * (0.2 + 0.02)
 
 
 def test_in_real_time_a_counter_is_right_to_one_update(tmp_path: Path) -> None:
     device = SimulatedDevice(idle_watts=300)
-    with Standin(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as standin:
+    with FakeNvml(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as fake_nvml:
         env = {**os.environ, **environment(build(tmp_path / "lib"), tmp_path / "s"), "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             [sys.executable, "-c", REAL], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -166,8 +166,8 @@ def test_in_real_time_a_counter_is_right_to_one_update(tmp_path: Path) -> None:
         errors = [
             (last.energy_mj or 0.0) / 1000
             - (first.energy_mj or 0.0) / 1000
-            - standin.truth_joules(0, last.t_ns)
-            + standin.truth_joules(0, first.t_ns)
+            - fake_nvml.truth_joules(0, last.t_ns)
+            + fake_nvml.truth_joules(0, first.t_ns)
             for first, last in itertools.pairwise(samples)
         ]
     assert len(samples) >= 2

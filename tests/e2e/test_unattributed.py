@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.e2e.serving import serving
 from tests.e2e.test_first_light import final_record
 from tests.fakes.model_server import MODEL, ModelServer
@@ -33,7 +33,7 @@ async def test_unseen_requests_are_not_charged_to_ours(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     variables = environment(build(tmp_path / "lib"), tmp_path / "state")
-    with Standin(tmp_path / "state", [SimulatedDevice(idle_watts=WATTS)], now_ns()):
+    with FakeNvml(tmp_path / "state", [SimulatedDevice(idle_watts=WATTS)], now_ns()):
         async with ModelServer(tokens=60, gap_seconds=SECONDS / 60, metrics=True) as engine:
             with serving(engine.url, "--policy", "overlap", variables=variables) as proxy:
                 others = (ask(engine.url, "other") for _ in range(3))

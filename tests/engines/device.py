@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator import standin
+from proxy.simulator.gpu import fake_nvml
 
 WATTS: Final = 250.0
 
@@ -37,11 +37,11 @@ class Device:
 def constant_power(folder: Path) -> Iterator[Device]:
     """Provide the device within the block; its library and timeline are in ``folder``."""
     try:
-        library = standin.build(folder)
-    except standin.StandinError:
+        library = fake_nvml.build(folder)
+    except fake_nvml.FakeNvmlError:
         yield Device({"JOULEPROXY_SOURCE": "none"}, known_watts=None, source=None)
         return
-    gpu = standin.SimulatedDevice(idle_watts=WATTS)
-    with standin.Standin(folder / "power", [gpu], now_ns()) as made:
-        env = {**standin.environment(library, made.path), "JOULEPROXY_SOURCE": "nvml"}
+    gpu = fake_nvml.SimulatedDevice(idle_watts=WATTS)
+    with fake_nvml.FakeNvml(folder / "power", [gpu], now_ns()) as made:
+        env = {**fake_nvml.environment(library, made.path), "JOULEPROXY_SOURCE": "nvml"}
         yield Device(env, known_watts=WATTS, source="nvml-simulated")

@@ -20,7 +20,7 @@ from proxy.energy.agent import AgentSource
 from proxy.energy.meter import SensorError
 from proxy.energy.select import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.timing import PATIENCE_SECONDS
 
@@ -36,7 +36,7 @@ def test_a_buffer_gives_what_is_after_a_number() -> None:
 
 
 async def test_a_proxy_reads_it_over_a_socket(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()], now_ns()):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], now_ns()):
         local = SimulatedSource(tmp_path / "s")
         choice = Choice((Opened(local, tuple(local.open())),))
         buffer = Buffer()
@@ -71,7 +71,7 @@ def test_it_is_not_open_to_others_without_a_token(capsys: pytest.CaptureFixture[
 
 
 def test_the_command_serves_until_told_to_stop(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()], now_ns() - NS_PER_SECOND) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], now_ns() - NS_PER_SECOND) as fake_nvml:
         words = ["agent", "--listen", "127.0.0.1:0", "--source", f"simulated:{tmp_path / 's'}"]
         command = [sys.executable, "-m", "proxy", *words]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ}) as child:
@@ -88,6 +88,6 @@ def test_the_command_serves_until_told_to_stop(tmp_path: Path) -> None:
             assert child.wait(10) == 0
         for sample in samples[5:]:
             assert sample.energy_mj is not None
-            truth_mj = standin.truth_joules(0, sample.t_ns) * 1000
+            truth_mj = fake_nvml.truth_joules(0, sample.t_ns) * 1000
             assert abs(truth_mj - sample.energy_mj) <= 70 * 20 + 70 * 5  # an update, and 5 ms of clocks
         assert len(samples) >= 20

@@ -12,7 +12,7 @@ from proxy.devices import as_lines, run
 from proxy.energy.meter import Found
 from proxy.energy.select import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def state(tmp_path: Path) -> str:
 
 
 def test_a_simulated_device_says_so(state: str) -> None:
-    with Standin(Path(state), [SimulatedDevice()], now_ns()):
+    with FakeNvml(Path(state), [SimulatedDevice()], now_ns()):
         text, data = io.StringIO(), io.StringIO()
         config = MeterConfig(source=f"simulated:{state}")
         assert run(config, text, as_json=False) == 0

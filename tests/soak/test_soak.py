@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from tests.e2e.serving import Serving, serving_beside
 from tests.soak.backend import SoakBackend
 from tests.soak.faults import Faults
@@ -82,7 +82,7 @@ async def until_whole(proxy: Serving, wait_seconds: float = 0.0) -> list[dict[st
 async def test_soak(tmp_path: Path) -> None:
     seconds = MINUTES * 60
     settings, state = tmp_path / "j.toml", tmp_path / "state"
-    with Standin(state, [SimulatedDevice(idle_watts=100.0)] * BACKENDS, now_ns()):
+    with FakeNvml(state, [SimulatedDevice(idle_watts=100.0)] * BACKENDS, now_ns()):
         async with backends() as servers:
             write(settings, servers, str(state))
             async with serving_beside("--config", str(settings)) as proxy:

@@ -12,7 +12,7 @@ import pytest
 from loadgen.results.run_directory import load
 from loadgen.selfcheck.truth_server import Truth, TruthServer
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, StandinError, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, FakeNvmlError, SimulatedDevice, build, environment
 
 
 async def loadgen(variables: dict[str, str], *argv: str) -> tuple[int, str]:
@@ -27,11 +27,11 @@ async def loadgen(variables: dict[str, str], *argv: str) -> tuple[int, str]:
 async def test_local_devices_without_a_proxy_and_limits_that_are_not_permitted(tmp_path: Path) -> None:
     try:
         library = build(tmp_path / "lib")
-    except StandinError as error:
+    except FakeNvmlError as error:
         pytest.skip(str(error))
     state = tmp_path / "gpu"
     device = SimulatedDevice(name="Simulated GPU", idle_watts=90.0)
-    with Standin(state, [device], now_ns()):
+    with FakeNvml(state, [device], now_ns()):
         variables = environment(library, state)
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
             common = ("--source", "nvml", "--url", server.url, "--duration", "1.2s", "--slo", "60s")
@@ -64,7 +64,7 @@ async def test_no_driver_is_said(tmp_path: Path) -> None:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         return build(tmp_path_factory.mktemp("lib"))
-    except StandinError as error:
+    except FakeNvmlError as error:
         pytest.skip(str(error))
 
 
@@ -74,7 +74,7 @@ def settable() -> list[SimulatedDevice]:
 
 async def test_limits_are_set_one_after_the_other_and_given_back(library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
-    with Standin(state, settable(), now_ns()) as devices:
+    with FakeNvml(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
             argv = (
                 "sweep",
@@ -105,7 +105,7 @@ async def test_limits_are_set_one_after_the_other_and_given_back(library: Path, 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_gives_the_limit_back(number: int, library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
-    with Standin(state, settable(), now_ns()) as devices:
+    with FakeNvml(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
             argv = ("sweep", "--rate", "5", "--duration", "60s", "--source", "nvml", "--url", server.url)
             process = await asyncio.create_subprocess_exec(
@@ -129,7 +129,7 @@ def test_an_exception_gives_the_limit_back(library: Path, tmp_path: Path) -> Non
         "    limits.set(250)\n"
         "    raise SystemExit(7)\n"
     )
-    with Standin(state, settable(), now_ns()) as devices:
+    with FakeNvml(state, settable(), now_ns()) as devices:
         env = {**os.environ, **environment(library, state)}
         done = subprocess.run([sys.executable, "-c", script], env=env, check=False, timeout=60)
         assert done.returncode == 7

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import now_ns
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
@@ -77,9 +77,9 @@ def _read(library: Path, state: Path, devices: str = "auto", **extra: str) -> st
 
 
 def test_counter_first_and_the_source_says_simulated(library: Path, tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns() - NS_PER_SECOND) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, now_ns() - NS_PER_SECOND) as fake_nvml:
         out = _read(library, tmp_path / "s")
-        limit_mj = standin.truth_joules(0, now_ns()) * 1000
+        limit_mj = fake_nvml.truth_joules(0, now_ns()) * 1000
     assert "SOURCE nvml-simulated" in out
     assert "READING gpu1 energy counter" in out
     energy = float(out.split("SAMPLE gpu0 ")[1].split()[0])
@@ -99,8 +99,8 @@ def test_counter_first_and_the_source_says_simulated(library: Path, tmp_path: Pa
     ],
 )
 def test_falls_back_to_power(library: Path, tmp_path: Path, settings: dict[str, int], reading: str) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=123)], now_ns()) as standin:
-        standin.configure(0, **settings)
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=123)], now_ns()) as fake_nvml:
+        fake_nvml.configure(0, **settings)
         out = _read(library, tmp_path / "s")
     assert f"READING gpu0 {reading}" in out
     assert "SAMPLE gpu0 None 123000.0" in out
@@ -108,7 +108,7 @@ def test_falls_back_to_power(library: Path, tmp_path: Path, settings: dict[str, 
 
 def test_selects_by_index_uuid_and_environment(library: Path, tmp_path: Path) -> None:
     devices = [SimulatedDevice(uuid=f"GPU-{name}") for name in ("aa", "bb", "cc")]
-    with Standin(tmp_path / "s", devices, now_ns()):
+    with FakeNvml(tmp_path / "s", devices, now_ns()):
         chosen = _read(library, tmp_path / "s", "0,GPU-cc")
         visible = _read(library, tmp_path / "s", CUDA_VISIBLE_DEVICES="1")
     assert [f"gpu{i}" in chosen for i in range(3)] == [True, False, True]
@@ -116,8 +116,8 @@ def test_selects_by_index_uuid_and_environment(library: Path, tmp_path: Path) ->
 
 
 def test_mig_is_refused_with_the_way_out(library: Path, tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()], now_ns()) as standin:
-        standin.configure(0, mig=1)
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], now_ns()) as fake_nvml:
+        fake_nvml.configure(0, mig=1)
         out = _read(library, tmp_path / "s")
     assert "SOURCE None" in out
     assert "MIG mode" in out
@@ -142,8 +142,8 @@ def test_mig_is_refused_with_the_way_out(library: Path, tmp_path: Path) -> None:
 def test_a_gpu_that_cannot_be_measured_is_left_out_and_named(
     library: Path, tmp_path: Path, settings: dict[str, int], reason: str, devices: str
 ) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as standin:
-        standin.configure(1, **settings)
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as fake_nvml:
+        fake_nvml.configure(1, **settings)
         out = _read(library, tmp_path / "s", devices)
     assert "READING gpu0 energy counter" in out
     assert "READING gpu1" not in out
@@ -163,7 +163,7 @@ for now[0] in (0, 400_000_000, 600_000_000):
     print([(s.energy_mj is None, s.power_mw) for s in source.read()])
 """
     still = SimulatedDevice(idle_watts=123, update_ns=10**15, instant_ns=NS_PER_MS)
-    with Standin(tmp_path / "s", [still], now_ns() - NS_PER_SECOND):
+    with FakeNvml(tmp_path / "s", [still], now_ns() - NS_PER_SECOND):
         env = {**os.environ, **environment(library, tmp_path / "s")}
         command = [sys.executable, "-c", code]
         out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
@@ -180,7 +180,7 @@ def test_no_driver_and_no_library_are_told_apart(library: Path, tmp_path: Path) 
 
 
 def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, now_ns()) as fake_nvml:
         env = {**os.environ, **environment(library, tmp_path / "s")}
         with subprocess.Popen(
             [sys.executable, "-c", LOSS],
@@ -201,9 +201,9 @@ def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_pa
                 return child.stdout.readline()
 
             assert read(1) == "['gpu0', 'gpu1'] {}\n"
-            standin.lose(1)
+            fake_nvml.lose(1)
             assert read(1) == "['gpu0'] {'gpu1': 'GPU is lost'}\n"
-            standin.restore(1)
+            fake_nvml.restore(1)
             assert read(1).startswith("['gpu0'] {'gpu1'")  # not asked again within a second
             assert read(NS_PER_SECOND) == "['gpu0', 'gpu1'] {}\n"
             child.stdin.close()
@@ -211,8 +211,8 @@ def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_pa
 
 def test_the_ring_buffer_gives_every_sample_once(library: Path, tmp_path: Path) -> None:
     device = SimulatedDevice(update_ns=10 * NS_PER_MS)
-    with Standin(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as standin:
-        standin.configure(0, error_energy=3, error_fields=3)
+    with FakeNvml(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as fake_nvml:
+        fake_nvml.configure(0, error_energy=3, error_fields=3)
         env = {**os.environ, **environment(library, tmp_path / "s")}
         command = [sys.executable, "-c", RING]
         done = subprocess.run(command, env=env, input="\n" * 300, capture_output=True, text=True, check=True)
@@ -224,7 +224,7 @@ def test_the_ring_buffer_gives_every_sample_once(library: Path, tmp_path: Path) 
 
 def test_a_segment_written_late_does_not_turn_the_counter_back(library: Path, tmp_path: Path) -> None:
     start_ns = now_ns() - NS_PER_SECOND
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=700)], start_ns) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=700)], start_ns) as fake_nvml:
         env = {**os.environ, **environment(library, tmp_path / "s")}
         with subprocess.Popen(
             [sys.executable, "-c", COUNTER], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -238,16 +238,16 @@ def test_a_segment_written_late_does_not_turn_the_counter_back(library: Path, tm
                 return float(answers.readline())
 
             first = read()
-            standin.append(0, start_ns + NS_PER_SECOND // 2, 1.0)
+            fake_nvml.append(0, start_ns + NS_PER_SECOND // 2, 1.0)
             assert read() == first
-            standin.reset(0, now_ns())
+            fake_nvml.reset(0, now_ns())
             assert read() < first
             ask.close()
 
 
 def test_the_rest_of_a_grace_hopper_module_is_a_host_device(library: Path, tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=100)], now_ns() - NS_PER_SECOND) as standin:
-        standin.configure(0, module_watts=80)
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=100)], now_ns() - NS_PER_SECOND) as fake_nvml:
+        fake_nvml.configure(0, module_watts=80)
         env = {**os.environ, **environment(library, tmp_path / "s")}
         command = [sys.executable, "-c", HOST]
         found, samples = subprocess.run(

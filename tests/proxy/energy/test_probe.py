@@ -5,7 +5,7 @@ import pytest
 from proxy.core.events import Sample
 from proxy.energy.probe import Probe, probe
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS
 from tests.fakes.ticking import Ticking
 
@@ -13,7 +13,7 @@ from tests.fakes.ticking import Ticking
 def test_periods_and_latency_of_each_counter(tmp_path: Path) -> None:
     clock = Ticking()
     devices = [SimulatedDevice(update_ns=ms * NS_PER_MS) for ms in (20, 50)]
-    with Standin(tmp_path / "s", devices, 0):
+    with FakeNvml(tmp_path / "s", devices, 0):
         source = SimulatedSource(tmp_path / "s", clock)
         source.open()
         found = probe(source, source.counters(), clock, clock.wait)

@@ -7,7 +7,7 @@ from proxy.core.events import Sample
 from proxy.energy.meter import Found, SensorError
 from proxy.energy.sampler import Sampler
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.fakes.ticking import Ticking
 
@@ -102,9 +102,9 @@ def test_stamps_are_the_counters_own_edges(tmp_path: Path, profile: Profile, upd
     clock = Ticking(6 * NS_PER_SECOND)
     device = SimulatedDevice(idle_watts=profile(0), update_ns=update_ms * NS_PER_MS, phase_ns=7 * NS_PER_MS)
     samples: list[Sample] = []
-    with Standin(tmp_path / "s", [device], 0) as standin:
+    with FakeNvml(tmp_path / "s", [device], 0) as fake_nvml:
         for t_ns in range(NS_PER_MS, 7 * NS_PER_SECOND, NS_PER_MS):
-            standin.append(0, t_ns, profile(t_ns))
+            fake_nvml.append(0, t_ns, profile(t_ns))
         source = SimulatedSource(tmp_path / "s", clock)
         source.open()
         sampler = Sampler(source, samples.extend, 20.0, clock=clock, wait=clock.wait)
@@ -112,7 +112,7 @@ def test_stamps_are_the_counters_own_edges(tmp_path: Path, profile: Profile, upd
         assert sampler.stats.update_period_s == pytest.approx(update_ms / 1000, rel=0.01)
         settled = samples[3:]
         for sample in settled:
-            truth_mj = standin.truth_joules(0, sample.t_ns) * 1000
+            truth_mj = fake_nvml.truth_joules(0, sample.t_ns) * 1000
             assert sample.energy_mj is not None
             assert abs(truth_mj - sample.energy_mj) <= 690 + 1  # one ms of the highest power
     assert len(settled) > 40
@@ -123,10 +123,10 @@ def test_each_of_eight_counters_has_its_own_edges(tmp_path: Path) -> None:
     phases_ms = (0, 3, 5, 8, 11, 13, 16, 19)
     devices = [SimulatedDevice(phase_ns=phase * NS_PER_MS) for phase in phases_ms]
     samples: list[Sample] = []
-    with Standin(tmp_path / "s", devices, 0) as standin:
+    with FakeNvml(tmp_path / "s", devices, 0) as fake_nvml:
         for t_ns in range(NS_PER_MS, 7 * NS_PER_SECOND, NS_PER_MS):
             for device in range(8):
-                standin.append(device, t_ns, _square_52_ms(t_ns + device * NS_PER_MS))
+                fake_nvml.append(device, t_ns, _square_52_ms(t_ns + device * NS_PER_MS))
         source = SimulatedSource(tmp_path / "s", clock)
         source.open()
         sampler = Sampler(source, samples.extend, 20.0, clock=clock, wait=clock.wait)
@@ -134,7 +134,7 @@ def test_each_of_eight_counters_has_its_own_edges(tmp_path: Path) -> None:
         assert len(sampler.stats.periods_s) == 8
         at_edge = 0
         for sample in samples[8 * 45 :]:  # once each was looked at
-            truth_mj = standin.truth_joules(int(sample.device[-1]), sample.t_ns) * 1000
+            truth_mj = fake_nvml.truth_joules(int(sample.device[-1]), sample.t_ns) * 1000
             assert sample.energy_mj is not None
             assert abs(truth_mj - sample.energy_mj) <= 500 * 20  # one update, at worst
             at_edge += abs(truth_mj - sample.energy_mj) <= 500 + 1
@@ -144,16 +144,16 @@ def test_each_of_eight_counters_has_its_own_edges(tmp_path: Path) -> None:
 def test_after_a_driver_reload_the_new_edges_are_found(tmp_path: Path) -> None:
     clock = Ticking(14 * NS_PER_SECOND)
     samples: list[Sample] = []
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=500)], 0) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=500)], 0) as fake_nvml:
 
         def take(new: list[Sample]) -> None:
             samples.extend(new)
             if len(samples) == 50:
-                standin.configure(0, phase_ns=9 * NS_PER_MS, update_ns=33 * NS_PER_MS)
+                fake_nvml.configure(0, phase_ns=9 * NS_PER_MS, update_ns=33 * NS_PER_MS)
 
         source = SimulatedSource(tmp_path / "s", clock)
         source.open()
         Sampler(source, take, 20.0, clock=clock, wait=clock.wait).run()
         for sample in samples[-20:]:
             assert sample.energy_mj is not None
-            assert abs(standin.truth_joules(0, sample.t_ns) * 1000 - sample.energy_mj) <= 500 + 1
+            assert abs(fake_nvml.truth_joules(0, sample.t_ns) * 1000 - sample.energy_mj) <= 500 + 1

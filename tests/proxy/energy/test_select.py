@@ -4,7 +4,7 @@ import pytest
 
 from proxy.config import ConfigError, MeterConfig
 from proxy.energy.select import choose
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 
 def test_none_says_so() -> None:
@@ -14,7 +14,7 @@ def test_none_says_so() -> None:
 
 
 def test_simulated_by_name(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, 0):
         choice = choose(MeterConfig(source=f"simulated:{tmp_path / 's'}"))
         assert choice.name == "simulated"
         assert [f.device.id for f in choice.found] == ["gpu0", "gpu1"]
@@ -36,7 +36,7 @@ def test_a_source_by_name_that_cannot_be_opened_is_an_error(source: str, reason:
 
 
 def test_several_sources_at_once(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()], 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], 0):
         choice = choose(MeterConfig(source=f"simulated:{tmp_path / 's'},estimate:cpu=100"))
         assert choice.name == "simulated+estimate"
         assert [f.device.id for f in choice.found] == ["gpu0", "cpu0"]
@@ -44,7 +44,7 @@ def test_several_sources_at_once(tmp_path: Path) -> None:
 
 
 def test_a_device_in_two_sources_would_count_twice(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()], 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], 0):
         twice = f"simulated:{tmp_path / 's'},simulated:{tmp_path / 's'}"
         with pytest.raises(ConfigError, match="gpu0: it would count twice"):
             choose(MeterConfig(source=twice))
@@ -54,7 +54,7 @@ def test_host_energy_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("zeus")
     if Path("/sys/class/powercap/intel-rapl").exists():
         pytest.skip("this machine has RAPL")
-    with Standin(tmp_path / "s", [SimulatedDevice()], 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()], 0):
         config = MeterConfig(source=f"simulated:{tmp_path / 's'}", host_energy="reported")
         with pytest.raises(ConfigError, match=r"rapl: .*powercap"):
             choose(config)

@@ -8,7 +8,7 @@ from proxy.energy.meter import EdgeSource
 from proxy.energy.select import choose
 from proxy.energy.selected import ids_named, selected
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 LOCAL = [Device("gpu0", uuid="GPU-aa"), Device("gpu1", uuid="GPU-ab"), Device("gpu10", uuid="GPU-b")]
 FAR = [Device("h/gpu0"), Device("h/gpu1")]
@@ -38,7 +38,7 @@ def test_a_name_of_none_or_several_lists_what_there_is(name: str) -> None:
 
 
 def test_devices_selects_of_simulated_ones_too(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 3, 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 3, 0):
         choice = choose(MeterConfig(source=f"simulated:{tmp_path / 's'}", devices="0,2"))
         assert [found.device.id for found in choice.found] == ["gpu0", "gpu2"]
         (opened,) = choice.opened
@@ -49,7 +49,7 @@ def test_devices_selects_of_simulated_ones_too(tmp_path: Path) -> None:
 
 
 def test_devices_selects_among_all_sources(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, 0):
         source = f"simulated:{tmp_path / 's'},estimate:cpu=100"
         choice = choose(MeterConfig(source=source, devices="cpu0"))
         assert choice.name == "estimate"
@@ -59,7 +59,7 @@ def test_devices_selects_among_all_sources(tmp_path: Path) -> None:
 
 
 def test_a_peek_is_the_source_s(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", [SimulatedDevice()] * 2, 0):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, 0):
         inner = SimulatedSource(tmp_path / "s")
         source = selected(inner, frozenset(["gpu1"]))
         assert [found.device.id for found in source.open()] == ["gpu1"]

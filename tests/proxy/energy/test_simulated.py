@@ -5,7 +5,7 @@ import pytest
 from proxy.core.events import Sample
 from proxy.energy.meter import SensorError
 from proxy.energy.simulated import SimulatedSource
-from proxy.simulator.standin import SimulatedDevice, Standin
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 DEVICES = [
@@ -15,7 +15,7 @@ DEVICES = [
 
 
 def test_counters_step_at_their_own_updates_and_have_their_gain(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", DEVICES, 0):
+    with FakeNvml(tmp_path / "s", DEVICES, 0):
         source = SimulatedSource(tmp_path / "s", clock=lambda: NS_PER_SECOND + 50 * NS_PER_MS)
         found = source.open()
         assert [(f.device.id, f.update_period_s) for f in found] == [("gpu0", 0.02), ("gpu1", 0.1)]
@@ -30,23 +30,23 @@ def test_counters_step_at_their_own_updates_and_have_their_gain(tmp_path: Path) 
 
 
 def test_a_lost_device_is_left_out(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", DEVICES, 0) as standin:
+    with FakeNvml(tmp_path / "s", DEVICES, 0) as fake_nvml:
         source = SimulatedSource(tmp_path / "s", clock=lambda: NS_PER_SECOND)
         source.open()
-        standin.lose(0)
+        fake_nvml.lose(0)
         assert [s.device for s in source.read()] == ["gpu1"]
         assert source.peek("gpu0") is None
-        standin.restore(0)
+        fake_nvml.restore(0)
         assert len(source.read()) == 2
         source.close()
 
 
 def test_a_reset_shows_zero(tmp_path: Path) -> None:
     now = [NS_PER_SECOND]
-    with Standin(tmp_path / "s", DEVICES[:1], 0) as standin:
+    with FakeNvml(tmp_path / "s", DEVICES[:1], 0) as fake_nvml:
         source = SimulatedSource(tmp_path / "s", clock=lambda: now[0])
         source.open()
-        standin.reset(0, NS_PER_SECOND)
+        fake_nvml.reset(0, NS_PER_SECOND)
         assert source.read()[0].energy_mj == 0
         now[0] += NS_PER_SECOND
         assert source.read()[0].energy_mj == 100_000
@@ -55,11 +55,11 @@ def test_a_reset_shows_zero(tmp_path: Path) -> None:
 
 def test_a_segment_written_late_takes_nothing_back(tmp_path: Path) -> None:
     now = [NS_PER_SECOND]
-    with Standin(tmp_path / "s", DEVICES[:1], 0) as standin:
+    with FakeNvml(tmp_path / "s", DEVICES[:1], 0) as fake_nvml:
         source = SimulatedSource(tmp_path / "s", clock=lambda: now[0])
         source.open()
         assert source.read()[0].energy_mj == 100_000
-        standin.append(0, NS_PER_SECOND // 2, 50.0)
+        fake_nvml.append(0, NS_PER_SECOND // 2, 50.0)
         assert source.read()[0].energy_mj == 100_000
         now[0] += NS_PER_SECOND
         assert source.read()[0].energy_mj == 125_000
@@ -84,7 +84,7 @@ def test_a_file_of_something_else_is_refused_and_closed(tmp_path: Path, data: by
 
 
 def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
-    with Standin(tmp_path / "s", DEVICES, 0):
+    with FakeNvml(tmp_path / "s", DEVICES, 0):
         data = (tmp_path / "s").read_bytes()
     (tmp_path / "cut").write_bytes(data[:-100])
     source = SimulatedSource(tmp_path / "cut")

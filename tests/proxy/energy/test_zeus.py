@@ -13,7 +13,7 @@ from proxy.core.attribution import Attributor
 from proxy.core.events import Arrive, Device, End, Event, Sample
 from proxy.energy.meter import SensorError
 from proxy.energy.zeus import ZeusdSource, ZeusSource
-from proxy.simulator.standin import SimulatedDevice, Standin, build, environment
+from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.fakes.zeusd import zeusd
 
 pytestmark = pytest.mark.skipif(
@@ -125,7 +125,7 @@ def _child(code: str, library: Path, state: Path) -> str:
 
 def test_zeus_reads_the_same_counters(tmp_path: Path) -> None:
     library = build(tmp_path)
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=200, update_ns=0)] * 2, now_ns()):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=200, update_ns=0)] * 2, now_ns()):
         lines = [x for x in _child(READ, library, tmp_path / "s").splitlines() if "PAIR" in x]
     assert len(lines) == 2
     for line in lines:
@@ -136,10 +136,10 @@ def test_zeus_reads_the_same_counters(tmp_path: Path) -> None:
 
 def test_constant_power_is_measured_where_polling_loses_it(tmp_path: Path) -> None:
     library = build(tmp_path)
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=80)], now_ns()) as standin:
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=80)], now_ns()) as fake_nvml:
         out = _child(POLLING, library, tmp_path / "s").split("RESULT ")[-1].split()
         first_ns, last_ns = int(out[2]), int(out[3])
-        truth = standin.truth_joules(0, last_ns) - standin.truth_joules(0, first_ns)
+        truth = fake_nvml.truth_joules(0, last_ns) - fake_nvml.truth_joules(0, first_ns)
     one_update = 80 * 0.02
     assert abs(float(out[1]) - truth) <= one_update
     if out[0] == "none":
@@ -149,7 +149,7 @@ def test_constant_power_is_measured_where_polling_loses_it(tmp_path: Path) -> No
 
 def test_overlapping_requests_do_not_count_energy_twice(tmp_path: Path) -> None:
     library = build(tmp_path)
-    with Standin(tmp_path / "s", [SimulatedDevice(idle_watts=200)], now_ns()):
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(idle_watts=200)], now_ns()):
         out = _child(WINDOWS, library, tmp_path / "s")
     both, *stamps = (float(word) for word in out.split("RESULT ")[1].split("\n")[0].split())
     core = Attributor("overlap", [Device("gpu0")], settle_s=0.0)

@@ -12,13 +12,13 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.core import power_timeline as layout
-from proxy.simulator import diffusion
+from proxy.simulator.engine import diffusion
+from proxy.simulator.engine.job import Job
+from proxy.simulator.gpu.fake_nvml import SM_MHZ, FakeNvml, build, environment
 from proxy.simulator.hardware import Hardware, HardwareError, deep_idle
-from proxy.simulator.job import Job
-from proxy.simulator.profile import DEFAULT, Profile, adjusted, load
-from proxy.simulator.server import Server
-from proxy.simulator.standin import SM_MHZ, Standin, build, environment
-from proxy.simulator.webapp import Fault, WebApp
+from proxy.simulator.profiles.profile import DEFAULT, Profile, adjusted, load
+from proxy.simulator.server.text_server import Server
+from proxy.simulator.server.web_app import Fault, WebApp
 from proxy.units import NS_PER_SECOND
 
 PROFILE = adjusted(load(DEFAULT), cap_watts=300.0)
@@ -40,8 +40,8 @@ def value(state: Path, name: str, device: int = 0) -> float:
     return layout.DeviceBlock(memoryview(state.read_bytes()), device).value(name)
 
 
-def one(how: Hardware, standin: Standin) -> Any:
-    (server,) = how.servers([PROFILE], standin)
+def one(how: Hardware, fake_nvml: FakeNvml) -> Any:
+    (server,) = how.servers([PROFILE], fake_nvml)
     return server
 
 
@@ -59,8 +59,8 @@ def busy(server: WebApp[Any, Any]) -> None:
 
 def test_the_clock_falls_under_a_limit_and_the_utilization_rises(tmp_path: Path) -> None:
     how, state = Hardware(), tmp_path / "s"
-    with Standin(state, how.devices(PROFILE), 0) as standin:
-        server = one(how, standin)
+    with FakeNvml(state, how.devices(PROFILE), 0) as fake_nvml:
+        server = one(how, fake_nvml)
         server.runner._draw(10, 74.0)
         assert (value(state, "sm_mhz"), value(state, "utilization")) == (SM_MHZ, 0)
         busy(server)
@@ -71,8 +71,8 @@ def test_the_clock_falls_under_a_limit_and_the_utilization_rises(tmp_path: Path)
 
 def test_a_hot_board_lowers_the_limit_of_its_engine(tmp_path: Path) -> None:
     how = Hardware(hot=45.0)
-    with Standin(tmp_path / "s", how.devices(PROFILE), 0) as standin:
-        server = one(how, standin)
+    with FakeNvml(tmp_path / "s", how.devices(PROFILE), 0) as fake_nvml:
+        server = one(how, fake_nvml)
         assert server.engine.costs.limit_watts == 300.0
         busy(server)
         for second in range(60):
@@ -85,8 +85,8 @@ def test_a_hot_board_lowers_the_limit_of_its_engine(tmp_path: Path) -> None:
 def test_faults_are_of_the_engines_own_devices(tmp_path: Path) -> None:
     how, images = Hardware(), diffusion.load("h100-pixart-sigma")
     devices = [*how.devices(PROFILE), *how.devices(images)]
-    with Standin(tmp_path / "s", devices, 0) as standin:
-        _, server = how.servers([PROFILE, images], standin)
+    with FakeNvml(tmp_path / "s", devices, 0) as fake_nvml:
+        _, server = how.servers([PROFILE, images], fake_nvml)
         assert server._fault is not None
         server._fault(Fault("lost"))
         assert (value(tmp_path / "s", "error_all", 0), value(tmp_path / "s", "error_all", 1)) == (0, 15)
@@ -97,8 +97,8 @@ def test_faults_are_of_the_engines_own_devices(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 def test_nvidias_own_library_reads_all_of_it(tmp_path: Path) -> None:
     library, state, how = build(tmp_path), tmp_path / "s", Hardware()
-    with Standin(state, how.devices(PROFILE), now_ns() - NS_PER_SECOND) as standin:
-        server = one(how, standin)
+    with FakeNvml(state, how.devices(PROFILE), now_ns() - NS_PER_SECOND) as fake_nvml:
+        server = one(how, fake_nvml)
         server.runner._draw(now_ns(), 74.0)
 
         def read() -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proxy.simulator.job import Job
-from proxy.simulator.profile import DEFAULT, load
+from proxy.simulator.engine.job import Job
+from proxy.simulator.profiles.profile import DEFAULT, load
 from proxy.simulator.virtual import ProtocolError, Result, VirtualEngine, answer, serve
 
 PROFILE = load(DEFAULT)

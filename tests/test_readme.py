@@ -70,6 +70,12 @@ def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
+def test_the_navigation_of_the_site_has_every_page_of_docs() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1]
+    listed = re.findall(r"[\w/-]+\.md", navigation)
+    assert sorted(f"docs/{page}" for page in listed) == [page for page in PAGES if page.startswith("docs/")]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_names_exist(page: str) -> None:
     """A path in backquotes is relative to the root."""

@@ -20,11 +20,11 @@ from aiohttp.typedefs import Handler
 
 from proxy.clock import now_ns
 from proxy.config import Address, ConfigError, MeterConfig
+from proxy.config.settings import is_loopback
 from proxy.core.events import Sample
+from proxy.energy.agent_protocol import DEVICES_PATH, SAMPLES_PATH, AgentDevice, AgentDevices, AgentSamples
+from proxy.energy.choice import Choice, choose
 from proxy.energy.sampler import Sampler
-from proxy.energy.select import Choice, choose
-from proxy.energy.wire import DEVICES_PATH, SAMPLES_PATH, AgentDevice, AgentDevices, AgentSamples
-from proxy.settings import is_loopback
 
 KEEP_SAMPLES: Final = 50_000  # 8 devices at 20 Hz: five minutes
 

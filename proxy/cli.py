@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from proxy import stdio
 from proxy.config import ConfigError, MeterConfig
-from proxy.settings import OPTIONS, load, nearest, parse_address
+from proxy.config.settings import OPTIONS, load, nearest, parse_address
 
 _HELP: Final = """\
 jouleproxy: measures the joules of each request to an OpenAI-compatible model server.
@@ -76,7 +76,7 @@ def _serve(arguments: Sequence[str]) -> int:
         sys.stdout.write(_HELP + (_all_options() if given["help_all"] else ""))
         return 0
     flags = {name: value for name, value in given.items() if isinstance(value, str)}
-    from proxy.app import serve  # noqa: PLC0415 - the other commands need none of it
+    from proxy.supervisor import serve  # noqa: PLC0415 - the other commands need none of it
 
     warned: set[str] = set()  # settings are read again at SIGHUP, by each process
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from time import sleep
 from typing import Final, NoReturn
 
-from proxy.children import Child, reap
 from proxy.clock import now_ns
 from proxy.config import ConfigError
 from proxy.simulator.gpu.fake_nvml import FakeNvmlError, build, environment
+from proxy.subprocesses import Child, reap
 from proxy.units import ns_from_seconds
 
 START_SECONDS: Final = 30.0

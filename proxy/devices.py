@@ -11,9 +11,9 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.config import MeterConfig
-from proxy.energy.meter import EdgeSource, Found
+from proxy.energy.choice import Choice, Opened, choose
 from proxy.energy.probe import probe
-from proxy.energy.select import Choice, Opened, choose
+from proxy.energy.source import EdgeSource, Found
 from proxy.units import MS_PER_SECOND, seconds_from_ns
 
 SLOW_CALL_SECONDS: Final = 0.005

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proxy.config.settings import OPTIONS, load
 from proxy.schema import Unknown
-from proxy.settings import OPTIONS, load
 from tests.contract.cases import CASES
 from tests.deploy.test_deploy import METRICS
 from tests.e2e.serving import serving

@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found, SensorError
+from proxy.energy.source import Found, SensorError
 from proxy.inputs import parse_number
 from proxy.units import MW_PER_WATT
 

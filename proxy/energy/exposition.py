@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from proxy.core.plausible import is_amount
-from proxy.energy.meter import SensorError
+from proxy.energy.source import SensorError
 from proxy.units import ns_from_seconds
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Final
 
 from proxy.core.events import Sample
 from proxy.energy.edges import EdgeTracker, measure_period
-from proxy.energy.meter import EdgeSource
+from proxy.energy.source import EdgeSource
 from proxy.units import NS_PER_MS, seconds_from_ns
 
 _POLL_NS: Final = NS_PER_MS

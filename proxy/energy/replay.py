@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Event, Header, Sample
-from proxy.energy.meter import Found, SensorError
+from proxy.energy.source import Found, SensorError
 from proxy.timeline_file import FileError, blocks
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from proxy.clock import now_ns
 from proxy.core import power_timeline as layout
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found, SensorError
+from proxy.energy.source import Found, SensorError
 from proxy.units import seconds_from_ns
 
 _ATTEMPTS: Final = 1000

@@ -15,8 +15,8 @@ import httpx
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found, SensorError, Standstill
-from proxy.energy.selection import Selection, pick
+from proxy.energy.device_names import Selection, pick
+from proxy.energy.source import Found, SensorError, Standstill
 from proxy.units import UJ_PER_MJ
 
 _COUNTER: Final = "energy counter"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import psutil
 
-from proxy.origin import origin_of
-from proxy.settings import is_loopback
+from proxy.config.origin import origin_of
+from proxy.config.settings import is_loopback
 
 
 def engine_pids(url: str) -> frozenset[int] | None:

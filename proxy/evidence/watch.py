@@ -15,10 +15,10 @@ import httpx
 
 from proxy.clock import now_ns
 from proxy.config import Backend
+from proxy.config.origin import origin_of, tls_of
 from proxy.core.events import Outside
 from proxy.evidence.engine_metrics import Comparison, OurState, Unseen, parse_metrics
 from proxy.evidence.processes import engine_pids, foreign_share
-from proxy.origin import origin_of, tls_of
 
 INTERVAL_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 0.8

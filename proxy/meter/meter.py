@@ -20,7 +20,7 @@ from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
 from proxy.core.ledger import Entry, Ledger, with_share
 from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.energy.groups import devices_by_backend
-from proxy.energy.meter import Found
+from proxy.energy.source import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
 from proxy.ipc import Ask, BackendState, Chunk, Closed, Opened, RelayState, ToMeter

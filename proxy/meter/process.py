@@ -13,13 +13,14 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, MeterConfig
+from proxy.config.origin import origin_of
+from proxy.config.settings import is_loopback
 from proxy.core.events import Sample
-from proxy.energy.meter import ProcessSource
+from proxy.energy.choice import Choice, choose
 from proxy.energy.sampler import Sampler
-from proxy.energy.select import Choice, choose
+from proxy.energy.source import ProcessSource
 from proxy.evidence.watch import Watch
 from proxy.exporters import otel_settings
 from proxy.exporters.base import Exporter, Exporters
@@ -31,8 +32,7 @@ from proxy.meter.admin import application
 from proxy.meter.feed import Feed
 from proxy.meter.heartbeat import Heartbeat
 from proxy.meter.meter import Meter
-from proxy.origin import origin_of
-from proxy.settings import is_loopback
+from proxy.subprocesses import say_ready
 from proxy.units import seconds_from_ns
 
 if TYPE_CHECKING:

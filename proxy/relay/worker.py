@@ -10,11 +10,10 @@ from typing import Final, cast
 
 import uvloop
 
-from proxy.children import say_ready
 from proxy.clock import now_ns
 from proxy.config import Backend, Config, ConfigError, RelayConfig
+from proxy.config.origin import serving_tls
 from proxy.ipc import BackendState, RelayState
-from proxy.origin import serving_tls
 from proxy.relay.client_connection import ClientConnection
 from proxy.relay.context import WorkerContext
 from proxy.relay.meter_link import MeterLink
@@ -22,6 +21,7 @@ from proxy.relay.upstreams.balancer import Balancer
 from proxy.relay.upstreams.connections import ConnectionPool, limit_unsent
 from proxy.relay.upstreams.health_checks import HealthChecks
 from proxy.relay.upstreams.sticky import AffinityKeys
+from proxy.subprocesses import say_ready
 
 _SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
 _TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from proxy.children import COLLECT_AFTER
 from proxy.clock import now_ns
 from proxy.config import Backend, MeterConfig
 from proxy.core.events import Arrive, Device, End, Sample
-from proxy.energy.meter import Found
+from proxy.energy.source import Found
 from proxy.exporters.base import Exporters
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.ipc import LENGTH_BYTES, Chunk, Closed, Opened, ToMeter, decode_to_meter, encode_frame
 from proxy.meter.meter import Meter
+from proxy.subprocesses import COLLECT_AFTER
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 pytestmark = pytest.mark.bench

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.config.settings import OPTIONS, load
 from proxy.exporters.prometheus import PrometheusExporter, Snapshot
 from proxy.schema import DeviceAccount
-from proxy.settings import OPTIONS, load
 from tests.fakes.finished import RECORD, finished
 
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"

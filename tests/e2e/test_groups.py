@@ -10,7 +10,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Backend, MeterConfig
 from proxy.core.events import Arrive, End, Sample
-from proxy.energy.select import choose
+from proxy.energy.choice import choose
 from proxy.exporters.base import Exporters
 from proxy.ipc import Closed, Opened
 from proxy.meter.meter import Meter

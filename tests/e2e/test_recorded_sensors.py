@@ -15,8 +15,8 @@ import pytest
 
 from proxy.core.energy_series import EnergySeries
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import Found
 from proxy.energy.sampler import Sampler
+from proxy.energy.source import Found
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 from tests.beside import beside
 from tests.fakes.ticking import Ticking

@@ -3,7 +3,7 @@
 from proxy.clock import now_ns
 from proxy.config import Backend, MeterConfig
 from proxy.core.events import Arrive, Device, End, Sample
-from proxy.energy.meter import Found
+from proxy.energy.source import Found
 from proxy.exporters.base import Exporter, Exporters
 from proxy.ipc import Chunk, Closed, Opened
 from proxy.meter.intake import Connection

@@ -10,9 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from proxy.app import Supervisor
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig
 from proxy.config import RelayConfig as Relay
+from proxy.supervisor import Supervisor
 
 
 def main(log: Path, failing: str = "") -> int:

@@ -17,9 +17,9 @@ from proxy.cli import main
 from proxy.clock import now_ns
 from proxy.core.events import Sample
 from proxy.energy.agent import AgentSource
-from proxy.energy.meter import SensorError
-from proxy.energy.select import Choice, Opened
+from proxy.energy.choice import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
+from proxy.energy.source import SensorError
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.timing import PATIENCE_SECONDS

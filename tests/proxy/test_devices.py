@@ -9,9 +9,9 @@ from proxy.clock import now_ns
 from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.devices import as_lines, run
-from proxy.energy.meter import Found
-from proxy.energy.select import Choice, Opened
+from proxy.energy.choice import Choice, Opened
 from proxy.energy.simulated import SimulatedSource
+from proxy.energy.source import Found
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, cast
 
 from proxy.clock import now_ns
 from proxy.config import Backend, RelayConfig
-from proxy.origin import origin_of, tls_of
+from proxy.config.origin import origin_of, tls_of
 from proxy.relay.exchange.replay import none_acknowledged
 from proxy.relay.http.framing import FramingError, UntilClose
 from proxy.relay.http.header_cache import ResponseHeadCache

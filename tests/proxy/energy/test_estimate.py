@@ -4,7 +4,7 @@ import pytest
 
 from proxy.core.events import Sample
 from proxy.energy.estimate import EstimateSource
-from proxy.energy.meter import SensorError
+from proxy.energy.source import SensorError
 from proxy.schema import not_measured
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compil
 
 READ = """
 from proxy.config import MeterConfig
-from proxy.energy.select import choose
+from proxy.energy.choice import choose
 import sys
 choice = choose(MeterConfig(devices=sys.argv[1]))
 print("SOURCE", choice.name)

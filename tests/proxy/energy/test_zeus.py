@@ -11,7 +11,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.core.attribution import Attributor
 from proxy.core.events import Arrive, Device, End, Event, Sample
-from proxy.energy.meter import SensorError
+from proxy.energy.source import SensorError
 from proxy.energy.zeus import ZeusdSource, ZeusSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.fakes.zeusd import zeusd
@@ -100,7 +100,7 @@ import os, sys
 import zeus.device.cpu.rapl as rapl
 rapl.RAPL_DIR = sys.argv[1]
 from proxy.energy.zeus import RaplSource
-from proxy.energy.meter import SensorError
+from proxy.energy.source import SensorError
 source = RaplSource()
 try:
     print([(f.device.id, f.device.kind) for f in source.open()])

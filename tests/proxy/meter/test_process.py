@@ -9,9 +9,9 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, ConfigError, MeterConfig
 from proxy.core.events import Arrive, Device, End, Sample
-from proxy.energy.meter import Found
-from proxy.energy.select import Choice
-from proxy.energy.select import Opened as OpenedSource
+from proxy.energy.choice import Choice
+from proxy.energy.choice import Opened as OpenedSource
+from proxy.energy.source import Found
 from proxy.ipc import Ask, Closed, FrameBuffer, Opened, ToMeter, decode_to_relay, encode_frame
 from proxy.meter.process import Process, run
 from proxy.schema import decode_request

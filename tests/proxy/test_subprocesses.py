@@ -1,6 +1,6 @@
 """How long a child that keeps ending waits before it is started again."""
 
-from proxy.children import REFUSED, Child
+from proxy.subprocesses import REFUSED, Child
 
 
 def waits(child: Child, statuses: list[int]) -> list[str]:

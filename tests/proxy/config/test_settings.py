@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Address, Config, ConfigError
-from proxy.settings import OPTIONS, load, parse_address
+from proxy.config.settings import OPTIONS, load, parse_address
 
 UP = "http://127.0.0.1:8000"
 

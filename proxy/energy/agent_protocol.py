@@ -11,7 +11,7 @@ SAMPLES_PATH: Final = "/v1/samples"
 
 
 class AgentDevice(msgspec.Struct, frozen=True):
-    """One device of an agent, as :class:`~proxy.energy.meter.Found` has it."""
+    """One device of an agent, as :class:`~proxy.energy.source.Found` has it."""
 
     device: Device
     reading: str

@@ -20,11 +20,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
-from proxy.children import REFUSED, SIGNALS, Child, reap
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, Config, ConfigError
+from proxy.config.origin import origin_of, serving_tls, tls_of
 from proxy.inputs import Origin
-from proxy.origin import origin_of, serving_tls, tls_of
+from proxy.subprocesses import REFUSED, SIGNALS, Child, reap
 from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.energy.meter import SensorError
+from proxy.energy.source import SensorError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from proxy.config import ConfigError
 from proxy.core.events import Device, Sample
-from proxy.energy.meter import EdgeSource, Found, PartialSource, ProcessSource, Source
+from proxy.energy.source import EdgeSource, Found, PartialSource, ProcessSource, Source
 
 
 def ids_named(names: str, devices: Sequence[Device]) -> frozenset[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from proxy.config import Backend, ConfigError
+from proxy.config.origin import origin_of, serving_tls, tls_of
 from proxy.inputs import Origin
-from proxy.origin import origin_of, serving_tls, tls_of
 from tests.fakes.certificates import certificates
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config import ConfigError, MeterConfig
-from proxy.energy.meter import Found, PartialSource, SensorError, Source
-from proxy.energy.selected import ids_named, selected
-from proxy.energy.selection import Selection
-from proxy.settings import split_sources
+from proxy.config.settings import split_sources
+from proxy.energy.device_names import Selection
+from proxy.energy.filtered_source import ids_named, selected
+from proxy.energy.source import Found, PartialSource, SensorError, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 import pytest
 
-from proxy.energy.meter import SensorError
-from proxy.energy.selection import Selection, pick
+from proxy.energy.device_names import Selection, pick
+from proxy.energy.source import SensorError
 
 UUIDS = ["GPU-aa-1", "GPU-bb-2", "GPU-cc-3"]
 

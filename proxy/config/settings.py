@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from proxy import inputs
-from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from proxy.config.records import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
 from proxy.inputs import InputError
 
 ENV_PREFIX: Final = "JOULEPROXY_"

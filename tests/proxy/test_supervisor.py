@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import check_backend, check_certificates, check_output, fixed, free_address, reserved, settled
 from proxy.config import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from proxy.supervisor import (
+    check_backend,
+    check_certificates,
+    check_output,
+    fixed,
+    free_address,
+    reserved,
+    settled,
+)
 from tests.fakes.certificates import certificates
 from tests.fakes.raw_upstream import RawUpstream, answer
 from tests.timing import PATIENCE_SECONDS

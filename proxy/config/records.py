@@ -1,9 +1,9 @@
-"""The configuration: frozen, validated, every wait and limit by name.
+"""The configuration as frozen records, with the default of each field.
 
 Precedence: flag, environment (``JOULEPROXY_*``), file (TOML), default. An unknown key of the file is an
-error, an unknown variable a warning. The file's tables are the fields below: ``[relay]``, ``[meter]``,
-``[[backends]]``; every field is also a key outside a table, a flag and a variable. :mod:`proxy.settings`
-reads them.
+error, an unknown variable a warning. The tables of the file are the records below: ``[relay]``, ``[meter]``,
+``[[backends]]``; every field is also a key outside a table, a flag and a variable.
+:mod:`proxy.config.settings` reads them.
 """
 
 from dataclasses import dataclass, field

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from proxy.energy.agent import AgentSource
 from proxy.energy.estimate import EstimateSource
-from proxy.energy.meter import EdgeSource, ProcessSource, Source
 from proxy.energy.nvml import NvmlSource
 from proxy.energy.prometheus import PrometheusSource
 from proxy.energy.replay import ReplaySource
 from proxy.energy.simulated import SimulatedSource
+from proxy.energy.source import EdgeSource, ProcessSource, Source
 from proxy.energy.zeus import RaplSource, ZeusdSource, ZeusSource
 
 SOURCES: list[Source] = [

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import ConfigError, MeterConfig
-from proxy.energy.select import choose
+from proxy.energy.choice import choose
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 

@@ -2,7 +2,7 @@
 
 import ssl
 
-from proxy.config import Backend, ConfigError
+from proxy.config.records import Backend, ConfigError
 from proxy.inputs import Origin, parse_url
 
 

@@ -213,21 +213,27 @@ class CounterFilter:
 
 
 class PowerFilter:
-    """Judges the readings of power, in watts. A single 0 between others is a reading that failed."""
+    """Judges the readings of power, in watts. A single 0 between others is a reading that failed.
 
-    __slots__ = ("_zero_t", "last", "max_watts", "rejected")
+    So is each 0 before the first other value: a device that is switched on draws power, and a sensor that has
+    shown nothing else does not work.
+    """
+
+    __slots__ = ("_works", "_zero_t", "last", "max_watts", "rejected")
 
     def __init__(self, max_watts: float = GENERIC_WATTS) -> None:
         self.max_watts = max_watts
         self.rejected = 0
         self.last = 0.0
+        self._works = False  # a value above 0 was seen
         self._zero_t: int | None = None
 
     def feed(self, t_ns: int, watts: float) -> list[tuple[int, float]]:
         """The readings, stamp and watts, that are believed by now and were not before."""
-        if watts > self.max_watts:
+        if watts > self.max_watts or (watts == 0.0 and not self._works):
             self.rejected += 1
             return []
+        self._works = True
         if watts == 0.0 and self.last > 0.0 and self._zero_t is None:
             self._zero_t = t_ns
             return []

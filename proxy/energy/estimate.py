@@ -16,6 +16,7 @@ from proxy.inputs import parse_number
 from proxy.units import MW_PER_WATT
 
 _STAT: Final = Path("/proc/stat")
+_MOST_WATTS: Final = 100_000.0  # no host draws more: a slip of the hand
 _IDLE_FIELDS: Final = slice(3, 5)  # idle and iowait, proc(5)
 _FIELDS: Final = slice(0, 8)  # guest time is within user time already
 _ERROR: Final = 0.5
@@ -77,6 +78,6 @@ def _parse(argument: str) -> tuple[float, float]:
         low, high = (parse_number(idle), parse_number(full)) if dots else (0.0, parse_number(watts))
     except ValueError:
         low, high = -1.0, -1.0
-    if what != "cpu" or not 0 <= low < high < float("inf"):
+    if what != "cpu" or not 0 <= low < high <= _MOST_WATTS:
         raise SensorError(f"estimate:{argument}: should be cpu=[IDLE..]FULL in watts, as cpu=40..250")
     return low, high

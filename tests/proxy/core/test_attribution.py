@@ -487,3 +487,18 @@ def test_a_provisional_share_of_a_counter_that_never_moved_is_not_known() -> Non
     share = attributor.provisional("a", 3 * S)
     assert share is not None
     assert (share.joules, share.joules_high, share.unknown) == (None, None, "not_measured_yet")
+
+
+@pytest.mark.parametrize("counter", [None, 0.0])
+def test_a_sensor_that_shows_nothing_but_0_measures_nothing(counter: float | None) -> None:
+    zeros = [Sample(i * S // 10, "gpu0", energy_mj=counter, power_mw=0.0) for i in range(150)]
+    attributor = Attributor("steps", [Device("gpu0")])
+    attributor.feed_all(zeros[:11])
+    attributor.feed(Arrive(S, "a", devices=GPU))
+    attributor.feed_all(zeros[11:121])
+    attributor.feed(End(12 * S, "a", 200, False, 5, 0, 5))
+    attributor.feed_all(zeros[121:])
+    attributor.flush()
+    (share,) = attributor.drain()
+    assert share.unknown is not None
+    assert share.joules_high is None

@@ -99,11 +99,17 @@ def test_a_counter_that_never_moved_is_replaced_by_constant_power(shown: float) 
     assert series.gaps == []
 
 
-def test_a_device_that_truly_draws_nothing_is_known_to_use_nothing() -> None:
-    series = both([(t / 10, 5.0, 0.0) for t in range(101)])
+def test_a_device_that_is_switched_off_is_known_to_use_nothing_from_then_on() -> None:
+    on = [(t / 10, t * 3e3, 30.0) for t in range(11)]
+    series = both([*on, *((t / 10, 30e3, 0.0) for t in range(11, 101))])
     assert series.edge_ns == 10 * NS_PER_SECOND
-    assert total(series) == 0.0
+    assert total(series) == pytest.approx(30.0, abs=2.0)
     assert series.gaps == []
+
+
+def test_a_counter_and_power_that_show_nothing_from_the_start_are_a_gap() -> None:
+    series = both([(t / 10, 5.0, 0.0) for t in range(151)])
+    assert {gap.reason for gap in series.gaps} == {"counter_stuck"}
 
 
 def test_a_counter_that_was_stuck_is_used_again_when_it_moves_for_a_while() -> None:

@@ -142,6 +142,13 @@ def test_a_single_zero_of_power_is_no_reading_and_two_are() -> None:
     assert judge.rejected == 1
 
 
+def test_power_that_is_0_from_the_first_reading_on_is_no_reading() -> None:
+    judge = PowerFilter()
+    assert [judge.feed(t, 0.0) for t in range(3)] == [[]] * 3
+    assert judge.feed(3, 100.0) == [(3, 100.0)]
+    assert judge.rejected == 3
+
+
 def test_power_beyond_what_the_device_can_draw_is_no_reading() -> None:
     judge = PowerFilter(1_050.0)
     assert judge.feed(0, 1.8e16) == []

@@ -36,7 +36,7 @@ def test_idle_is_zero_unless_stated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["", "gpu=300", "cpu=300..20", "cpu=", "cpu=x..y", "cpu=-1..5", "cpu=nan"]
+    "argument", ["", "gpu=300", "cpu=300..20", "cpu=", "cpu=x..y", "cpu=-1..5", "cpu=nan", "cpu=1e300"]
 )
 def test_says_what_would_be_right(argument: str) -> None:
     with pytest.raises(SensorError, match=r"should be cpu=\[IDLE\.\.\]FULL"):

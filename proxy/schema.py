@@ -14,22 +14,6 @@ ENERGY_HEADER: Final = "x-energy"
 ENERGY_JOULES_HEADER: Final = "x-energy-joules"
 REQUEST_ID_HEADER: Final = "x-request-id"
 
-ROUTES: Final = (
-    "chat",
-    "completions",
-    "responses",
-    "messages",
-    "embeddings",
-    "rerank",
-    "score",
-    "classify",
-    "pooling",
-    "invocations",
-    "images",
-    "videos",
-    "audio",
-)
-
 
 class Unknown(StrEnum):
     """Why joules are missing, incomplete or uncertain: the values of ``unknown`` and of a gap's ``reason``.

@@ -1,14 +1,10 @@
-"""Units: the only place that knows a factor of a thousand.
+"""Conversion factors between units; no other module contains one.
 
 Energy is joules, power watts, time integer nanoseconds of a monotonic clock or seconds. Names carry
 their unit (``_joules``, ``_watts``, ``_ns``, ``_seconds``).
 """
 
-from typing import Final, NewType
-
-Joules = NewType("Joules", float)
-Watts = NewType("Watts", float)
-Nanoseconds = NewType("Nanoseconds", int)
+from typing import Final
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -22,20 +18,20 @@ MAX_EXACT_INTEGER: Final = 1 << 53  # the largest that every reader of JSON keep
 
 
 def joules_from_mj(millijoules: float) -> float:
-    """Joules of a counter reading in millijoules."""
+    """Return the joules of a counter reading in millijoules."""
     return millijoules / MJ_PER_JOULE
 
 
 def watts_from_mw(milliwatts: float) -> float:
-    """Watts of a power reading in milliwatts."""
+    """Return the watts of a power reading in milliwatts."""
     return milliwatts / MW_PER_WATT
 
 
 def seconds_from_ns(nanoseconds: int) -> float:
-    """Seconds of an interval in nanoseconds."""
+    """Return the seconds of an interval in nanoseconds."""
     return nanoseconds / NS_PER_SECOND
 
 
 def ns_from_seconds(seconds: float) -> int:
-    """Whole nanoseconds of an interval in seconds, rounded to nearest."""
+    """Return the nanoseconds of an interval in seconds, rounded to nearest."""
     return round(seconds * NS_PER_SECOND)

@@ -1,4 +1,4 @@
-"""The contract of an exporter: a hook on one frozen record. A failing one is logged and counted, no more."""
+"""The contract of an exporter: a hook on one frozen record. Failures are logged and counted, never raised."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A final record, and what the relay said of the call. ``anchor`` turns stamps into Unix time."""
+    """A final record with start and end of its request; ``anchor`` converts stamps to Unix time."""
 
     record: RequestEnergy
     start: RequestStart
@@ -24,7 +24,7 @@ class Finished:
 
     @property
     def refused(self) -> bool:
-        """Whether backend or proxy refused the request, or its client left, before any output."""
+        """Whether the request was refused, or its client disconnected, before any output."""
         record = self.record
         if self.first_output_ns is not None or record.output_tokens:
             return False
@@ -32,26 +32,26 @@ class Finished:
 
 
 class Exporter(Protocol):
-    """Shows finished records to one outside system."""
+    """Sends finished records to one external system."""
 
     name: str
 
     def export(self, finished: Finished) -> None:
-        """Take a record; must not block."""
+        """Export one record; must not block. An exception is logged and counted by the caller."""
 
     def close(self) -> None:
-        """Hand over what is held, give resources back."""
+        """Flush buffered records and release resources."""
 
 
 class Exporters:
-    """Several exporters as one; none can hurt another or the meter."""
+    """Calls several exporters in turn; a failure of one affects neither the others nor the meter."""
 
     def __init__(self, exporters: Sequence[Exporter]) -> None:
         self._exporters = exporters
         self.failures: dict[str, int] = {}
 
     def export(self, finished: Finished) -> None:
-        """Give the record to each."""
+        """Call every exporter with the record."""
         for exporter in self._exporters:
             try:
                 exporter.export(finished)
@@ -59,7 +59,7 @@ class Exporters:
                 self._failed(exporter)
 
     def close(self) -> None:
-        """Close each."""
+        """Close every exporter."""
         for exporter in self._exporters:
             try:
                 exporter.close()

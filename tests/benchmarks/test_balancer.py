@@ -1,4 +1,4 @@
-"""What choosing a backend costs, beside what reading a request's head costs."""
+"""CPU time of selecting a backend, beside that of parsing a request's head."""
 
 import itertools
 import time

@@ -1,7 +1,7 @@
-"""The whole product against known truth: clients, relay, meter, NVML, attribution, over real sockets.
+"""The complete product against known truth: clients, relay, meter, NVML, attribution, over real sockets.
 
-The simulator knows each request's true joules. On a machine too busy to keep its real time the chunks come
-late and in heaps, and the error is several times larger: the benchmark says how late they were.
+The simulator computes each request's true energy. On a machine too busy for real time the chunks come
+late and in batches, and the error is several times larger: the benchmark reports how late they were.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def ask(proxy: Serving, number: int) -> None:
 
 
 async def drive(proxy: Serving, engine: str) -> tuple[list[dict[str, float]], list[float], float]:
-    """Final records, true joules, and by how many seconds the engine was late."""
+    """Return final records, true joules, and by how many seconds the engine was late."""
     await asyncio.gather(*(ask(proxy, number) for number in range(REQUESTS)))
     await asyncio.sleep(3.0)
     records, truth = [], []
@@ -72,6 +72,6 @@ def test_joules_through_everything(tmp_path: Path) -> None:
         f"\n{REQUESTS} requests: error median {np.median(error):.2%}, p95 {np.quantile(error, 0.95):.1%}, "
         f"sum {joules.sum() / truth.sum() - 1.0:+.2%}; in interval {inside:.0%}; engine late {late:.2f} s"
     )
-    # Whatever the machine does, what is measured is dealt out; to whom, where it could keep its time.
+    # The sum is exact on any machine; the division is checked only if the simulator kept real time.
     assert abs(joules.sum() / truth.sum() - 1.0) < 0.05
     assert late > 0.1 or np.median(error) < 0.03

@@ -1,10 +1,10 @@
-"""What the relay costs, beside other proxies: CPU by process, first chunk, memory; all in one run.
+"""Cost of the relay beside other proxies: CPU by process, first chunk, memory; all in one run.
 
 The proxies run side by side before one backend and are driven in turn by one client, in several rounds. While
 CPU is measured they have a core of their own; all else, the meter too, has the others. The median of the
 rounds counts, and for a ratio that of the ratios of each round: a machine that is shared is half as fast for
 half a minute, so that what is compared is driven one right after the other. Only the CPU of the proxy's own
-processes is counted. The meter is a process of its own: its CPU is told apart, not hidden.
+processes is counted. The meter is a process of its own: its CPU is shown separately.
 """
 
 import statistics
@@ -47,7 +47,7 @@ Row = dict[str, list[float]]  # by column, of each round
 
 @dataclass(slots=True)
 class Measured:
-    """What was measured of whom, in each round (us of CPU, ms of p50, MB); who was not, and why."""
+    """Measurements by proxy and round (us of CPU, ms of p50, MB); proxies not measured, and why."""
 
     skipped: dict[str, str]
     apart: bool = True  # the proxies had a core of their own
@@ -65,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is driven, and what the CPU it takes is divided by."""
+    """A kind of load, and the divisor of its CPU time."""
 
     data: bytes
     connections: int
@@ -113,9 +113,9 @@ def first_ms(driver: Client, port: int, path: str, count: int = FIRSTS) -> float
 
 
 def measure_meter(row: Row, proxy: Running, meter: Running, driver: Client, admin: str) -> None:
-    """The meter's CPU for the same work, less what it uses anyhow, until all of it is divided.
+    """Return the meter's CPU for the same work, less its idle use, until all energy is attributed.
 
-    Of one client alone it is too little beside that to be told.
+    With one client it is too small beside the idle use to be measured.
     """
     final(admin, 1)
     before = meter.cpu_seconds()
@@ -140,7 +140,7 @@ def measure_idle(proxies: list[tuple[Row, Running]], driver: Client) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is run as ``jouleproxy``, and with which variables."""
+    """Return the command that is run as ``jouleproxy``, and its variables."""
 
     program: tuple[str, ...]
     variables: Mapping[str, str]
@@ -242,7 +242,7 @@ def say(found: Measured) -> None:
 
 
 def missed(text: str, values: list[float], limit: float) -> bool:
-    """Say how a target stands, of each round and of their median; whether it is missed."""
+    """Print a target's ratio in each round and their median; return whether it is missed."""
     if not values:
         sys.stdout.write(f"\n{text}: not known, that peer is skipped\n")
         return False
@@ -304,7 +304,7 @@ def charged(proxy: Serving, count: int) -> float:
 
 
 def final(admin: str, count: int) -> list[dict[str, Any]]:
-    """The last ``count`` records, once all are final."""
+    """Return the last ``count`` records, once all are final."""
     for _ in range(60):
         time.sleep(0.5)
         answer = httpx.get(f"{admin}/energy/requests", params={"limit": count}, timeout=30)
@@ -315,7 +315,7 @@ def final(admin: str, count: int) -> list[dict[str, Any]]:
 
 
 def throughput(folder: Path, workers: int) -> float:
-    """Requests a second of workers with a tenth of a core each: client, backend and meter have the rest."""
+    """Return requests/s of workers with a tenth of a core each; client, backend and meter have the rest."""
     folder.mkdir()
     with (
         backend(folder) as behind,
@@ -331,7 +331,7 @@ def throughput(folder: Path, workers: int) -> float:
 
 
 def test_two_workers_serve_more_where_cores_allow(tmp_path: Path) -> None:
-    """Connections are dealt out by the kernel, by chance: the larger half is what the client waits for."""
+    """The kernel distributes connections at random: the client waits for the larger part."""
     try:
         alone = statistics.median(throughput(tmp_path / f"one{turn}", 1) for turn in range(3))
         both = statistics.median(throughput(tmp_path / f"two{turn}", 2) for turn in range(3))

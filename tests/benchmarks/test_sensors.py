@@ -1,4 +1,4 @@
-"""What sampling costs: eight devices at 20 Hz, counters followed to their edges, in one thread."""
+"""CPU time of sampling: eight devices at 20 Hz, counters tracked to their edges, in one thread."""
 
 import os
 import shutil

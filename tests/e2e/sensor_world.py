@@ -108,7 +108,7 @@ class Clock:
 
 
 class Report(msgspec.Struct):
-    """What a child found and read: device, reading, gain error, notes; samples; ticks that were skipped."""
+    """Results of a subprocess: device, reading, gain error, notes; samples; ticks that were skipped."""
 
     found: list[tuple[str, str, float | None, tuple[str, ...]]]
     samples: list[Sample]
@@ -116,7 +116,7 @@ class Report(msgspec.Struct):
 
 
 def scenarios(path: Path) -> FakeNvml:
-    """The devices of ``SCENARIOS``, their power written for the whole run."""
+    """Create the devices of ``SCENARIOS``, with their power written for the entire run."""
     devices = [scenario.device for scenario in SCENARIOS.values()]
     fake_nvml = FakeNvml(path, devices, BEGIN_NS - 2 * NS_PER_SECOND)
     for index, scenario in enumerate(SCENARIOS.values()):

@@ -114,13 +114,13 @@ async def test_a_dead_backend_is_seen_and_a_dead_worker_takes_only_its_own_with_
 
 
 def children(proxy: Serving) -> list[int]:
-    """The meter, then the workers."""
+    """Return the meter, then the workers."""
     pid = proxy.process.pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def until_seen_by(proxy: Serving, workers: int) -> dict[str, Any]:
-    """The backends, once so many workers told of them."""
+    """Return the backends, once this many workers reported them."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len((seen := await states(proxy))["b0"]["workers"]) != workers:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

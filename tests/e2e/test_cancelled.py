@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")),
 
 
 async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A stream that ends only with its reader."""
+    """Send a stream that ends only with its reader."""
     writer.write(SSE)
     while True:
         writer.write(chunked(TOKEN, end=False)[0])
@@ -32,7 +32,7 @@ async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 
 
 async def leave_after(proxy: Serving, request_id: str, seconds: float) -> float:
-    """Ask for a stream and hang up; for how long it lived."""
+    """Request a stream and disconnect; return its duration."""
     start = now_ns()
     body = {"model": "m", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
     url = f"{proxy.url}/v1/chat/completions"

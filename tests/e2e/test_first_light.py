@@ -1,4 +1,4 @@
-"""One device of known power, three overlapping requests: every place tells the same joules.
+"""One device of known power, three overlapping requests: all outputs show the same energy.
 
 The production NVML code reads the C stand-in through the real nvidia-ml-py; HTTP, OTLP and scrape are real.
 """
@@ -75,7 +75,7 @@ def scraped_joules(text: str) -> float:
     )
 
 
-async def test_every_place_tells_the_same_joules_and_they_add_up(tmp_path: Path) -> None:
+async def test_all_outputs_show_the_same_energy_and_it_adds_up(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     device = SimulatedDevice(idle_watts=WATTS)
     with FakeNvml(state, [device], now_ns()), receiver() as spans:

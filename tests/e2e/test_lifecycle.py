@@ -1,4 +1,4 @@
-"""What a running proxy does when its meter dies, and when it is told to stop."""
+"""Behaviour of a running proxy when its meter fails, and when it is stopped."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def records(path: Path) -> dict[str, RequestEnergy]:
 
 
 async def stream(proxy: Serving, name: str) -> int:
-    """A streamed request to its end; the number of its chunks."""
+    """Send a streamed request to its end; return the number of its chunks."""
     body = {"model": MODEL, "messages": [], "stream": True, "stream_options": {"include_usage": True}}
     async with httpx.AsyncClient(timeout=30) as client:
         url = f"{proxy.url}/v1/chat/completions"
@@ -55,13 +55,13 @@ async def until_running(server: ModelServer, count: int) -> None:
 
 
 def meter_of(proxy: Serving) -> int:
-    """The supervisor's first child: the meter."""
+    """Return the supervisor's first child: the meter."""
     children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
     return int(children[0])
 
 
 async def first_gap(proxy: Serving) -> Gap:
-    """The first gap of the first device's account."""
+    """Return the first gap of the first device's account."""
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{proxy.admin}/energy/devices")
     return msgspec.convert(answer.json()["devices"][0]["gaps"][0], Gap)
@@ -96,7 +96,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
                 assert gap.start_ns <= killed_ns < gap.end_ns
     found = records(ledger)
     assert found.keys() == {"during", "meanwhile", "afterwards"}
-    # Which, says how long the new meter took: on a busy machine the answer ends before its first reading.
+    # It depends on the start of the new meter: on a busy machine the response ends before its first reading.
     assert found["during"].unknown in {"before_first_sample", "no_samples"}, "the relay told it"
     assert found["during"].joules_high is None
     assert (found["during"].model, found["during"].backend) == (MODEL, server.url.removeprefix("http://"))
@@ -109,7 +109,7 @@ async def test_a_meter_that_dies_is_started_again_and_the_gap_is_in_the_records(
     assert all(record.final and record.output_tokens == 100 for record in found.values())
 
 
-async def test_told_to_stop_it_lets_answers_end_and_writes_their_records_and_spans(tmp_path: Path) -> None:
+async def test_at_sigterm_responses_end_and_their_records_and_spans_are_written(tmp_path: Path) -> None:
     library, state = build(tmp_path / "lib"), tmp_path / "state"
     ledger = tmp_path / "ledger.jsonl"
     with FakeNvml(state, [SimulatedDevice(idle_watts=100.0)], now_ns()), receiver() as spans:

@@ -32,7 +32,7 @@ async def ask(client: httpx.AsyncClient, number: int) -> None:
 
 
 def live(tmp_path: Path) -> dict[str, RequestEnergy]:
-    """Records of a served run, which is recorded in ``run.jsonl``."""
+    """Return the records of a served run, which is recorded in ``run.jsonl``."""
     library, state, port = build(tmp_path / "lib"), tmp_path / "state", free_port()
     command = [sys.executable, "-m", "proxy.simulator", "--state", str(state), "--port", str(port)]
     engine = subprocess.Popen(command, env=dict(os.environ))

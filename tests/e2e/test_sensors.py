@@ -47,7 +47,7 @@ print(msgspec.json.encode([watch.late_seconds, samples]).decode())
 
 
 def report(name: str, library: Path, state: Path) -> Report:
-    """What a child on the virtual clock read."""
+    """Return the results of a subprocess on the virtual clock."""
     env = {**os.environ, **environment(library, state), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.e2e.sensor_world", name]
     done = subprocess.run(
@@ -58,7 +58,7 @@ def report(name: str, library: Path, state: Path) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was read, by device, and the truth."""
+    """Readings by device, and the true energy."""
 
     fake_nvml: FakeNvml
     series: dict[str, EnergySeries]
@@ -108,14 +108,14 @@ def test_a_counter_is_right_to_one_update(run: Run, name: str, watts: float, upd
     assert not run.series[f"gpu{INDEX[name]}"].gaps
 
 
-def test_an_average_over_a_second_is_said_and_stamped_at_its_middle(run: Run) -> None:
+def test_an_average_over_a_second_is_reported_and_has_the_time_of_its_middle(run: Run) -> None:
     reading, gain_error, _ = run.found[f"gpu{INDEX['averaged']}"]
     assert (reading, gain_error) == ("power (GetPowerUsage, 1 s average)", 0.1)
     errors = run.errors(INDEX["averaged"], edge_ns=NS_PER_SECOND // 2)
     assert max(map(abs, errors)) <= 400 * 1.0 / 8 + 400 * 0.05  # the step of 400 W, smeared over a second
 
 
-def test_a_sensor_that_sees_a_quarter_of_the_time_says_so(run: Run) -> None:
+def test_a_sensor_that_measures_a_quarter_of_the_time_reports_it(run: Run) -> None:
     reading, gain_error, notes = run.found[f"gpu{INDEX['a quarter seen']}"]
     assert (reading, gain_error) == ("power (instant)", 0.1)
     assert any("only a part of the time" in note for note in notes)

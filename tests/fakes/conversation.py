@@ -1,4 +1,4 @@
-"""A client, the relay and a backend without sockets: each side says what it is to, and keeps what it gets."""
+"""A client, the relay and a backend without sockets: each side sends a script and keeps what it receives."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ class Conversation:
         self.transport = FakeTransport(self.client)
 
     async def answered(self, request: bytes, pieces: list[bytes], *, error: bool, leaves: int | None) -> None:
-        """The backend says its pieces and ends; the client leaves before one of them, or stays."""
+        """Let the backend send its pieces and end; the client disconnects before one of them, or stays."""
         self.client.data_received(request)
         assert self.backend.written
         for number, piece in enumerate(pieces):
@@ -45,7 +45,7 @@ class Conversation:
             await asyncio.sleep(0)
 
     async def asked(self, pieces: list[bytes]) -> None:
-        """The client says its pieces and leaves; the backend says nothing."""
+        """Let the client send its pieces and disconnect; the backend sends nothing."""
         for piece in pieces:
             if not self.transport.is_closing():
                 self.client.data_received(piece)
@@ -55,12 +55,12 @@ class Conversation:
             await asyncio.sleep(0)
 
     def check(self, *, metered: bool) -> None:
-        """All is given back, and what was begun has ended, once; one request was told of, or none."""
+        """Check that everything is released and ended once; one request was reported, or none."""
         told = self.check_ended()
         assert sum(isinstance(m, Opened) for m in told) == metered
 
     def check_ended(self) -> list[ToMeter]:
-        """All is given back, and what was begun has ended; what the meter was told."""
+        """Check that everything is released and ended; return the messages to the meter."""
         assert not self.client.busy
         assert not self.context.tasks
         assert self.context.balancer.slots[0].outstanding == 0

@@ -30,7 +30,7 @@ RECORD = RequestEnergy(
 
 
 def finished(record: RequestEnergy = RECORD, *, sampled: bool = True) -> Finished:
-    """The record, and what the relay said of it; ``sampled``: whether its trace is."""
+    """Return a record with the relay's messages of it; ``sampled``: whether its trace is."""
     start = RequestStart(
         Arrive(100, "r", "chat", "m"),
         path="/v1/chat/completions",

@@ -1,4 +1,4 @@
-"""A meter's socket: keeps what relays say, and answers what they ask."""
+"""A meter's socket: keeps the messages of relays, and replies to their queries."""
 
 import asyncio
 from pathlib import Path

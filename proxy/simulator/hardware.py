@@ -1,4 +1,4 @@
-"""The simulated devices of a fleet: what sensors show of them, what their boards do, faults on command."""
+"""The simulated devices of a fleet: sensors, boards, and faults on command."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from proxy.units import NS_PER_MS, ns_from_seconds
 
 
 class HardwareError(ValueError):
-    """An option that cannot be used; ``str`` says what would be right."""
+    """An invalid option; the message states the valid form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Of every device: its sensors' update period and gain, and the constants of its board; watts of one."""
+    """Options of each device: sensor update period and gain, constants of its board; watts per device."""
 
     update_ns: int = 20 * NS_PER_MS
     gain: float = 1.0
@@ -32,7 +32,7 @@ class Hardware:
     hot: float | None = None
 
     def devices(self, profile: Profile | DiffusionProfile) -> list[SimulatedDevice]:
-        """The devices that an engine computes on."""
+        """Return the devices that an engine with this profile computes on."""
         one = SimulatedDevice(
             name=profile.device,
             idle_watts=profile.idle_watts / profile.devices,
@@ -45,7 +45,7 @@ class Hardware:
     def servers(
         self, profiles: Sequence[Profile | DiffusionProfile], fake_nvml: FakeNvml
     ) -> list[Server | ImageServer]:
-        """A server for each profile, on the devices after those of the one before."""
+        """Return one server per profile; each gets the devices after those of the previous one."""
         servers: list[Server | ImageServer] = []
         first = 0
         for profile in profiles:
@@ -54,7 +54,7 @@ class Hardware:
         return servers
 
     def board(self, profile: Profile | DiffusionProfile) -> Board:
-        """The boards of an engine as one."""
+        """Return the boards of one engine as one; raise :class:`HardwareError` if deep idle exceeds idle."""
         each = profile.devices
         if self.deep_watts is not None and self.deep_watts * each > profile.idle_watts:
             raise HardwareError(f"--deep-idle {self.deep_watts:g}: idle is {profile.idle_watts / each:g} W")
@@ -69,7 +69,7 @@ class Hardware:
 
 
 def deep_idle(text: str) -> tuple[float, float]:
-    """``WATTS,SECONDS``; raises :class:`HardwareError`."""
+    """Parse ``WATTS,SECONDS``; raise :class:`HardwareError` if malformed."""
     try:
         watts, seconds = (float(part) for part in text.split(","))
     except ValueError:
@@ -80,7 +80,7 @@ def deep_idle(text: str) -> tuple[float, float]:
 
 
 def _limit_watts(profile: Profile | DiffusionProfile) -> float:
-    """Of one device: its share of what limits it, else what its data sheet says."""
+    """Return the power limit of one device: its share of the profile's limits, or the data sheet's value."""
     if isinstance(profile, Profile):
         limits = [watts for watts in (profile.limit_watts, profile.cap_watts) if watts is not None]
         if limits:
@@ -91,7 +91,7 @@ def _limit_watts(profile: Profile | DiffusionProfile) -> float:
 
 @dataclass(slots=True)
 class _Engine:
-    """What an engine does to its devices, from number ``first`` on."""
+    """Connects an engine to its devices, whose numbers begin at ``first``."""
 
     profile: Profile | DiffusionProfile
     board: Board
@@ -101,7 +101,7 @@ class _Engine:
     served: Server | ImageServer | None = None
 
     def server(self) -> Server | ImageServer:
-        """The server, which draws and breaks through this."""
+        """Create the server; it reports its power and its faults to this object."""
         if isinstance(self.profile, DiffusionProfile):
             self.served = ImageServer(self.profile, self.draw, self.fault, self.board)
         else:
@@ -109,7 +109,7 @@ class _Engine:
         return self.served
 
     def draw(self, t_ns: int, watts: float) -> None:
-        """Power of all devices from a time on; temperature and clock as a reader sees them then."""
+        """Set the power of all devices from ``t_ns`` on, and update temperature, clock and utilization."""
         count = self.profile.devices
         for device in range(self.first, self.first + count):
             self.fake_nvml.append(device, t_ns, watts / count)
@@ -122,7 +122,7 @@ class _Engine:
                 self.fake_nvml.configure(device, temperature=shown[0], sm_mhz=shown[1], utilization=shown[2])
 
     def _throttle(self) -> float:
-        """Hold a language model to the limit that was set, and to what heat allows; its clock, as a share."""
+        """Apply the set and the thermal power limit to a text engine; return its clock as a share."""
         if not isinstance(self.served, Server) or not isinstance(self.profile, Profile):
             return 1.0
         limits = (self.profile.limit_watts, self.board.limit())
@@ -131,7 +131,7 @@ class _Engine:
         return costs.clock
 
     def fault(self, asked: Fault) -> None:
-        """Break a device; raises ``IndexError`` for one that is not there."""
+        """Inject a fault into a device; raise ``IndexError`` if the device does not exist."""
         if not 0 <= asked.device < self.profile.devices:
             raise IndexError(f"no device {asked.device}; there are {self.profile.devices}, from 0")
         device = self.first + asked.device

@@ -1,4 +1,4 @@
-"""What happened when in a run of virtual time: the ends of steps, and energy as it accumulated."""
+"""Timeline of a run in virtual time: the start and end of each step, and the cumulative energy."""
 
 from array import array
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Trace:
     """Times in seconds since 0; joules cumulative, of all devices together.
 
     ``starts`` and ``ends`` have an item a step; ``times`` and ``energy`` one a change of power, ``parts`` one
-    a plan: within a plan of many steps the parts' proportions change little, and its whole is exact.
+    a plan: within a plan of many steps the parts' proportions change little, and their total is exact.
     """
 
     now: float = 0.0
@@ -31,7 +31,7 @@ class Trace:
     _parts: "array[float]" = field(default_factory=lambda: array("d", [0.0] * len(PARTS)))
 
     def rest(self, until: float, watts: float, totals: Totals) -> None:
-        """Nothing ran until ``until``."""
+        """Record idle time until ``until`` (seconds) at ``watts``."""
         joules = watts * (until - self.now)
         self.now, self.idle, self.total = until, self.idle + joules, self.total + joules
         self._mark(totals)
@@ -39,7 +39,7 @@ class Trace:
     def ran(
         self, seconds: Floats | tuple[float, ...], joules: Floats | tuple[float, ...], totals: Totals
     ) -> None:
-        """Steps ran from now on; ``totals`` with them charged."""
+        """Record steps with these durations and joules; ``totals`` already contains them."""
         if len(seconds) == 1:
             self.starts.append(self.now)
             self.now, self.total = self.now + seconds[0], self.total + joules[0]
@@ -56,12 +56,12 @@ class Trace:
         self._mark(totals)
 
     def outputs(self, runs: Sequence[tuple[int, int]]) -> Floats:
-        """When the tokens of a job that does not run were made."""
+        """Return the times, in seconds, of the tokens of a job that is not running."""
         pieces = [self.ends[a:b] for a, b in runs]
         return np.concatenate([np.asarray(piece) for piece in pieces]) if pieces else np.empty(0)
 
     def joules_at(self, times: Sequence[float]) -> list[dict[str, float]]:
-        """Cumulative joules at each time: ``total`` and the five parts, which add up to it."""
+        """Return the cumulative joules at each time: ``total``, and the five parts that sum to it."""
         total = np.interp(times, np.asarray(self.times), np.asarray(self.energy))
         marks = np.asarray(self._plan_times)
         table = np.asarray(self._parts).reshape(-1, len(PARTS))

@@ -15,13 +15,13 @@ class Joules:
 
     @property
     def total(self) -> float:
-        """Their sum."""
+        """Return the sum of the four parts."""
         return self.static + self.prefill + self.decode + self.context
 
 
 @dataclass(slots=True)
 class Job:
-    """One sequence: its prompt, the tokens it shall get, and what has become of it.
+    """One sequence: its prompt, the number of tokens to generate, and its progress.
 
     ``chain``: a hash for each leading full block of the prompt that other prompts may share, each of all text
     up to the block's end. ``answered``: the chain with so many tokens of its answer, which prompts may go on
@@ -43,7 +43,7 @@ class Job:
     scheduled: int | None = None  # number of the first step it was in
     runs: list[tuple[int, int]] = field(default_factory=list)
     joules: Joules = field(default_factory=Joules)
-    # The engine's own:
+    # Private to the engine:
     private: int = 0  # blocks held alone
     shared: int = 0  # leading blocks of the chain held with others
     joined: int | None = None  # number of its first step of decoding; None: not decoding
@@ -54,10 +54,10 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether all its tokens are out."""
+        """Return whether all output tokens were emitted."""
         return self.emitted >= self.output_tokens
 
     @property
     def computed(self) -> int:
-        """Tokens whose keys and values are in the cache, while it is not decoding."""
+        """Return the number of tokens whose keys and values are cached; valid while it is not decoding."""
         return self.prompt_tokens + self.emitted - self.left

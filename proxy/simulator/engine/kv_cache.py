@@ -1,7 +1,8 @@
 """The paged KV cache: blocks held by requests, and blocks of prompts that later prompts may share.
 
-As vLLM's: a full block of a computed prompt stays, under the hash of all text up to its end, until its room
-is needed (least recently used first); a prompt that starts with the same blocks does not compute them again.
+It works as the prefix cache of vLLM v1: a full block of a computed prompt stays cached under the hash of all
+text up to its end, until its space is needed (least recently used first). A prompt that starts with the same
+blocks does not compute them again. Only counts are kept; the position of a block in memory has no effect.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 
 class KvCache:
-    """Counts blocks; which they are matters only for shared ones. Pure."""
+    """Block accounting of one engine. Private blocks are counted, shared ones identified by hash."""
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
@@ -19,16 +20,16 @@ class KvCache:
 
     @property
     def used(self) -> int:
-        """Blocks that requests hold."""
+        """Return the number of blocks that requests hold."""
         return self.private + len(self._users)
 
     @property
     def room(self) -> int:
-        """Blocks that can be taken, by forgetting unused ones if need be."""
+        """Return the number of blocks that can be allocated, including cached blocks that can be evicted."""
         return self.blocks - self.used
 
     def take(self, count: int) -> bool:
-        """Hold ``count`` more private blocks; False, and nothing held, without room."""
+        """Allocate ``count`` private blocks; return False, without allocating any, if space is short."""
         if count > self.room:
             return False
         self.private += count
@@ -40,20 +41,20 @@ class KvCache:
         self.private -= count
 
     def known(self, chain: Sequence[Hashable]) -> int:
-        """How many leading blocks of a chain are here."""
+        """Return how many leading blocks of ``chain`` are cached."""
         for number, block in enumerate(chain):
             if block not in self._users and block not in self._unused:
                 return number
         return len(chain)
 
     def share(self, chain: Sequence[Hashable]) -> None:
-        """Use blocks that are ``known``."""
+        """Add one user to each block of ``chain``; all of them must be cached (see ``known``)."""
         for block in chain:
             self._unused.pop(block, None)
             self._users[block] = self._users.get(block, 0) + 1
 
     def publish(self, chain: Sequence[Hashable]) -> int:
-        """Make private blocks of one request shared; how many leading ones (it stops at a known one)."""
+        """Turn private blocks of one request into shared ones, up to the first cached; return how many."""
         for number, block in enumerate(chain):
             if block in self._users or block in self._unused:
                 return number
@@ -62,7 +63,7 @@ class KvCache:
         return len(chain)
 
     def release(self, chain: Sequence[Hashable]) -> None:
-        """Use shared blocks no more; the last of a chain is forgotten first."""
+        """Remove one user from each block; of unused blocks the last of a chain is evicted first."""
         for block in reversed(chain):
             left = self._users.pop(block) - 1
             if left:

@@ -1,7 +1,8 @@
-"""What a board makes of the power its engine asks for: ramps, idle and deep idle, heat. Pure.
+"""Physics of a board: power ramps, idle and deep idle, temperature and thermal throttling. Pure.
 
-Power follows what is asked for with a first-order lag, temperature follows power with a slower one. A board
-that is too hot asks for a lower power limit (:meth:`Board.limit`): the engine's steps then take longer.
+Power approaches the engine's demand with a first-order lag; temperature approaches its steady state for that
+power with a slower one. A board that is too hot lowers its power limit (:meth:`Board.limit`), which makes the
+engine's steps longer.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Final
 _COOL: Final = 5.0  # degrees below ``hot`` at which the limit is lifted
 _NEAR_WATTS: Final = 0.5
 _NEAR_CELSIUS: Final = 0.5
-_LOOK_SECONDS: Final = 1.0  # between looks at a board that cools
+_LOOK_SECONDS: Final = 1.0  # interval between updates of a board that cools
 
 
 @dataclass(slots=True)
@@ -41,13 +42,13 @@ class Board:
         self.celsius = self._settled(self.idle_watts)
 
     def step(self, watts: float, seconds: float) -> float:
-        """Work that asks for so many watts for so long: the mean it draws, which the state then follows."""
+        """Advance by ``seconds`` of work that demands ``watts``; return the mean power drawn, in watts."""
         mean = self._mean(watts, seconds)
         self._follow(watts, mean, seconds)
         return mean
 
     def idle(self, rested: float) -> tuple[float, float]:
-        """After ``rested`` seconds without work: how long the next piece of power lasts, and its watts."""
+        """Return seconds and watts of the next idle segment, ``rested`` seconds after work ended."""
         target, left = self._target(rested), math.inf
         if self.deep_watts is not None and rested < self.deep_seconds:
             left = self.deep_seconds - rested

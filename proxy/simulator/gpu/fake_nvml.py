@@ -1,8 +1,9 @@
-"""The stand-in's two ends that a simulator holds: the built library, and the writer of its file.
+"""A fake NVML library that reports simulated GPUs: its build, and the writer of its shared file.
 
-``build`` compiles ``fake_nvml.c``; a process started with ``environment`` then finds simulated GPUs
-where it looks for NVIDIA's. ``FakeNvml`` owns the file they are read from. Names say "simulated", and
-records taken from it carry the source ``nvml-simulated`` (``simulated`` when read in Python).
+``build`` compiles ``fake_nvml.c`` to ``libnvidia-ml.so.1``; a process started with ``environment`` loads it
+in place of NVIDIA's library. It reads power over time from a memory-mapped file, which ``FakeNvml`` writes;
+the file's layout is in :mod:`proxy.core.power_timeline`. Device names contain "simulated", and records
+have the source ``nvml-simulated`` (``simulated`` where Python reads the file without the library).
 """
 
 import hashlib
@@ -28,13 +29,14 @@ SM_MHZ: Final = 1980
 
 
 class FakeNvmlError(Exception):
-    """The stand-in cannot be built or written; ``str`` says why and what to do."""
+    """The library cannot be built or its file cannot be written; the message has cause and remedy."""
 
 
 def build(directory: Path) -> Path:
-    """Compile the library into ``directory`` and return its path; one that is up to date is kept.
+    """Compile the library into ``directory`` and return its path.
 
-    Raises :class:`FakeNvmlError` without a C compiler or when it fails.
+    A library built from the same source (by SHA-256) is reused. Raises :class:`FakeNvmlError` if there is no
+    C compiler or if compiling fails.
     """
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     library, stamp = directory / LIBRARY, directory / f"{LIBRARY}.sha256"
@@ -55,7 +57,7 @@ def build(directory: Path) -> Path:
 
 
 def environment(library: Path, state: Path) -> dict[str, str]:
-    """Variables for a child process that shall see the simulated devices; set before it starts."""
+    """Return the environment variables with which a subprocess loads ``library`` and reads ``state``."""
     paths = [str(library.parent), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         "LD_LIBRARY_PATH": ":".join(path for path in paths if path),
@@ -65,7 +67,7 @@ def environment(library: Path, state: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedDevice:
-    """What one simulated GPU is, at start. Times are those of its sensors.
+    """Initial properties of one simulated GPU and of its sensors.
 
     ``update_ns`` 0: readings are continuous. ``average_ns`` is the window of ``GetPowerUsage`` and
     ``POWER_AVERAGE``, ``instant_ns`` that of ``POWER_INSTANT`` (an H100 sees 25 ms of every 100 ms).
@@ -88,11 +90,13 @@ class SimulatedDevice:
 
 
 class FakeNvml:
-    """Writer of the shared file: one process, one thread. Every stamp is CLOCK_MONOTONIC ns.
+    """Writer of the shared file, for one process and one thread. All times are CLOCK_MONOTONIC ns.
 
-    ``append`` takes stamps in order per device; they may lie in the future or a little in the past. What a
-    stamp before an update of the counter changes of it, who read that update sees at the next one: write
-    segments ahead of time, as an engine knows its step's power.
+    The times passed to ``append`` must not decrease per device; they may lie in the future or a little in the
+    past. A segment that begins before a counter update that was already read becomes visible only at the
+    next update; therefore write segments ahead of time (an engine has the power of its step before the step
+    ends).
+    Call ``close``, or use it as a context manager, to remove the file.
     """
 
     def __init__(self, path: Path, devices: Sequence[SimulatedDevice], start_ns: int) -> None:
@@ -110,21 +114,21 @@ class FakeNvml:
             self._describe(index, device)
             self._write(index, start_ns, 0.0, device.idle_watts)
         layout.HEADER.pack_into(self._view, 0, layout.MAGIC, len(self.devices), 1, 0, 0, DRIVER.encode())
-        partial.replace(path)  # readers find a whole file or none
+        partial.replace(path)  # atomic: readers find a complete file or none
 
     def append(self, device: int, t_ns: int, watts: float) -> None:
-        """From ``t_ns`` the device draws ``watts``; raises ``ValueError`` for a stamp out of order."""
+        """Set the power of ``device`` from ``t_ns`` on; raise ``ValueError`` before the last segment."""
         start_ns, energy_mj, before = self._last[device]
         if t_ns < start_ns:
             raise ValueError(f"device {device}: segment at {t_ns} before the last one at {start_ns}")
         self._write(device, t_ns, energy_mj + layout.mj_between(before, t_ns - start_ns), watts)
 
     def limit_watts(self, device: int) -> float:
-        """Its power limit as it is now: a reader of the library may have set it."""
+        """Return the current power limit in watts; a client of the library may have changed it."""
         return self._blocks[device].value("limit_watts")
 
     def truth_joules(self, device: int, t_ns: int) -> float:
-        """Exact joules used from the start to ``t_ns``; ``ValueError`` when older than the ring."""
+        """Return the exact joules from the start to ``t_ns``; raise ``ValueError`` if it left the ring."""
         block = self._blocks[device]
         if t_ns < block.oldest_ns():
             raise ValueError(f"device {device}: {t_ns} is older than the {layout.SEGMENTS} segments")
@@ -141,19 +145,19 @@ class FakeNvml:
         self._end(device)
 
     def reset(self, device: int, t_ns: int) -> None:
-        """The counter shows 0 from ``t_ns`` on, as after a driver reload."""
+        """Restart the energy counter at 0 at ``t_ns``, as a driver reload does."""
         self.configure(device, offset_mj=self._blocks[device].energy_mj(t_ns))
 
     def lose(self, device: int) -> None:
-        """Every call on the device fails with GPU_IS_LOST until ``restore``."""
+        """Make every NVML call on the device fail with GPU_IS_LOST until ``restore``."""
         self.configure(device, error_all=GPU_IS_LOST)
 
     def restore(self, device: int) -> None:
-        """The device answers again."""
+        """End the failure that ``lose`` began."""
         self.configure(device, error_all=0)
 
     def processes(self, device: int, pids: Sequence[int]) -> None:
-        """Compute processes on the device, at most eight."""
+        """Set the compute processes that NVML lists on the device; ``ValueError`` for more than eight."""
         if len(pids) > layout.PROCESSES:
             raise ValueError(f"{len(pids)} processes, at most {layout.PROCESSES} fit")
         base = self._blocks[device].base + layout.PROCESS_OFFSET
@@ -206,7 +210,7 @@ class FakeNvml:
         self._last[device] = (t_ns, energy_mj, watts)
 
     def _begin(self, device: int) -> None:
-        """Odd sequence: readers wait (the other half of the lock is in the reader)."""
+        """Begin a write: an odd sequence number makes readers retry (a seqlock)."""
         self._set(device, "sequence", int(self._blocks[device].value("sequence")) + 1)
 
     def _end(self, device: int) -> None:

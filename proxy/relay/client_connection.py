@@ -1,5 +1,10 @@
 # Compiled by mypyc: see setup.py.
-"""A client's connection: requests in, one after the other; strict, bounded, timed."""
+"""The connection of a client: parse its requests one after the other, and write the responses.
+
+Requests are validated strictly (``http.heads``, ``http.framing``) before a byte of them is forwarded. Memory
+is bounded: reading pauses while a backend or the client is slow. Every wait has a timeout, which ``sweep``
+enforces.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +36,8 @@ _REASONS: Final = {
 class ClientConnection:
     """One connection of a client: an ``asyncio.Protocol`` by its methods.
 
-    By name, too, it would be no native class of the compiled build (setup.py), and twice as dear.
+    Inheriting from it would make this an interpreted class in the compiled build (setup.py), twice as
+    expensive per call.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -50,7 +56,7 @@ class ClientConnection:
         self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Store the transport and register this connection with the worker."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport.set_write_buffer_limits(self._context.config.high_water_bytes)
         peer = transport.get_extra_info("peername")
@@ -58,7 +64,7 @@ class ClientConnection:
         self._context.clients.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The client left."""
+        """Cancel the exchange: the client closed the connection."""
         self._transport = None
         self._context.clients.discard(self)
         exchange, self._exchange = self._exchange, None
@@ -66,7 +72,11 @@ class ClientConnection:
             exchange.cancel()
 
     def eof_received(self) -> None:
-        """The client sends no more: it left, for all we know, and nothing is computed for it any more."""
+        """Cancel the exchange at the client's EOF.
+
+        A client that half-closes cannot be distinguished from one that left, for which no
+        backend should go on computing.
+        """
         self._since_ns, self._closing = now_ns(), True
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -78,7 +88,7 @@ class ClientConnection:
         return self._exchange is not None
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of requests."""
+        """Parse bytes of requests, or forward bytes of a tunnel."""
         if self._closing:
             return
         exchange = self._exchange
@@ -98,7 +108,7 @@ class ClientConnection:
                 self.pause(paused=True)
 
     def _next(self) -> None:
-        """Begin the next request, if its head is whole and the last answer is on its way."""
+        """Start the next request, if its head is complete and the last response was written."""
         if self._write_paused_ns is not None:
             return
         buffer = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in {b"\r", b"\n"} else self._buffer
@@ -160,7 +170,7 @@ class ClientConnection:
             exchange.request_end()
 
     def _break(self, status: int, message: str, code: str) -> None:
-        """The request's body is wrong: nothing more of it is forwarded."""
+        """Cancel the exchange: the request body is malformed, too large or late."""
         exchange, self._exchange = self._exchange, None
         began = exchange is not None and exchange.began
         if exchange is not None:
@@ -180,12 +190,12 @@ class ClientConnection:
         close: bool = True,
         retry_seconds: int | None = None,
     ) -> None:
-        """Answer with an error of our own, in OpenAI's shape."""
+        """Send an error that the proxy itself reports, in the shape of OpenAI's API."""
         retry = b"" if retry_seconds is None else b"Retry-After: %d\r\n" % retry_seconds
         self._send_json(status, error_body(message, code), request_id, retry, close=close)
 
     def send_response(self, body: bytes, request_id: str, *, close: bool) -> None:
-        """Answer with JSON of our own."""
+        """Send a JSON response of the proxy itself."""
         self._send_json(200, body, request_id, close=close)
 
     def _send_json(
@@ -201,7 +211,7 @@ class ClientConnection:
             self._linger()
 
     def finish_response(self, *, keep: bool) -> None:
-        """The exchange wrote its answer: go on with the next request, or close."""
+        """End the exchange, whose response was written: start the next request, or close."""
         self._exchange = None
         if self._body is not None:
             self._linger()
@@ -219,16 +229,16 @@ class ClientConnection:
             self._next()
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send bytes to the client; ignored once the connection is closing."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def fast_writer(self) -> Callable[[bytes], None]:
-        """``write``, for as long as the exchange runs: the shortest way."""
+        """Return a function that writes without checks, valid while the exchange runs."""
         return self._transport.write if self._transport is not None else self.write
 
     def pause(self, *, paused: bool) -> None:
-        """Stop to read, or go on."""
+        """Stop reading from the client, or resume."""
         transport = self._transport
         if self._paused == paused or transport is None or transport.is_closing():
             return
@@ -240,14 +250,14 @@ class ClientConnection:
             transport.resume_reading()
 
     def take_buffered(self) -> bytes:
-        """Bytes that came after the request; they are taken."""
+        """Return the bytes received after the request, and remove them from the buffer."""
         rest, self._buffer = self._buffer, b""
         return rest
 
     def _linger(self) -> None:
-        """Close our side once all is written, and drop what still comes.
+        """Close the sending side once all is written, and discard what is still received.
 
-        To close on bytes not yet read is a reset, which may take the answer from the client (RFC 9112, 9.6).
+        Closing a socket with unread bytes sends a reset, which may destroy the response (RFC 9112, 9.6).
         """
         transport = self._transport
         if transport is None or transport.is_closing() or not transport.can_write_eof():
@@ -258,25 +268,25 @@ class ClientConnection:
         self.pause(paused=False)
 
     def close(self) -> None:
-        """Close once all is written."""
+        """Close the connection once all is written."""
         self._since_ns, self._closing = now_ns(), True
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately; unsent bytes are lost."""
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: so do we."""
+        """Pause reading from the backend: the client reads too slowly."""
         self._write_paused_ns = now_ns()
         if self._exchange is not None:
             self._exchange.pause(paused=True)
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Resume reading from the backend: the client has caught up."""
         self._write_paused_ns = None
         if self._exchange is not None:
             self._exchange.pause(paused=False)
@@ -284,7 +294,7 @@ class ClientConnection:
             self._go_on()
 
     def sweep(self, now: int) -> None:
-        """End what waited longer than its timeout."""
+        """Enforce the timeout of what this connection waits for; ``now`` is monotonic nanoseconds."""
         config = self._context.config
         if self._write_paused_ns is not None:
             if now - self._write_paused_ns > ns_from_seconds(config.write_timeout_seconds):
@@ -307,7 +317,7 @@ class ClientConnection:
             self.close()
 
     def _sweep_closing(self, waited: int) -> None:
-        """Closed on our side: it may read what is written, or send, only so long."""
+        """Abort a closing connection whose client neither reads nor closes in time."""
         config, transport = self._context.config, self._transport
         unread = transport is not None and transport.get_write_buffer_size() > 0
         limit = config.write_timeout_seconds if unread else config.linger_timeout_seconds

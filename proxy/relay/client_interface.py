@@ -1,12 +1,12 @@
 # Compiled by mypyc: see setup.py.
-"""The client's side, as the rest of the relay sees it."""
+"""The interface through which an exchange writes to its client."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class ResponseWriter(Protocol):
-    """Who asked, and gets the answer."""
+    """Receives the response of one exchange; implemented by ``ClientConnection``."""
 
     peer: str
 
@@ -14,13 +14,13 @@ class ResponseWriter(Protocol):
         """Send bytes."""
 
     def fast_writer(self) -> Callable[[bytes], None]:
-        """``write``, for as long as the exchange runs: the shortest way."""
+        """Return a function that writes without checks, valid while the exchange runs."""
 
     def pause(self, *, paused: bool) -> None:
-        """Stop to read, or go on."""
+        """Stop reading from the client, or resume."""
 
     def take_buffered(self) -> bytes:
-        """Bytes that came after the request; they are taken."""
+        """Return the bytes received after the request, and remove them from the buffer."""
 
     def send_error(
         self,
@@ -32,13 +32,13 @@ class ResponseWriter(Protocol):
         close: bool = True,
         retry_seconds: int | None = None,
     ) -> None:
-        """Answer with an error of our own."""
+        """Send an error that the proxy itself reports."""
 
     def send_response(self, body: bytes, request_id: str, *, close: bool) -> None:
-        """Answer with JSON of our own."""
+        """Send a JSON response of the proxy itself."""
 
     def finish_response(self, *, keep: bool) -> None:
-        """The answer is written."""
+        """End the exchange, whose response was written; close unless ``keep``."""
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""

@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""What all connections of one worker share."""
+"""State that is shared by all connections of one worker process."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,28 +17,28 @@ class TimedConnection(Protocol):
     """A connection whose waits are bounded."""
 
     def sweep(self, now: int) -> None:
-        """End what waited longer than its timeout."""
+        """Enforce the timeouts of this connection; ``now`` is monotonic nanoseconds."""
 
     @property
     def busy(self) -> bool:
         """Whether a request is being served."""
 
     def close(self) -> None:
-        """Close once all is written."""
+        """Close the connection once all is written."""
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
 
 
 @dataclass(slots=True)
 class WorkerContext:
-    """One worker's state."""
+    """State of one worker; created by ``worker.Worker``, passed to every connection."""
 
     config: RelayConfig
     link: MeterLink
     balancer: Balancer
-    pools: dict[Slot, ConnectionPool]  # of backends that are gone, too, while a request is there
-    keys: AffinityKeys | None  # None: nothing is sticky
+    pools: dict[Slot, ConnectionPool]  # also of removed backends, while they serve a request
+    keys: AffinityKeys | None  # None: requests have no affinity
     clients: set[TimedConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ids: Ids = field(default_factory=Ids)

@@ -3,8 +3,8 @@
 
 Messages are buffered up to a bound and written every few milliseconds, together: a write costs as much as
 a streamed chunk, and the meter puts events in order over a longer time than that. Over the bound, chunks are
-dropped first and counted; the meter is told how many. When the meter dies the link connects again, by
-itself, and tells the next one of the requests that run.
+dropped first and counted; their number is reported to the meter. When the meter dies the link reconnects and
+reports the running requests to the next one.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ _log = logging.getLogger(__name__)
 
 
 class Running(Protocol):
-    """A request whose answer has not ended."""
+    """A request whose response has not ended."""
 
     def replay_messages(self, t_ns: int) -> list[ToMeter]:
-        """What a meter that knows nothing of it must be told."""
+        """Return the messages that report this request to a meter that has just started."""
 
 
 class MeterLink:
-    """``send`` never blocks and never fails; ``ask`` gives None when the meter does not answer in time.
+    """``send`` never blocks or fails; ``request_energy`` returns None if the meter does not reply in time.
 
-    ``running`` holds by key what the meter was told of and that has not ended; its owner keeps it so.
+    ``running`` maps keys to requests that were reported and have not ended; ``RequestMeter`` maintains it.
     """
 
     def __init__(self, socket: str, limit: int) -> None:
@@ -64,7 +64,7 @@ class MeterLink:
         self.running: dict[int, Running] = {}
 
     async def open(self) -> None:
-        """Start to connect; returns at once."""
+        """Start connecting in a task; return immediately."""
         self._task = asyncio.get_running_loop().create_task(self._keep_connected())
 
     async def close(self) -> None:
@@ -100,13 +100,13 @@ class MeterLink:
             asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._flush)
 
     def announce_drain(self) -> None:
-        """Say, to this meter or the next, that no more requests are taken here."""
+        """Report to this meter, and to the next, that this relay accepts no more requests."""
         self._leaving = True
         if self._transport is not None:
             self.send(Leaving())
 
     def report(self, state: BackendState | RelayState) -> None:
-        """Queue how something is; without a meter it is no news worth keeping."""
+        """Queue a status message; drop it while no meter is connected."""
         if self._transport is not None and not self._full:
             self.send(state)
 
@@ -135,7 +135,10 @@ class MeterLink:
     async def request_energy(
         self, request: str, key: int, wait_seconds: float, bound_seconds: float
     ) -> bytes | None:
-        """The energy of a request, by id and key, as JSON; None if no answer came in ``bound_seconds``."""
+        """Return the energy of a request as JSON; None without a reply within ``bound_seconds``.
+
+        The meter waits up to ``wait_seconds`` for the final value before it replies.
+        """
         if self._transport is None:
             return None
         number = next(self._request_target)
@@ -152,33 +155,33 @@ class MeterLink:
             self._waiting.pop(number, None)
 
     def energy_received(self, ask: int, energy: bytes) -> None:
-        """An answer came."""
+        """Complete the ``request_energy`` call of this number."""
         response = self._waiting.get(ask)
         if response is not None and not response.done():
             response.set_result(energy)
 
     def connected(self, transport: asyncio.WriteTransport) -> None:
-        """The connection is made."""
+        """Start sending over a connection to the meter."""
         self._transport = transport
         if self._leaving:
             self._pending.append(Leaving())
         self._flush()
 
     def full(self, *, full: bool) -> None:
-        """The meter reads too slowly, or has caught up: until then messages wait here, up to the bound."""
+        """Stop sending while the meter reads too slowly; messages are kept up to the bound."""
         self._full = full
         if not full:
             self._flush()
 
     def disconnected(self) -> None:
-        """The meter went; what it was asked stays unanswered."""
+        """Handle a lost meter: pending ``request_energy`` calls time out."""
         self._transport = None
         self._full = False
         self._lost.set()
         self._pending = self._so_far(self._pending)
 
     def _so_far(self, unsent: list[ToMeter]) -> list[ToMeter]:
-        """What the next meter is told first: of each running request what is known, then what is unsent."""
+        """Return the messages for the next meter: the state of running requests, then unsent ones."""
         begun = {message.key for message in unsent if isinstance(message, Opened)}
         t_ns = now_ns()
         repeat = [
@@ -187,7 +190,7 @@ class MeterLink:
             if key not in begun
             for m in request_meter.replay_messages(t_ns)
         ]
-        received = self.running.keys() - begun  # their unsent chunks are counted in it
+        received = self.running.keys() - begun  # which include their unsent chunks
         return repeat + [m for m in unsent if not (isinstance(m, Chunk) and m.key in received)]
 
     async def _keep_connected(self) -> None:
@@ -200,7 +203,7 @@ class MeterLink:
                 _log.debug("meter not reachable: %s", error)
             else:
                 await self._lost.wait()
-                _log.warning("the meter is gone; serving goes on, events are kept up to the bound")
+                _log.warning("meter disconnected; continuing without it, events are kept up to the bound")
             await asyncio.sleep(delay)
 
 
@@ -218,7 +221,7 @@ class _LinkProtocol(asyncio.Protocol):
                 for message in decode_to_relay(body):
                     self._link.energy_received(message.ask, message.energy)
         except (msgspec.MsgspecError, ValueError) as error:
-            _log.error("the meter sent what is no frame: %s", error)
+            _log.error("malformed frame from the meter: %s", error)
 
     def pause_writing(self) -> None:
         self._link.full(full=True)

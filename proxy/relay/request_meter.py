@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""One metered call: what the meter is told of it, and in what order."""
+"""Report one metered request to the meter: its beginning, its chunks, its end."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _KEYS: Final = itertools.count(1)
 
 
 class RequestMeter:
-    """Opened, then chunks, then closed once, whatever happens."""
+    """Sends ``Opened``, then ``Chunk`` messages, then ``Closed`` exactly once."""
 
     __slots__ = (
         "_arrive",
@@ -57,7 +57,7 @@ class RequestMeter:
         max_tokens: int | None,
         unread: Sequence[str] = (),
     ) -> None:
-        """Tell the meter that the request is about to be sent; ``unread``: its fields that cannot be read."""
+        """Report that the request is about to be sent; ``unread``: fields that could not be read."""
         self._unread = unread_names("request", unread)
         server, port = self._server
         opened = self._opened = Opened(
@@ -78,7 +78,7 @@ class RequestMeter:
         self.link.send(opened)
 
     def replay_messages(self, t_ns: int) -> list[ToMeter]:
-        """What a meter that knows nothing of it must be told at ``t_ns``: its beginning, its output so far.
+        """Return messages for a meter that starts at ``t_ns``: the beginning and the output until now.
 
         The output is two chunks, the first token at its time and the rest now: all of it lies before what
         that meter can measure, and none is charged.
@@ -93,7 +93,7 @@ class RequestMeter:
         return received
 
     def chunk(self, t_ns: int, tokens: int) -> None:
-        """A chunk with output came at ``t_ns``."""
+        """Report a chunk with ``tokens`` output tokens, received at ``t_ns``."""
         if self._first_byte_ns is None:
             self._first_byte_ns = t_ns
         self.link.send_chunk(Chunk(self.key, t_ns, tokens))
@@ -105,7 +105,7 @@ class RequestMeter:
         return self.reading.prompt_tokens
 
     def close(self, status: int | None, error: str | None = None, *, cancelled: bool = False) -> None:
-        """The answer ended; later calls say nothing."""
+        """Report the end of the response; later calls have no effect."""
         if self._closed:
             return
         self._closed = True

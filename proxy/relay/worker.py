@@ -23,13 +23,13 @@ from proxy.relay.upstreams.health_checks import HealthChecks
 from proxy.relay.upstreams.sticky import AffinityKeys
 from proxy.subprocesses import say_ready
 
-_SWEEP_SECONDS: Final = 0.25  # how exactly timeouts are kept
-_TELL_EVERY: Final = 4  # sweeps: the meter is told of the backends
+_SWEEP_SECONDS: Final = 0.25  # period of checking timeouts, so their resolution
+_TELL_EVERY: Final = 4  # sweeps between two reports to the meter
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A running worker; ``port`` is where it listens."""
+    """A relay worker; call ``start``, later ``close``. ``port`` is the port it listens on."""
 
     def __init__(self, config: RelayConfig, backends: Sequence[Backend], meter_socket: str) -> None:
         self._config = config
@@ -65,14 +65,16 @@ class Worker:
         await self._link.open()  # a connected relay is one that listens: the meter is ready with the first
 
     def reconfigure(self, config: RelayConfig, backends: Sequence[Backend]) -> None:
-        """New settings for what comes; running requests end where they are. The address stays."""
+        """Apply new settings to new requests; running requests and the listening address keep the old."""
         context = self._context
         if self._tls is not None and config.tls_certificate is not None:
             try:
-                serving_tls(config.tls_certificate, config.tls_key)  # a wrong pair would spoil what is in use
+                serving_tls(
+                    config.tls_certificate, config.tls_key
+                )  # validate first: loading a wrong pair would damage the context in use
                 self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
             except (OSError, ConfigError) as error:
-                _log.error("the certificate is not read again, the old one stays: %s", error)
+                _log.error("TLS certificate not reloaded, keeping the old one: %s", error)
         self._config = context.config = config
         context.balancer.reconfigure(backends, config, now_ns())
         for pool in context.pools.values():
@@ -100,7 +102,7 @@ class Worker:
         self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
     def _tell(self) -> None:
-        """Tell the meter how the backends are, and what is held here."""
+        """Report the state of the backends and the number of open connections to the meter."""
         for slot in self._context.balancer.slots:
             health, name = slot.health, slot.backend.name or slot.backend.url
             models = tuple(sorted(slot.models))
@@ -115,7 +117,7 @@ class Worker:
         )
 
     async def close(self) -> None:
-        """Drain: take no more, let running answers end within the drain time, tell the meter, close."""
+        """Drain: stop accepting, let responses end within the drain timeout, then close everything."""
         context = self._context
         context.draining = True
         self._checks.close()
@@ -130,7 +132,7 @@ class Worker:
                 while context.clients:  # noqa: ASYNC110 - a drain is rare, and need not be exact
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            _log.warning("%d answers did not end in time: cut off", len(context.clients))
+            _log.warning("drain timeout: %d connections aborted", len(context.clients))
             for client in tuple(context.clients):
                 client.abort()
             await asyncio.sleep(0)
@@ -186,6 +188,6 @@ def _reload(worker: Worker, load: Callable[[], Config]) -> None:
         config = load()
         worker.reconfigure(config.relay, config.backends)
     except ConfigError as error:  # the supervisor read it well a moment ago
-        _log.error("settings not reloaded, the old ones stay: %s", error)
+        _log.error("settings not reloaded, keeping the old ones: %s", error)
     else:
         logging.getLogger().setLevel(config.log_level.upper())

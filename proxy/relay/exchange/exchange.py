@@ -1,21 +1,23 @@
 # Compiled by mypyc: see setup.py.
-"""One request through the proxy: bytes through, events out.
+"""One request and its response as a state machine (``states``).
 
-The answer passes byte for byte, as it comes, unless the operator or the client asked for energy in it. A
-client that leaves cancels its backend request at once; a backend that dies within an answer reaches the
-client as a broken stream, never as a clean end.
+The response is forwarded byte for byte as it is received, unless the operator or the client requested energy
+in it. A client that disconnects cancels its backend request immediately. A backend that fails within a
+response is seen by the client as an aborted connection, never as a clean end.
+
+Calls come from three sides: the client connection (``begin``, ``request_body``, ``request_end``, ``cancel``,
+``pause``), the backend connection (the ``on_`` methods of ``ResponseHandler``) and the sweep of timeouts.
 """
 
 import asyncio
 import logging
 from typing import Final
 
-from proxy.api.fields import MAX_TEXT_LENGTH
 from proxy.clock import now_ns
-from proxy.core.events import Arrive
 from proxy.relay.client_interface import ResponseWriter
 from proxy.relay.context import WorkerContext
 from proxy.relay.exchange.held_error import FORGET_SECONDS, HeldError, may_refuse
+from proxy.relay.exchange.reports import record_failure, record_status, start_meter
 from proxy.relay.exchange.request import Request
 from proxy.relay.exchange.states import State, check_transition
 from proxy.relay.http.headers import for_backend, interim
@@ -29,7 +31,7 @@ from proxy.relay.upstreams.connections import UpstreamConnection, connect_failur
 from proxy.schema import ENERGY_HEADER
 from proxy.units import ns_from_seconds
 
-_REPLY_SECONDS: Final = 0.2  # for a provisional value; it is there at once, this bounds a dead meter
+_REPLY_SECONDS: Final = 0.2  # a provisional value is immediate; bounds the wait for a meter that hangs
 _NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
 _ENERGY_HEADER: Final = ENERGY_HEADER.lower().encode()
 _ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
@@ -39,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """A request and its answer."""
+    """One request and its response."""
 
     def __init__(self, context: WorkerContext, client: ResponseWriter, head: RequestHead) -> None:
         self._context = context
@@ -49,11 +51,11 @@ class Exchange:
         self._since_ns = self._received_ns
         self._request = Request(head, context.ids)
         self._body = self._request.body
-        self._key: int | None = None  # of what stays with one backend
-        self._tried: list[Slot] = []  # backends that could not be reached
+        self._key: int | None = None  # affinity key; None: any backend
+        self._tried: list[Slot] = []  # backends that failed for this request
         self._trace: Trace | None = None
-        self._held_error: HeldError | None = None  # of a request that we changed
-        self._usage_rejected = False  # so this is its second try
+        self._held_error: HeldError | None = None  # of a request whose body was changed
+        self._usage_rejected = False  # the backend rejected stream_options; this is the second attempt
         self._request_meter: RequestMeter | None = None
         self._slot: Slot | None = None
         self._upstream: UpstreamConnection | None = None
@@ -79,16 +81,16 @@ class Exchange:
 
     @property
     def began(self) -> bool:
-        """Whether bytes of the answer went to the client."""
+        """Whether bytes of the response were sent to the client."""
         return self._response is not None and self._response.sent
 
     def begin(self) -> None:
-        """The head is there."""
+        """Start the exchange: the request head is complete."""
         if not self._body.reads:
             self._choose_backend()
 
     def request_body(self, raw: bytes) -> None:
-        """Take bytes of the request's body as they came: with the framing of chunks."""
+        """Forward or collect bytes of the request body; they include the framing of chunks."""
         body = self._body
         self._since_ns = now_ns()
         if self._upstream is not None:
@@ -98,24 +100,24 @@ class Exchange:
         reads = body.reads
         body.add(raw)
         if not body.reads:
-            self._client.pause(paused=True)  # until the connection is there
-            if reads:  # it is too large to be read
+            self._client.pause(paused=True)  # until a connection is open
+            if reads:  # too large to be collected
                 self._choose_backend()
 
     def request_end(self) -> None:
-        """The request is whole."""
+        """Handle the end of the request body."""
         self._body.ended = True
         if self._body.reads:
             self._choose_backend()
 
     def send(self, data: bytes) -> None:
-        """Bytes of a tunnel, from the client."""
+        """Forward bytes of a tunnel to the backend."""
         self._since_ns = now_ns()
         if self._upstream is not None:
             self._upstream.write(data)
 
     def _choose_backend(self) -> None:
-        """Read what is asked, choose a backend."""
+        """Read the collected body, choose a backend and assign the request to it."""
         head, context, request = self._head, self._context, self._request
         listing = context.balancer.listing
         if request.path == "/v1/models" and head.method == b"GET" and listing is not None:
@@ -129,7 +131,7 @@ class Exchange:
         self._assign(context.balancer.acquire(request.fields.model, now_ns(), self._key))
 
     def _respond(self, body: bytes) -> None:
-        """What the proxy itself knows best."""
+        """Serve the merged list of ``/v1/models``."""
         self._end()
         keep = self._head.keep_alive and self._body.ended
         self._client.send_response(body, self._request.id, close=not keep)
@@ -137,7 +139,7 @@ class Exchange:
             self._client.finish_response(keep=True)
 
     def _assign(self, slot: Slot | None) -> None:
-        """Send the request to a backend, over a connection that is open or will be."""
+        """Send the request to a backend; without one, send the error of the balancer."""
         self._slot = slot
         if slot is None:
             why = self._context.balancer.refusal(self._request.fields.model, now_ns())
@@ -153,32 +155,16 @@ class Exchange:
             self._connect()
 
     def _open_meter(self) -> RequestMeter | None:
-        """The call, told to the meter; None where nothing is metered, or none was to be sent."""
+        """Report the request to the meter, once; return its meter, or None where it is not metered."""
         slot, request, trace = self._slot, self._request, self._trace
         route = request.route
         if self._request_meter is not None or slot is None or route is None or trace is None:
             return self._request_meter
-        tenant = self._context.config.tenant_header
-        arrive = Arrive(
-            now_ns(),
-            self._request.id,
-            route,
-            request.model,
-            bool(request.fields.stream),
-            (),  # the meter knows which devices are there, and maps the backend to them
-            (self._head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
-            slot.backend.name or None,
-        )
-        pool = self._context.pools[slot]
-        request_meter = self._request_meter = RequestMeter(
-            self._context.link, arrive, pool.address, pool.port
-        )
-        path = request.path[:MAX_TEXT_LENGTH]
-        request_meter.open(trace, self._received_ns, path, request.output_limit, request.unread)
-        return request_meter
+        self._request_meter = start_meter(self._context, request, route, slot, trace, self._received_ns)
+        return self._request_meter
 
     def _send_request(self, connection: UpstreamConnection) -> None:
-        """Tell the meter, send what there is of the request."""
+        """Send the request, as far as it was received, over ``connection``."""
         head, context, body, request_meter = self._head, self._context, self._body, self._open_meter()
         self._enter(State.WAITING)
         self._upstream = connection
@@ -197,12 +183,12 @@ class Exchange:
             length=body.length if changed is None else len(changed),
             identity=identity or (request_meter is not None and energy != "off"), prefix=pool.prefix,
         )  # fmt: skip
-        self._client.pause(paused=False)  # before it is asked, which may pause it again
+        self._client.pause(paused=False)  # before sending, which may pause it again
         pieces = body.pieces() if changed is None else [changed]
         connection.send_request(self, head.method, b"".join((lines, *pieces)))
 
     def _with_usage(self) -> bytes | None:
-        """Return the body that asks for usage, if this backend may be asked; else None."""
+        """Return the body that also requests usage; None if it must be sent unchanged."""
         slot = self._slot
         if self._context.config.usage == "keep" or self._usage_rejected or slot is None:
             return None
@@ -231,7 +217,7 @@ class Exchange:
                 self._send_request(connection)
 
     def _unreachable(self, slot: Slot, status: int, message: str, code: str) -> None:
-        """Not a byte of the request was sent, or none was read: another backend may take it."""
+        """Try another backend, as this one has read no byte of the request; else send the error."""
         context = self._context
         self._tried.append(slot)
         take = context.balancer.acquire
@@ -239,37 +225,28 @@ class Exchange:
         if other is None:
             self._failed(status, message, code)
             return
-        self._record_failure(slot, message)
+        record_failure(self._context, slot, message)
         context.balancer.release(slot)
-        if self._request_meter is not None:  # it was sent over a kept connection that had ended
+        if self._request_meter is not None:  # it was sent over an idle connection that had ended
             self._request_meter.close(None, code, cancelled=True)
             self._request_meter = None
         self._task = None
         self._assign(other)
 
-    def _record_failure(self, slot: Slot, message: str) -> None:
-        left_out = self._context.balancer.record_failure(slot, now_ns(), message)
-        _log.warning("backend %s: %s%s", slot.backend.url, message, ": left out" if left_out else "")
-
-    def _record_status(self, slot: Slot, status: int) -> None:
-        if self._context.balancer.record_status(slot, status, self._since_ns):
-            _log.warning("backend %s: answers with %d: left out", slot.backend.url, status)
-
     def _failed(self, status: int, message: str, code: str) -> None:
         if self._slot is not None:
-            self._record_failure(self._slot, message)
+            record_failure(self._context, self._slot, message)
         self._send_error(status, message, code)
 
     def _send_error(self, status: int, message: str, code: str, retry_seconds: int | None = None) -> None:
-        """An error of our own, before the first byte of an answer."""
+        """Close the exchange with an error of the proxy itself, before any byte of a response."""
         if self.closed:
             return
         self._end()
         if (request_meter := self._open_meter()) is not None:
             request_meter.close(status, code)
-        keep = (
-            self._head.keep_alive and self._body.ended and self._head.method != b"HEAD"
-        )  # the error has a body
+        # An error has a body, which a client does not expect after HEAD.
+        keep = self._head.keep_alive and self._body.ended and self._head.method != b"HEAD"
         self._client.send_error(
             status, message, code, self._request.id, close=not keep, retry_seconds=retry_seconds
         )
@@ -277,22 +254,22 @@ class Exchange:
             self._client.finish_response(keep=True)
 
     def _end(self) -> None:
-        """Give everything back; says nothing to anyone."""
+        """Release the backend, the connection and the task; notify nobody."""
         if self.closed:
             return
         self._enter(State.CLOSED)
         if self._slot is not None:
             self._context.balancer.release(self._slot)
-        if self._task is not None and self._task is not _current():
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
 
     def cancel(self, error: str = "cancelled") -> None:
-        """The client left, or broke its request: so does its backend request, at once."""
+        """Cancel the backend request: the client disconnected, or its request is malformed."""
         upstream = self._upstream
-        if self.tunnel and upstream is not None:  # what it sent last arrives: a close frame, say
+        if self.tunnel and upstream is not None:  # deliver its last bytes, such as a close frame
             self._upstream = None
             upstream.close(self._context.config.linger_timeout_seconds)
         self._end()
@@ -300,13 +277,13 @@ class Exchange:
             request_meter.close(None, error, cancelled=True)
 
     def pause(self, *, paused: bool) -> None:
-        """The client reads too slowly, or has caught up."""
+        """Pause reading from the backend while the client reads too slowly, or resume."""
         if self._upstream is not None and self._state is not State.AWAITING_ENERGY:
             self._since_ns = now_ns()
             self._upstream.pause(paused=paused)
 
     def sweep(self, now: int) -> None:
-        """End a wait for the backend that took too long."""
+        """Enforce the timeouts of the backend; ``now`` is monotonic nanoseconds."""
         if self._upstream is None or self._state is State.AWAITING_ENERGY:
             return
         config = self._context.config
@@ -327,21 +304,21 @@ class Exchange:
             self._abort_response(f"silent for more than {limit:g} s", "backend_stalled")
 
     def on_writable(self, *, writable: bool) -> None:
-        """The backend reads too slowly, or has caught up."""
+        """Pause reading from the client while the backend reads too slowly, or resume."""
         self._client.pause(paused=not writable)
 
     def on_interim(self, head: ResponseHead) -> None:
-        """Passed on, but for 100: a client that asked for it has it already."""
+        """Forward an interim head, except 100, which the client connection sends itself."""
         if self._head.http11 and head.status != 100:
             self._client.write(interim(head))
 
     def on_head(self, head: ResponseHead) -> None:
-        """The answer begins."""
+        """Handle the final response head: hold an error that may be retried, else forward it."""
         if head.status == 101 and not self._head.upgrade:
             raise HeadError(502, "the backend switches protocols unasked")
         self._since_ns = now_ns()
         if self._slot is not None:
-            self._record_status(self._slot, head.status)
+            record_status(self._context, self._slot, head.status, self._since_ns)
         response = self._response
         assert response is not None
         if response.plan.drop_usage and may_refuse(head.status):
@@ -351,7 +328,7 @@ class Exchange:
         if self._usage_rejected and self._slot is not None and head.status < 400:
             _log.warning("backend %s: does not take stream_options: not added", self._slot.backend.url)
             self._slot.no_usage_until_ns = self._since_ns + ns_from_seconds(FORGET_SECONDS)
-        self._body.forget()  # it will not be sent again
+        self._body.forget()  # not sent a second time from here on
         self._enter(State.TUNNEL if head.status == 101 else State.FORWARDING)
         response.begin(head)
         if head.status == 101 and self._upstream is not None:
@@ -359,7 +336,7 @@ class Exchange:
             self._upstream.write(self._client.take_buffered())
 
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
-        """Bytes of the answer."""
+        """Handle bytes of the response body: as received, and their payload."""
         self._since_ns = t_ns = now_ns()
         held = self._held_error
         if held is not None:
@@ -371,7 +348,7 @@ class Exchange:
         self._response.body(raw, pieces, t_ns)
 
     def on_end(self) -> None:
-        """The answer is whole."""
+        """Handle the end of the response: release the connection, or send the request again."""
         held = self._held_error
         repeat = held is not None and held.refuses_usage()
         if not repeat:
@@ -386,7 +363,7 @@ class Exchange:
             self._send_to(self._slot)
 
     def _pass_held(self) -> None:
-        """Pass on an error that was held, and what follows of it."""
+        """Forward a held error; the rest of it is then forwarded as it is received."""
         held, self._held_error = self._held_error, None
         if held is not None and self._response is not None:
             self._enter(State.FORWARDING)
@@ -394,7 +371,7 @@ class Exchange:
             held.pass_to(self._response, self._since_ns)
 
     def on_read(self) -> None:
-        """All bytes of one read were taken: write what they give, in one write."""
+        """Write all output of one read with one call, and install the fast path if possible."""
         response = self._response
         if response is None or (self._state is not _FORWARDING and self._state is not _TUNNEL):
             return
@@ -419,13 +396,13 @@ class Exchange:
                 )
 
     async def _add_energy(self) -> None:
-        """Put the energy into the answer, then go on with it."""
+        """Request the energy from the meter, add it to the response, and resume."""
         response = self._response
         assert response is not None
         config = self._context.config
         wait = config.energy_wait_seconds if response.plan.energy == "wait" else 0.0
         request_meter = response.plan.request_meter
-        assert request_meter is not None  # energy is put into metered answers alone
+        assert request_meter is not None  # only metered responses carry energy
         received = await self._context.link.request_energy(
             request_meter.request, request_meter.key, wait, wait + _REPLY_SECONDS
         )
@@ -440,7 +417,7 @@ class Exchange:
             self._upstream.pause(paused=False)
 
     def on_lost(self, reason: str) -> None:
-        """The backend died, or speaks no HTTP."""
+        """Handle a failed backend connection: retry where that is safe, else report it."""
         upstream = self._upstream
         if self._state is State.AWAITING_ENERGY:
             self._lost, self._upstream = reason, None
@@ -453,7 +430,7 @@ class Exchange:
             self._client.finish_response(keep=False)
         elif upstream is not None and self._request.may_repeat(upstream):
             self._upstream = None
-            if upstream.used:  # it had ended meanwhile: the backend is not to blame
+            if upstream.used:  # closed while idle: not a failure of the backend
                 self._connect()
             elif self._slot is not None:
                 self._unreachable(self._slot, 502, f"the backend did not answer: {reason}", "upstream_reset")
@@ -463,15 +440,11 @@ class Exchange:
             self._abort_response(reason, "upstream_reset")
 
     def _abort_response(self, reason: str, code: str) -> None:
-        """Within an answer: a broken stream."""
+        """Abort the client connection: the backend failed after its response had begun."""
         if self._slot is not None:
-            _log.warning("backend %s broke within an answer: %s", self._slot.backend.url, reason)
+            _log.warning("backend %s failed within a response: %s", self._slot.backend.url, reason)
         response = self._response
         self._end()
         if self._request_meter is not None:
             self._request_meter.close(response.head.status if response and response.head else None, code)
         self._client.abort()
-
-
-def _current() -> asyncio.Task[object] | None:
-    return asyncio.current_task()

@@ -7,10 +7,10 @@ from proxy.api.stream_options import refused
 from proxy.relay.http.heads import ResponseHead
 from proxy.relay.response.response import Response
 
-_STATUS: Final[tuple[int, ...]] = (400, 422)  # what servers say to a field that they do not know
+_STATUS: Final[tuple[int, ...]] = (400, 422)  # statuses of servers that reject an unknown field
 _MAX_BYTES: Final = 64 * 1024
 FORGET_SECONDS: Final = (
-    600.0  # then a backend that refused is asked for usage again: it may be another server
+    600.0  # until stream_options are sent to the backend again: it may be another server by then
 )
 
 
@@ -29,13 +29,13 @@ class HeldError:
         self.full = False
 
     def add(self, raw: bytes, pieces: list[bytes]) -> None:
-        """Take bytes of the body."""
+        """Store bytes of the body."""
         self._parts.append((raw, pieces))
         self._bytes += len(raw)
         self.full = self._bytes > _MAX_BYTES
 
     def pass_to(self, response: Response, t_ns: int) -> None:
-        """Pass on what was held."""
+        """Forward the parts held so far to ``response``."""
         response.begin(self.head)
         for raw, pieces in self._parts:
             response.body(raw, pieces, t_ns)

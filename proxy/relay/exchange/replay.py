@@ -12,7 +12,7 @@ held (RFC 9110, section 9.2.2; RFC 9112, section 9.3.1):
   endpoint that computes a response and leaves nothing behind (``Endpoint.repeatable``): the worst case is
   energy spent twice. Not after a new connection failed: the request itself may be what the backend died of.
 
-All other failures are reported to the client, who knows whether to repeat.
+All other failures are reported to the client, who can decide whether to repeat.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
     the peer did not acknowledge (``TIOCOUTQ``, tcp(7) ``SIOCOUTQ``). A FIN acknowledges all that arrived
     before it, and what arrives after ``close`` is never read. This does not hold for a reset: bytes may have
     been read whose acknowledgement was delayed. Nor for TLS, whose records are longer than what was written.
-    False where the kernel does not say.
+    False where the kernel does not report it.
     """
     try:
         response = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size))
@@ -59,7 +59,7 @@ def none_acknowledged(descriptor: int, sent_bytes: int) -> bool:
 class BodyBuffer:
     """The body of one request: what is not sent yet, and what may have to be sent again.
 
-    ``collected``: it is held to be read, at most ``limit`` bytes of it. ``reads``: as a whole, as it was
+    ``collected``: it is held to be read, at most ``limit`` bytes of it. ``reads``: completely, as it was
     not larger so far. ``ended``: all of it came.
     ``length``: in bytes; None where it is not known or there is none. Pieces hold the framing of chunks until
     the body is read.
@@ -83,14 +83,14 @@ class BodyBuffer:
         return self._pieces is not None
 
     def add(self, raw: bytes) -> None:
-        """Take bytes that cannot be sent yet."""
+        """Store bytes that cannot be sent yet."""
         if self._pieces is not None:
             self._pieces.append(raw)
             self._size += len(raw)
             self.reads = self.reads and self._size <= self._limit
 
     def passed(self, raw: bytes) -> None:
-        """Take bytes that were sent at once; they are kept as long as they are few."""
+        """Store bytes that were sent immediately, as long as they are few."""
         self.add(raw)
         if self._size > _MAX_REPLAY_BYTES:
             self._pieces = None

@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""A client's request: its head, the part of its body that is held, and what it asks for. No I/O."""
+"""A client's request: its head, the collected part of its body, and the fields read of it. No I/O."""
 
 from typing import Final
 
@@ -24,10 +24,10 @@ _FORM_FIELDS: Final = frozenset(("model",))
 
 
 class Request:
-    """What one request is.
+    """One request.
 
-    ``path``: without the query. ``endpoint``: None for one that passes unread. ``fields``: what its body
-    says, once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
+    ``path``: without the query. ``endpoint``: None for one that passes unread. ``fields``: of its body,
+    once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
     """
 
     __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "path", "unread")
@@ -42,7 +42,7 @@ class Request:
         self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads, limit=limit)
         self.fields = RequestBody()
         self.unread: list[str] = []
-        self._text: bytes | None = None  # of a body that is to ask for usage
+        self._text: bytes | None = None  # of a body to which a request for usage is added
         self._options = b""  # its stream_options
 
     @property
@@ -93,7 +93,7 @@ class Request:
         return text
 
     def with_usage(self) -> bytes | None:
-        """Return the body that asks for usage, too; None where that is not called for, or not possible."""
+        """Return the body that also requests usage; None where that is not needed or not possible."""
         return None if self._text is None else with_usage(self._text, self._options)
 
     def may_repeat(self, failed: UpstreamConnection) -> bool:

@@ -45,7 +45,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 
 
 class TransitionError(RuntimeError):
-    """The exchange cannot go from its state to the one that was asked for."""
+    """The exchange cannot go from its state to the requested one."""
 
 
 def check_transition(before: State, after: State) -> None:

@@ -1,8 +1,8 @@
 # Compiled by mypyc: see setup.py.
-"""Where a message body ends: by length, by chunks, by the end of the connection. No I/O.
+"""Find the end of a message body: by length, by chunks, by the end of the connection. No I/O.
 
-Each decoder takes bytes and gives the payload in them and how many of the bytes belong to the body. Raw
-bytes may be passed on as they are: what is malformed is refused before it is.
+Each decoder is fed bytes, and returns their payload and how many of them belong to the body. The caller may
+forward the raw bytes: malformed ones raise before they are returned.
 """
 
 import re
@@ -14,20 +14,20 @@ _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
 class FramingError(ValueError):
-    """A body is not framed as RFC 9112 says."""
+    """A body violates the framing rules of RFC 9112."""
 
 
 class Body(Protocol):
-    """A decoder: ``feed`` gives (payload pieces, bytes used); ``done`` once the body is whole."""
+    """A decoder: ``feed`` gives (payload pieces, bytes used); ``done`` once the body is complete."""
 
     done: bool
 
     def feed(self, data: bytes) -> tuple[list[bytes], int]:
-        """Take bytes; raises :class:`FramingError`."""
+        """Decode bytes; raise :class:`FramingError`."""
 
 
 class Fixed:
-    """As many bytes as ``Content-Length`` says."""
+    """A body of ``Content-Length`` bytes."""
 
     __slots__ = ("_left", "done")
 
@@ -36,7 +36,7 @@ class Fixed:
         self.done = length == 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], int]:
-        """Take bytes."""
+        """Decode bytes."""
         used = min(len(data), self._left)
         self._left -= used
         self.done = self._left == 0
@@ -52,7 +52,7 @@ class UntilClose:
         self.done = False
 
     def feed(self, data: bytes) -> tuple[list[bytes], int]:
-        """Take bytes."""
+        """Decode bytes."""
         return [data], len(data)
 
 
@@ -75,7 +75,7 @@ class Chunked:
         return not (self._left or self._line or self._after_data or self._trailer)
 
     def feed(self, data: bytes) -> tuple[list[bytes], int]:
-        """Take bytes; raises :class:`FramingError`."""
+        """Decode bytes; raise :class:`FramingError`."""
         pieces: list[bytes] = []
         at, size = 0, len(data)
         while at < size and not self.done:
@@ -91,8 +91,8 @@ class Chunked:
             if len(line) > MAX_LINE_BYTES:
                 raise FramingError(f"a chunk's line is longer than {MAX_LINE_BYTES} bytes")
             if end < 0:
-                if self._after_data and line != b"\r":  # known already, before a byte of it passes
-                    raise FramingError("a chunk is longer than its size says")
+                if self._after_data and line != b"\r":  # detected before any byte of it is forwarded
+                    raise FramingError("a chunk is longer than its size line")
                 self._line = line
                 return pieces, size
             self._line = b""
@@ -106,7 +106,7 @@ class Chunked:
             raise FramingError("a chunk's line does not end with CRLF")
         if self._after_data:
             if text:
-                raise FramingError("a chunk is longer than its size says")
+                raise FramingError("a chunk is longer than its size line")
             self._after_data = False
         elif self._trailer:
             self._take_trailer(text)
@@ -132,5 +132,5 @@ class Chunked:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk; the last one where ``data`` is empty."""
+    """Return one chunk; the last chunk if ``data`` is empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,8 +1,9 @@
 # Compiled by mypyc: see setup.py.
-"""Heads that a connection repeats: who sends a head mostly sends it again, but for the length. No I/O.
+"""Per-connection cache of the last parsed head. No I/O.
 
-A head that equals the last one in every byte but the digits of its ``Content-Length`` says what that one
-said, with another length: it was parsed and judged once, and is not again.
+Most connections repeat one head and change only its length. A head that equals the last one in every byte but
+the digits of ``Content-Length`` has the same meaning with another length, so it is not parsed and validated a
+second time.
 """
 
 import re
@@ -18,7 +19,7 @@ from proxy.relay.http.heads import (
     parse_response,
 )
 
-# The first one; a head with two was refused, and is not the last one.
+# The first match suffices: a head with two lengths was rejected, so it is not in the cache.
 _MAX_DIGITS: Final = 15
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,%d})\r\n" % _MAX_DIGITS)
 _NAME: Final = b"content-length"
@@ -26,7 +27,7 @@ _MAX_BYTES: Final = 4096  # a longer head is not kept
 
 
 class _Repeated:
-    """Knows the last head by its bytes: all of them, or all but the digits of its length."""
+    """The bytes of the last head: all of them, or all but the digits of its length."""
 
     __slots__ = ("_after", "_before", "_counted")
 
@@ -35,14 +36,14 @@ class _Repeated:
         self._counted = False
 
     def remember(self, raw: bytes) -> None:
-        """The next ones are held against this one."""
+        """Store a head, to compare the next ones with."""
         found = _LENGTH.search(raw)
         self._counted = found is not None
         start, end = found.span(1) if found is not None else (len(raw), len(raw))
         self._before, self._after = raw[:start], raw[end:]
 
     def digits(self, raw: bytes) -> bytes | None:
-        """Of its length, empty if it has none; None: it differs in more."""
+        """Return the digits of the length, empty without one; None if more than these differ."""
         before, after = self._before, self._after
         if not self._counted:
             return b"" if raw == before else None
@@ -53,7 +54,7 @@ class _Repeated:
 
 
 class RequestHeadCache:
-    """Parses the request heads of one connection."""
+    """Parse the request heads of one connection."""
 
     __slots__ = ("_head", "_repeated")
 
@@ -62,7 +63,7 @@ class RequestHeadCache:
         self._head: RequestHead | None = None
 
     def parse(self, raw: bytes, max_body_bytes: int) -> RequestHead:
-        """As :func:`~proxy.relay.http.heads.parse_request`."""
+        """Return the same as :func:`~proxy.relay.http.heads.parse_request`."""
         last = self._head
         digits = None if last is None else self._repeated.digits(raw)
         if last is None or digits is None:
@@ -83,7 +84,7 @@ class RequestHeadCache:
 
 
 class ResponseHeadCache:
-    """Parses the answer heads of one connection."""
+    """Parse the response heads of one connection."""
 
     __slots__ = ("_head", "_method", "_repeated")
 
@@ -93,7 +94,7 @@ class ResponseHeadCache:
         self._head: ResponseHead | None = None
 
     def parse(self, raw: bytes, method: bytes) -> ResponseHead:
-        """As :func:`~proxy.relay.http.heads.parse_answer`."""
+        """Return the same as :func:`~proxy.relay.http.heads.parse_answer`."""
         last = self._head if method == self._method else None
         digits = None if last is None else self._repeated.digits(raw)
         if last is None or digits is None:
@@ -119,7 +120,7 @@ def _with_length(
 
 
 def _length(values: dict[bytes, bytes]) -> int | None:
-    value = values.get(_NAME)  # digits: it was judged, however it is written
+    value = values.get(_NAME)  # consists of digits: it was validated
     return None if value is None else int(value)
 
 

@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""Headers: what travels on, and what a proxy adds."""
+"""Header sections to send on: which fields are removed, and which the proxy adds."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ _OWN_RESPONSE_REMOVED: Final = _HOP_BY_HOP | {_REQUEST_ID}
 
 
 def _kept(headers: Headers, connection: bytes | None, gone: frozenset[bytes]) -> list[bytes]:
-    """Lines of the headers that travel on, order and case kept; without what ``Connection`` nominates."""
+    """Return the lines of forwarded headers in order and case, without those ``Connection`` names."""
     if connection:
         gone = gone | {name.strip() for name in connection.lower().split(b",")}
     return [b"%b: %b\r\n" % (name, value) for name, value in headers if name.lower() not in gone]
@@ -52,9 +52,9 @@ def for_backend(
     identity: bool,
     prefix: bytes = b"",
 ) -> bytes:
-    """The request head a backend gets. ``length``: of the body as sent, None where it is chunked or absent.
+    """Return the request head for a backend. ``length``: of the body; None if chunked or absent.
 
-    ``identity``: the answer must be readable (a chunk will be taken out of it), so no compression is asked.
+    ``identity``: the response must be readable because it is edited, so compression is not offered.
     """
     gone = _REPLACED
     added = [
@@ -91,7 +91,7 @@ def for_backend(
 
 
 def interim(head: ResponseHead) -> bytes:
-    """A head before the final one (103 and the like), as the client gets it."""
+    """Return an interim head (such as 103) for the client."""
     lines = _kept(head.headers, head.values.get(b"connection"), _HOP_BY_HOP)
     return b"".join((b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason), *lines, b"\r\n"))
 
@@ -105,11 +105,11 @@ def for_client(
     keep_length: bool,
     keep_coding: bool = True,
 ) -> bytes:
-    """The answer head a client gets. ``ours``: the id is the one energy is found by, so it replaces another.
+    """Return the response head for a client. ``ours``: replace the request id, the key of energy records.
 
     ``keep_coding`` false: the body was decompressed, so its ``Content-Encoding`` is left out.
 
-    ``framing`` holds whole header lines: of the transfer coding, the length, the connection.
+    ``framing`` holds complete header lines: transfer coding, length, connection.
     """
     gone = _OWN_RESPONSE_REMOVED if ours else _HOP_BY_HOP
     if not keep_length:

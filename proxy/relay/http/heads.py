@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""Heads of requests and answers: parsed by llhttp, judged strictly. No I/O."""
+"""Heads of requests and responses: parsed by llhttp, validated strictly. No I/O."""
 
 import re
 from typing import Final
@@ -12,7 +12,7 @@ from proxy.relay.http.framing import Body, Chunked, Fixed, UntilClose
 Headers = list[tuple[bytes, bytes]]
 
 _NO_BODY: Final[tuple[int, ...]] = (204, 304)
-# RFC 9112, sections 3 to 5: llhttp takes more (two spaces, control characters), which others read otherwise
+# RFC 9112, sections 3 to 5: llhttp also accepts two spaces, control characters, which others read differently
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELDS: Final = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 _REQUEST: Final = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n" + _FIELDS)
@@ -21,7 +21,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOT
 
 
 class HeadError(ValueError):
-    """A head is refused; ``status`` is what its sender is told."""
+    """A head is rejected; ``status`` is the status of the error for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class HeadError(ValueError):
 
 
 class DerivedValues:
-    """What was worked out of a head, for those that repeat it.
+    """Values derived from a head, shared by the later requests of a connection that repeat it.
 
     ``lines``: those that travel on, by the names of those that do not. ``asks``: path, endpoint or None,
     whether the body can be read.
@@ -43,7 +43,7 @@ class DerivedValues:
 
 
 class RequestHead:
-    """A request's head; ``body`` None: it has none.
+    """Head of a request; ``body`` is None if it has none.
 
     ``target``: origin form, as the client wrote it. ``values``: by lower-case name; what is given several
     times as one list.
@@ -78,13 +78,13 @@ class RequestHead:
         self.kept = DerivedValues() if kept is None else kept
 
     def text(self, name: bytes) -> str | None:
-        """A header by its lower-case name."""
+        """Return the value of a header by its lower-case name."""
         value = self.values.get(name)
         return None if value is None else value.decode("latin-1")
 
 
 class ResponseHead:
-    """An answer's head; ``body`` None: it has none."""
+    """Head of a response; ``body`` is None if it has none."""
 
     __slots__ = ("body", "headers", "keep_alive", "reason", "status", "values")
 
@@ -122,7 +122,7 @@ class _Collector:
 
 
 def parse_request(raw: bytes, max_body_bytes: int) -> RequestHead:
-    """The head whose last bytes are an empty line; raises :class:`HeadError` with 400 or 413."""
+    """Parse a head that ends with an empty line; raise :class:`HeadError` with 400 or 413."""
     _check(raw, _REQUEST)
     found = _Collector()
     parser = httptools.HttpRequestParser(found)
@@ -171,7 +171,7 @@ def _request_body(values: dict[bytes, bytes], length: int | None, version: str) 
 
 
 def parse_response(raw: bytes, method: bytes) -> ResponseHead:
-    """The head of an answer to ``method``; raises :class:`HeadError` with 502."""
+    """Parse the head of a response to ``method``; raise :class:`HeadError` with 502."""
     found = _Collector()
     try:
         _check(raw, _RESPONSE)
@@ -201,10 +201,10 @@ def parse_response(raw: bytes, method: bytes) -> ResponseHead:
 
 
 def _check(raw: bytes, form: re.Pattern[bytes]) -> None:
-    """Refuse what parsers are known to read differently."""
+    """Reject heads that parsers are known to read differently (request smuggling)."""
     lines = raw.count(b"\r\n")
     if raw.count(b"\n") != lines or raw.count(b"\r") != lines or 0 in raw:
-        raise HeadError(400, "lines end with CRLF, and CR, LF and NUL stand nowhere else in a head")
+        raise HeadError(400, "bare CR, LF or NUL in the header section: lines end with CRLF")
     if raw.find(b"\n ") >= 0 or raw.find(b"\n\t") >= 0:
         raise HeadError(400, "a header may not go on in the next line")
     if form.fullmatch(raw) is None:
@@ -212,7 +212,7 @@ def _check(raw: bytes, form: re.Pattern[bytes]) -> None:
 
 
 def _values(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by lower-case name; several of one name are one list (RFC 9110, section 5.3)."""
+    """Return headers by lower-case name; repeated ones are joined as a list (RFC 9110, section 5.3)."""
     values = {name.lower(): value for name, value in headers}
     if len(values) < len(headers):
         values.clear()

@@ -12,7 +12,7 @@ _FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 
 
 class Trace:
-    """Ids of one call, hex: the SERVER span of the proxy and its CLIENT child, the backend's parent."""
+    """Hexadecimal ids of one request: the proxy's SERVER span and its CLIENT child, the backend's parent."""
 
     __slots__ = ("client_span_id", "parent_span_id", "sampled", "server_span_id", "trace_id")
 
@@ -37,7 +37,7 @@ class Trace:
 
 
 class Ids:
-    """Random hex digits, from one system call for many requests: it costs more than all else of an id."""
+    """Random hexadecimal digits; one system call serves many requests, as it is the main cost."""
 
     __slots__ = ("_at", "_digits")
 
@@ -46,7 +46,7 @@ class Ids:
         self._at = 0
 
     def draw(self, count: int) -> str:
-        """So many digits, at most ``_POOL``, that nobody had before."""
+        """Return ``count`` unused digits; ``count`` is at most ``_POOL``."""
         if self._at + count > len(self._digits):
             self._digits, self._at = os.urandom(_POOL // 2).hex(), 0
         self._at += count
@@ -54,7 +54,7 @@ class Ids:
 
 
 def continue_trace(traceparent: str | None, ids: str) -> Trace:
-    """The caller's trace, or a new one where the header is absent or not valid; ``ids``: 64 random digits."""
+    """Continue the caller's trace; start one if it is absent or invalid. ``ids``: 64 random digits."""
     found = _FORM.fullmatch(traceparent.strip()) if traceparent else None
     usable = found is not None and found[1] != "ff" and found[2].strip("0") and found[3].strip("0")
     if not found or not usable:

@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""Read a backend's response, and add energy to it."""
+"""Read token counts and identifiers of a response; edit the usage of its events."""
 
 from typing import Final
 
@@ -21,12 +21,12 @@ _STARTING: Final[tuple[str, ...]] = (
 
 
 # Roles of an event in its stream.
-NEUTRAL: Final = 0  # no data, or none that can be read
+NEUTRAL: Final = 0  # no data, or unreadable data
 CONTENT: Final = 1
 CONTENT_WITH_USAGE: Final = 2
-FINAL_WITH_USAGE: Final = 3  # usage beside a reason why a choice ended
+FINAL_WITH_USAGE: Final = 3  # usage together with a finish reason
 USAGE_ALONE: Final = 4  # of chat and completions: usage and no choices, be they empty, null or absent
-LAST: Final = 5  # nothing follows that a client reads
+LAST: Final = 5  # clients stop reading after it
 _LAST_TYPES: Final[tuple[str, ...]] = (
     "message_stop",
     "response.completed",
@@ -47,7 +47,7 @@ def _role_of(body: ResponseBody) -> int:
 
 
 class Reading:
-    """What was read of one response so far.
+    """Values read from one response so far.
 
     ``counted``: output tokens, by chunks. ``items``: length of ``data`` (images, embeddings). ``unread``:
     names of fields that could not be read.
@@ -118,7 +118,7 @@ class Reading:
             tokens += self._read_choice(choice)
         if body.type is not None:  # messages, responses
             tokens += self._read_typed(body)
-        if not streamed:  # what a message holds tells that there was output, not how many tokens
+        if not streamed:  # a message shows that there was output, not how many tokens
             self._has_output = self._has_output or tokens > 0
             tokens = 0
         usage = body.usage
@@ -168,12 +168,12 @@ class Reading:
         total = self._counts.update(usage)
         self._tokens_after_usage = tokens > 0 and not total
         if tokens and total:
-            return max(total - self.counted, 0)  # usage in every chunk tells how many tokens it holds
+            return max(total - self.counted, 0)  # usage in every chunk gives the tokens of each
         return tokens
 
 
 def without_usage(event: bytes) -> bytes:
-    """Return a streamed chunk without its usage, which the client did not ask for."""
+    """Return a streamed chunk without its usage, which the client did not request."""
     data = data_of(event) or b""
     span = _span(data, b"usage")
     if span is None:
@@ -194,7 +194,7 @@ def _span(data: bytes, name: bytes) -> tuple[int, int, int] | None:
 
 
 def with_energy(body: bytes, energy: bytes) -> bytes:
-    """A JSON object with a last field ``energy``; the bytes before it as they were."""
+    """Return a JSON object with ``energy`` as its last member, all other bytes unchanged."""
     end = body.rstrip().rfind(b"}")
     if end < 0 or not body.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         return body

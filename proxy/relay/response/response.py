@@ -1,8 +1,8 @@
 # Compiled by mypyc: see setup.py.
-"""One answer: what of it is written to the client, what the meter is told. No I/O.
+"""One response: the bytes for the client and the events for the meter. No I/O.
 
-Bytes pass as they are where the client can take their framing; whole events or bodies are held only where
-something is added to them or taken out.
+Bytes are forwarded unchanged where the client supports their framing; complete events or bodies are held only
+where they are edited.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from proxy.relay.response.reading import CONTENT, NEUTRAL, with_energy
 from proxy.relay.response.stream_editor import StreamEditor
 from proxy.schema import ENERGY_JOULES_HEADER
 
-# Of a JSON response that energy is added to; a larger one passes without.
+# Of a JSON response that energy is added to; a larger one is forwarded without.
 _MAX_HELD_BYTES = 64 * 1024 * 1024  # not Final, which the compiled build would fix: a test lowers it
 _LAST: Final = b"0\r\n\r\n"
 _BINARY: Final = b"application/octet-stream"
@@ -30,7 +30,7 @@ _UNCLEAR: Final = frozenset((b"", b"text/plain", _BINARY))
 
 
 class ResponsePlan:
-    """What is to be done with an answer, and who gets it.
+    """How a response is to be treated, and properties of its request.
 
     ``energy``: off, on, wait. ``drop_usage``: the usage chunk is ours, not the client's.
     """
@@ -57,7 +57,7 @@ class ResponsePlan:
 
 
 class Response:
-    """Takes an answer's parts; ``take`` gives what is to be written now."""
+    """Receives the parts of a response; ``drain`` returns the bytes to write now."""
 
     __slots__ = (
         "_body",
@@ -88,7 +88,7 @@ class Response:
         self.awaits_energy = False
         self.keep = plan.keep_alive
         self._out: list[bytes] = []
-        self._raw = True  # framing passes, too
+        self._raw = True  # the framing is forwarded, too
         self._rechunk = False
         self._splitter: EventSplitter | None = None
         self._template: tuple[bytes, bytes] | None = None
@@ -154,7 +154,7 @@ class Response:
         if chunks and self.plan.http11:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif chunks:
-            self.keep = False  # HTTP/1.0 knows no chunks: the end of the connection is the end
+            self.keep = False  # HTTP/1.0 has no chunks: the response ends with the connection
         if head.status == 101:
             framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.values.get(b"upgrade", b"websocket")
         elif not self.keep:
@@ -244,7 +244,7 @@ class Response:
 
     @property
     def template(self) -> tuple[bytes, bytes] | None:
-        """If the next bytes are chunks of this shape, they pass as they are, for one more token each."""
+        """Template of chunks that may be forwarded unparsed, for one token each; None if there is none."""
         splitter, body = self._splitter, self.head.body if self.head else None
         if splitter is None or splitter.rest or self._decompressor or not isinstance(body, Chunked):
             return None
@@ -281,7 +281,7 @@ class Response:
         editor.end(rest)
 
     def _ask_energy(self) -> None:
-        """Close the call, whose energy is then asked for."""
+        """Close the request's meter and signal the caller, by ``awaits_energy``, for its energy."""
         self.awaits_energy = True
         self._close()
 

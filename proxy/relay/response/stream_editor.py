@@ -1,11 +1,11 @@
 # Compiled by mypyc: see setup.py.
-"""Edit the events of a stream: keep back usage that nobody asked for, add energy at the end. No I/O.
+"""Edit the events of a stream: remove usage that the client did not request, add energy. No I/O.
 
-Where energy goes: into the last chunk of usage where the client asked for usage, else into a comment before
+Where energy goes: into the last chunk of usage where the client requested usage, else into a comment before
 the last event (``[DONE]``, ``message_stop``, ``response.completed``), else, where a stream ends without
 one, at its end.
 
-No event says by itself that it is the last one with usage: gateways send a chunk with ``usage: null`` or
+No event shows by itself that it is the last one with usage: gateways send a chunk with ``usage: null`` or
 zeros first, engines one in every chunk. So a chunk of usage that may be the last is held until the next
 event shows whether output goes on; then it is passed as it was. Nothing else is held.
 """
@@ -36,7 +36,7 @@ class StreamEditor:
     __slots__ = ("_ended", "_energy", "_held", "_out", "_queue", "_rest", "_usage_is_ours", "awaits_energy")
 
     def __init__(self, *, energy: bool, usage_is_ours: bool) -> None:
-        """``energy``: it is to be added. ``usage_is_ours``: the proxy asked for usage, the client did not."""
+        """``energy``: it is to be added. ``usage_is_ours``: only the proxy requested usage."""
         self._energy = energy
         self._usage_is_ours = usage_is_ours
         self._out: list[bytes] = []

@@ -1,5 +1,5 @@
 # Compiled by mypyc: see setup.py.
-"""Which backend takes a request: fewest outstanding, by model and health, near its like. No I/O.
+"""Choose the backend of a request: fewest outstanding, by model, health and affinity. No I/O.
 
 One pass over the backends for each request; a hash only where the request has a key (``sticky.py``).
 """
@@ -23,7 +23,7 @@ _UNAVAILABLE: Final = frozenset((500, 502, 503, 504))
 class Slot:
     """One backend's state in this worker. ``models``: those it is known to serve; empty: any.
 
-    Each with its entry in a list of models, a JSON object: the backend's own words, where it was asked.
+    Maps each to its entry in a list of models, a JSON object: as the backend reported it, where known.
     """
 
     backend: Backend
@@ -31,13 +31,13 @@ class Slot:
     outstanding: int = 0
     turn: int = 0  # of its last request, to go round among equals
     models: Mapping[str, bytes] = field(default_factory=dict)
-    no_usage_until_ns: int = 0  # it refused to be asked for usage
+    no_usage_until_ns: int = 0  # it rejected stream_options
 
     def __post_init__(self) -> None:
         self.configure()
 
     def configure(self) -> None:
-        """The models are those of its configuration; none there: none known."""
+        """Set the models to those of the configuration, which may name none."""
         owner = self.backend.name or "jouleproxy"
         self.models = {
             name: msgspec.json.encode({"id": name, "object": "model", "created": 0, "owned_by": owner})
@@ -47,7 +47,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why no backend takes a request: an answer of our own."""
+    """Why no backend can serve a request: the error for the client."""
 
     status: int
     message: str
@@ -56,9 +56,9 @@ class Refusal:
 
 
 class Balancer:
-    """``take`` chooses; ``release``, ``answered`` and ``failed`` say how it went.
+    """Call ``acquire`` to choose a backend, ``release`` at the end; the ``record_`` methods report outcomes.
 
-    ``listing``: the body of ``GET /v1/models`` where no backend's own would tell all; else None.
+    ``listing``: the merged body of ``GET /v1/models``; None where that of any backend is complete.
     """
 
     def __init__(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> None:
@@ -73,7 +73,7 @@ class Balancer:
         self._ring = Ring([(slot.backend.name or slot.backend.url, slot) for slot in self.slots])
 
     def reconfigure(self, backends: Sequence[Backend], config: RelayConfig, now_ns: int) -> list[Slot]:
-        """New settings. A backend at the same address keeps its state; gives the slots that are gone."""
+        """Apply new settings and return the removed slots; a backend at the same address keeps its state."""
         self._config = config
         before = {_address(slot.backend): slot for slot in self.slots}
         slots = []
@@ -93,7 +93,7 @@ class Balancer:
         return list(before.values())
 
     def set_models(self, slot: Slot, models: Mapping[str, bytes]) -> None:
-        """What a backend says that it serves, with its words; its configuration overrides it."""
+        """Set the models that a backend reported; ignored if its configuration names models."""
         if not slot.backend.models and slot.models != models:
             slot.models = models
             self._settle()
@@ -101,10 +101,10 @@ class Balancer:
     def acquire(
         self, model: str | None, now_ns: int, key: int | None = None, tried: Collection[Slot] = ()
     ) -> Slot | None:
-        """The slot that takes a request now, counted as outstanding there; None where none may.
+        """Return the slot for a request and count it as outstanding there; None if none may serve it.
 
-        A model that no backend lists may go to any whose list was learnt: it may know more than it says. The
-        only backend gets everything. ``tried``: not these.
+        A model that no backend lists may go to any whose list was reported, which may be incomplete. The
+        only backend gets everything. ``tried`` are excluded.
         """
         if len(self.slots) == 1:
             slot = None if tried else self.slots[0]
@@ -138,7 +138,7 @@ class Balancer:
         return best
 
     def _nearest(self, model: str | None, now_ns: int, tried: Collection[Slot], key: int) -> Slot | None:
-        """The first on the ring that has less than ``sticky_load_factor`` times its fair share."""
+        """Return the first on the ring with less than ``sticky_load_factor`` times its fair share."""
         listed = model in self._listed
         weights = {
             slot: slot.health.weight(now_ns)
@@ -156,11 +156,11 @@ class Balancer:
 
     @staticmethod
     def release(slot: Slot) -> None:
-        """A request that was taken there is over."""
+        """Count a request of this slot as ended."""
         slot.outstanding -= 1
 
     def record_status(self, slot: Slot, status: int, now_ns: int) -> bool:
-        """An answer began. Whether the backend is left out from now: its last ones said that it cannot.
+        """Record the status of a response; return whether its backend is ejected because of it.
 
         A server that is broken answers fastest, has the fewest outstanding, and would get all requests. Where
         no other could take them it stays: an error may be the request's fault, too.
@@ -171,7 +171,7 @@ class Balancer:
         return False
 
     def _replaceable(self, slot: Slot, now_ns: int) -> bool:
-        """Whether others would take its requests, as far as their models are known."""
+        """Return whether another backend could serve its requests, by the models that are known."""
         return any(
             other is not slot
             and other.health.accepts(now_ns)
@@ -181,11 +181,11 @@ class Balancer:
 
     @staticmethod
     def record_failure(slot: Slot, now_ns: int, reason: str) -> bool:
-        """A connection was refused or died without an answer. Whether the backend is left out from now."""
+        """Record a connection that failed without a response; return whether the backend is ejected."""
         return slot.health.record_failure(now_ns, reason)
 
     def refusal(self, model: str | None, now_ns: int) -> Refusal:
-        """What to say where none takes a request, and when to come again."""
+        """Return the error for a request that no backend can serve now, and when to retry."""
         listed = model in self._listed
         able = [slot for slot in self.slots if _serves(slot, model, listed=listed)]
         if not able:

@@ -21,28 +21,28 @@ _END: Final = b"\r\n\r\n"
 
 
 class ResponseHandler(Protocol):
-    """Who uses a connection: told of the answer in order, ``on_lost`` instead of its end."""
+    """Receives one response, in order: heads, body, end; ``on_lost`` replaces the end on failure."""
 
     def on_interim(self, head: ResponseHead) -> None:
-        """A head before the final one (1xx, not 101) came."""
+        """Handle an interim head (1xx but not 101)."""
 
     def on_head(self, head: ResponseHead) -> None:
-        """The final head (or 101) came."""
+        """Handle the final head (or 101)."""
 
     def on_body(self, raw: bytes, pieces: list[bytes]) -> None:
-        """Bytes of the body: as they came, and the payload in them."""
+        """Handle bytes of the body: as received, and their payload."""
 
     def on_end(self) -> None:
-        """The answer is whole."""
+        """Handle the end of the response."""
 
     def on_read(self) -> None:
-        """All bytes of one read were told."""
+        """Handle the end of one read, after the calls for its bytes."""
 
     def on_lost(self, reason: str) -> None:
-        """The connection died, or said what is no HTTP."""
+        """Handle a failed connection or a malformed response."""
 
     def on_writable(self, *, writable: bool) -> None:
-        """The backend reads too slowly, or has caught up."""
+        """Handle a change of back-pressure: false while the backend reads too slowly."""
 
 
 class UpstreamConnection:
@@ -63,17 +63,17 @@ class UpstreamConnection:
         self.forwarder: StreamForwarder | None = None  # forwards what matches before the asker sees it
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
-        self.unprocessed = False  # it failed, and nothing of the request had reached the backend
+        self.unprocessed = False  # it failed before the backend received any byte of the request
         self._sent_bytes = 0  # of this request
         self.idle_since_ns = 0
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is there (still)."""
+        """Whether the connection is open."""
         return self._transport is not None
 
     def send_request(self, handler: ResponseHandler, method: bytes, data: bytes) -> None:
-        """Begin a request."""
+        """Send a request; its response goes to ``handler``."""
         self._handler, self._method, self._head, self.answered = handler, method, None, False
         self.forwarder = None
         self._sent_bytes = 0
@@ -86,7 +86,7 @@ class UpstreamConnection:
             self._transport.write(data)
 
     def tunnel(self) -> None:
-        """From now on bytes mean nothing to us."""
+        """Stop parsing: bytes are passed on as they are from now on."""
         self._tunnel = True
 
     def pause(self, *, paused: bool) -> None:
@@ -101,20 +101,20 @@ class UpstreamConnection:
             transport.resume_reading()
 
     def abort(self) -> None:
-        """Hang up at once; its asker hears no more."""
+        """Abort the connection without notifying its handler."""
         self._handler = self.forwarder = None
         if self._transport is not None:
             self._transport.abort()
 
     def close(self, seconds: float) -> None:
-        """Hang up once all is written, or when the time is up; its asker hears no more."""
+        """Close once all is written, at the latest after ``seconds``; do not notify the handler."""
         self._handler = self.forwarder = None
         if self._transport is not None:
             self._transport.close()
             asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def release(self, *, reusable: bool) -> None:
-        """The request is over."""
+        """End the request: keep the connection for another one where possible, else abort it."""
         self._handler = self.forwarder = None
         usable = self._transport is not None and not self._transport.is_closing()
         if reusable and usable and not self._buffer and self._head and self._head.keep_alive:
@@ -132,7 +132,7 @@ class UpstreamConnection:
             limit_unsent(sock, self._high_water)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer."""
+        """Forward by the fast path, else parse bytes of a response."""
         forwarder = self.forwarder
         if forwarder is not None:
             if forwarder.forward(data):
@@ -140,7 +140,7 @@ class UpstreamConnection:
             self.forwarder = None
         handler = self._handler
         if handler is None:
-            self.pool.forget(self)  # nothing was asked: what comes now belongs to no request
+            self.pool.forget(self)  # unsolicited bytes belong to no request
             self.abort()
             return
         self.answered = True
@@ -193,10 +193,10 @@ class UpstreamConnection:
             handler.on_interim(head)
 
     def eof_received(self) -> None:
-        """The backend sends no more; the transport closes."""
+        """Ignore EOF; ``connection_lost`` follows, because the transport closes."""
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection ended: the end of an answer without a length, else a failure."""
+        """End a response that has no length, or report the failure."""
         self.unprocessed = error is None and self._none_acknowledged()
         self.forwarder = self._transport = None
         self.pool.open.discard(self)
@@ -220,31 +220,34 @@ class UpstreamConnection:
         return none_acknowledged(sock.fileno(), self._sent_bytes)
 
     def lose(self, reason: str) -> None:
-        """It is of no more use."""
+        """Abort the connection and report the failure to the handler."""
         handler = self._handler
         self.abort()
         if handler is not None:
             handler.on_lost(reason)
 
     def pause_writing(self) -> None:
-        """The backend reads too slowly."""
+        """Report back-pressure to the handler: the backend reads too slowly."""
         if self._handler is not None:
             self._handler.on_writable(writable=False)
 
     def resume_writing(self) -> None:
-        """The backend has caught up."""
+        """Report to the handler that the backend has caught up."""
         if self._handler is not None:
             self._handler.on_writable(writable=True)
 
 
 def limit_unsent(sock: socket.socket, size: int) -> None:
-    """Have the kernel hold little that is not yet sent, megabytes otherwise: who reads slowly is noticed."""
+    """Limit unsent data in the kernel to ``size`` bytes (TCP_NOTSENT_LOWAT) so that back-pressure works.
+
+    Without a limit the kernel buffers megabytes before a slow reader is noticed.
+    """
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def connect_failure(error: Exception, config: RelayConfig) -> tuple[int, str, str]:
-    """Return what a client is told of an error of :meth:`Pool.connect`: status, message, code."""
+    """Return the error for the client after a failure of :meth:`Pool.connect`: status, message, code."""
     if isinstance(error, TimeoutError):
         limit = config.connect_timeout_seconds
         return 504, f"no connection to the backend within {limit:g} s", "backend_timeout"
@@ -255,7 +258,7 @@ def connect_failure(error: Exception, config: RelayConfig) -> tuple[int, str, st
 
 
 class ConnectionPool:
-    """Connections to one backend."""
+    """Open connections to one backend, kept between requests."""
 
     def __init__(self, backend: Backend, config: RelayConfig) -> None:
         origin = self._origin = origin_of(backend.url)
@@ -270,7 +273,7 @@ class ConnectionPool:
         self.encrypted = self._tls is not None
 
     def reconfigure(self, config: RelayConfig) -> None:
-        """New limits, for connections to come."""
+        """Apply new limits to connections opened from now on."""
         self._config = config
 
     def acquire(self) -> UpstreamConnection | None:
@@ -292,12 +295,12 @@ class ConnectionPool:
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """It closed."""
+        """Remove a closed connection from the idle ones."""
         if connection in self._idle:
             self._idle.remove(connection)
 
     async def connect(self) -> UpstreamConnection:
-        """A new connection; raises ``OSError``, ``TimeoutError`` among them."""
+        """Open a connection; raise ``OSError``, which includes ``TimeoutError``."""
         config = self._config
         make: Callable[[], Any] = lambda: UpstreamConnection(  # noqa: E731 - a factory; a protocol by its methods
             self, config.max_head_bytes, config.high_water_bytes
@@ -309,12 +312,14 @@ class ConnectionPool:
                 _, made = await loop.create_unix_connection(make, origin.socket)
             else:
                 _, made = await loop.create_connection(make, origin.host, origin.port, ssl=self._tls)
-        if made.connected:  # not in connection_made: uvloop forgets to say of a cancelled one that it is lost
+        if (
+            made.connected
+        ):  # not in connection_made: uvloop does not call connection_lost for a cancelled connect
             self.open.add(made)
         return made
 
     def sweep(self, now: int) -> None:
-        """Close what was idle too long."""
+        """Close connections that were idle for too long."""
         oldest = self._oldest(now)
         for connection in [c for c in self._idle if c.idle_since_ns < oldest]:
             self._idle.remove(connection)
@@ -324,6 +329,6 @@ class ConnectionPool:
         return now - ns_from_seconds(self._config.upstream_idle_timeout_seconds)
 
     def close(self) -> None:
-        """Close all that are idle."""
+        """Close all idle connections."""
         while self._idle:
             self._idle.pop().abort()

@@ -1,14 +1,14 @@
 # Compiled by mypyc: see setup.py.
-"""One backend's health, as a worker sees it: told of checks and of requests. No I/O, no clock.
+"""Health of one backend in one worker, by active checks and by the outcome of requests. No I/O, no clock.
 
     up ---- health_failures checks fail in a row ----> down ---- health_successes pass in a row ----> up
     up ---- eject_failures requests fail in a row ---> ejected for a back-off, then half-open: one request a
             back-off goes there. Answered: up. Failed: ejected for twice as long
 
-A request fails that finds no connection, no answer, or one of 5xx where another backend is there.
+A request fails if there is no connection, no response, or a 5xx while another backend could serve it.
 
-The first check of all decides by itself. Who comes back up starts slowly: its share of the load grows from a
-tenth to the whole within ``slow_start_seconds``.
+The first check of all decides by itself. A backend that recovers starts slowly: its share of the load grows
+from a tenth to all of it within ``slow_start_seconds``.
 """
 
 from typing import Final, Literal
@@ -40,7 +40,7 @@ class Health:
     def __init__(self, config: RelayConfig, now_ns: int, *, slowly: bool = False) -> None:
         self._config = config
         self._failures = 0  # of requests, in a row
-        self._run = 0  # checks in a row that speak against the state
+        self._run = 0  # consecutive checks that contradict the state
         self._backoffs = 0
         self._retry_ns = 0
         self._next_check_ns = now_ns
@@ -51,22 +51,22 @@ class Health:
         self.warm_ns = now_ns + self._slow_ns() if slowly else 0  # end of the slow start; 0: none
 
     def accepts(self, now_ns: int) -> bool:
-        """Whether a request may go there."""
+        """Return whether a request may be sent to this backend."""
         return self.state == "up" or (self.state == "ejected" and now_ns >= self._retry_ns)
 
     def record_request(self, now_ns: int) -> None:
-        """A request goes there. If that was the half-open probe, the next is a back-off away."""
+        """Record a request; after a half-open probe the next one has to wait for a back-off."""
         if self.state == "ejected":
             self._retry_ns = now_ns + self._backoff_ns()
 
     def record_success(self, now_ns: int) -> None:
-        """An answer began."""
+        """Record that a response began."""
         self._failures = 0
         if self.state == "ejected":
             self._come_back(now_ns)
 
     def record_failure(self, now_ns: int, reason: str) -> bool:
-        """No connection, no answer, or a server's error. Whether the state changed."""
+        """Record a failed request; return whether the state changed."""
         self._failures += 1
         if self.state == "ejected":
             self._backoffs += 1
@@ -78,7 +78,7 @@ class Health:
         return changed
 
     def check(self, now_ns: int, failure: str | None) -> bool:
-        """An active check passed (None) or failed, for that reason. Whether the state changed."""
+        """Record an active check: None, or why it failed. Return whether the state changed."""
         self._next_check_ns = now_ns + ns_from_seconds(self._config.health_interval_seconds)
         first, self.checked = not self.checked, True
         if (failure is None) == (self.state != "down"):
@@ -94,13 +94,13 @@ class Health:
         return True
 
     def unchecked(self, now_ns: int) -> None:
-        """Checks have ended: what they said holds no more."""
+        """Discard the results of active checks, which were switched off."""
         self.checked = False
         if self.state == "down":
             self._come_back(now_ns)
 
     def weight(self, now_ns: int) -> float:
-        """The part of a full share that it should get, above 0 and at most 1."""
+        """Return the fraction of a full share of the load: above 0, at most 1."""
         left = self.warm_ns - now_ns
         if left <= 0:
             self.warm_ns = 0

@@ -1,8 +1,8 @@
-"""Active health checks, and what each backend says it serves: asked over connections like any request's.
+"""Active health checks, and the list of models of each backend, over connections like any other.
 
-Each worker checks for itself, so a check also tells whether *this* process reaches the backend. An answer
-below 500 to the health path is a pass (a server without that path answers 404, and is alive); 5xx, no answer
-within ``health_timeout_seconds`` or no connection is a failure.
+Each worker checks for itself, so a check also shows whether *this* process reaches the backend. A response
+below 500 to the health path is a pass (a server without that path answers 404, and is alive); 5xx, no
+response within ``health_timeout_seconds`` or no connection is a failure.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 class CheckError(OSError):
-    """A backend's answer was none."""
+    """A backend did not send a usable response."""
 
 
 class HealthChecks:
-    """One task a backend. Nothing is asked of the only backend: it gets everything anyway."""
+    """One task a backend. A single backend is not checked: it gets every request anyway."""
 
     def __init__(
         self, config: RelayConfig, balancer: Balancer, pool_of: Callable[[Slot], ConnectionPool]
@@ -45,13 +45,13 @@ class HealthChecks:
         self._read_ns: dict[Slot, int] = {}  # when its models were read
 
     async def start(self) -> None:
-        """Look at every backend once, then begin to do so regularly."""
+        """Check every backend once, then start the periodic checks."""
         if len(self._balancer.slots) > 1 and self._config.health_checks:
             await asyncio.gather(*(self._check(slot) for slot in self._balancer.slots))
         self._run()
 
     def reconfigure(self, config: RelayConfig) -> None:
-        """New settings, perhaps other backends."""
+        """Restart the checks with new settings and backends."""
         self.close()
         self._config = config
         self._read_ns.clear()
@@ -66,7 +66,7 @@ class HealthChecks:
             self._tasks[slot] = asyncio.get_running_loop().create_task(self._watch(slot, at_once=at_once))
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop all checks."""
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -82,7 +82,7 @@ class HealthChecks:
             due = max(due + every, loop.time())
 
     async def _check(self, slot: Slot) -> None:
-        """One check; where the backend passes and its models are not known lately, read them."""
+        """Check one backend; read its models if it passes and they are missing or outdated."""
         failure = await self._failure(slot)
         was = slot.health.state
         if slot.health.check(now_ns(), failure):
@@ -99,7 +99,7 @@ class HealthChecks:
             await self._read_models(slot)
 
     async def _failure(self, slot: Slot) -> str | None:
-        """Why a health check failed; None if it passed."""
+        """Return why a health check failed; None if it passed."""
         timeout = self._config.health_timeout_seconds
         try:
             status, _ = await get(self._pool_of(slot), self._config.health_path, timeout)
@@ -110,7 +110,7 @@ class HealthChecks:
         return f"{self._config.health_path} answers {status}" if status >= 500 else None
 
     async def _read_models(self, slot: Slot) -> None:
-        """Read its models; what cannot be read says nothing, and it takes any."""
+        """Read the list of models; a backend whose list is unreadable serves any model."""
         try:
             status, body = await get(self._pool_of(slot), _MODELS_PATH, self._config.health_timeout_seconds)
         except (OSError, ValueError) as error:
@@ -159,7 +159,7 @@ def _is_object(entry: bytes) -> bool:
 
 
 async def get(pool: ConnectionPool, path: str, timeout_seconds: float) -> tuple[int, bytes]:
-    """Status and body of a GET over a connection of its own; raises ``OSError``, also when time is up."""
+    """Return status and body of a GET over a new connection; raise ``OSError``, also on timeout."""
     async with asyncio.timeout(timeout_seconds):
         connection = await pool.connect()
         try:
@@ -180,7 +180,7 @@ async def _get(connection: UpstreamConnection, pool: ConnectionPool, path: str) 
 
 
 class _ResponseCollector:
-    """Collects one answer."""
+    """Collects one response; ``whole`` completes with its status and body."""
 
     def __init__(self) -> None:
         self.whole: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()

@@ -21,14 +21,14 @@ _POINTS: Final = 128  # a backend's on the ring: loads of equal keys differ by a
 
 
 class _Session(msgspec.Struct):
-    """What tells that requests are of one conversation, where no header does."""
+    """Members that identify a conversation, where no header does."""
 
     prompt_cache_key: msgspec.Raw = msgspec.Raw()
     user: msgspec.Raw = msgspec.Raw()
 
 
 class _Prefix(msgspec.Struct):
-    """What engines cache prefixes of."""
+    """Members whose prefixes engines cache."""
 
     model: msgspec.Raw = msgspec.Raw()
     messages: msgspec.Raw = msgspec.Raw()
@@ -47,7 +47,7 @@ def hash_of(data: bytes) -> int:
 
 
 class AffinityKeys:
-    """Finds the key of a request, as ``sticky`` says."""
+    """Derive the affinity key of a request, as configured by ``sticky``."""
 
     def __init__(self, config: RelayConfig) -> None:
         self._mode = config.sticky
@@ -55,7 +55,7 @@ class AffinityKeys:
         self._length = config.sticky_prefix_bytes
 
     def key(self, head: RequestHead, body: bytes | None) -> int | None:
-        """The key; None where nothing tells, or stickiness is off. ``body``: a whole JSON body."""
+        """Return the key; None without one. ``body``: a complete JSON body."""
         if self._mode == "session":
             text = head.values.get(self._header) or _session(body)
         elif self._mode == "prefix":

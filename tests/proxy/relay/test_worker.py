@@ -294,7 +294,7 @@ async def test_new_settings_read_the_certificate_anew_and_one_that_is_wrong_chan
         worker.reconfigure(
             replace(config, tls_certificate=new.authority), [Backend("http://127.0.0.1:1", "b")]
         )
-        assert "the old one stays" in caplog.text
+        assert "keeping the old one" in caplog.text
         assert await shakes_hands(old.authority)
         worker.reconfigure(renewed, [Backend("http://127.0.0.1:1", "b")])
         assert not await shakes_hands(old.authority)

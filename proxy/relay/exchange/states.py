@@ -44,7 +44,7 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 }
 
 
-class TransitionError(RuntimeError):
+class TransitionError(Exception):
     """The exchange cannot go from its state to the requested one."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from loadgen.config.options import USAGE, Parser
-from loadgen.report.figures import HOW
+from loadgen.report.figures import MATPLOTLIB_HINT
 from loadgen.run_command import INTERRUPTED_STATUS, describe, has_curve, refuse, run_command
 from proxy import stdio
 
@@ -79,7 +79,7 @@ def _report(argv: list[str]) -> int:
         write_file(args.requests_csv, requests_csv(records))
     sys.stdout.write(f"rebuilt {', '.join(map(str, made))}\n")
     if not has_curve(made):
-        sys.stderr.write(f"note: {HOW}\n")
+        sys.stderr.write(f"note: {MATPLOTLIB_HINT}\n")
     return 0
 
 

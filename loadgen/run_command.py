@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from loadgen.config.options import USAGE, read_config
 from loadgen.config.spec import Config
-from loadgen.report.figures import HOW
+from loadgen.report.figures import MATPLOTLIB_HINT
 from loadgen.results.records import Run, encode_run
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _save(out: Path, finished: "Finished", terminal: "Terminal") -> None:
         return
     terminal.say(f"results: {out}/run.json, {', '.join(path.name for path in made)}")
     if not has_curve(made):
-        terminal.note(HOW)
+        terminal.note(MATPLOTLIB_HINT)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,20 @@
 # Compiled by mypyc: see setup.py.
-"""The short way of a stream's tokens: reads that are whole chunks like the one before but for their text.
+"""Fast path of a stream: count the tokens of chunks that repeat the chunk before except for their text.
 
-A read like that needs no HTTP parser and no JSON (:mod:`proxy.api.chunks`): it is a stamp and a count, at a
-few microseconds. Whatever does not compare goes the long way, which may find the lane again.
+A read that consists of such chunks needs no HTTP parser and no JSON decoder (:mod:`proxy.api.chunks`): it
+costs one comparison, one stamp and one count, a few microseconds. A read that does not match goes through
+the parser, which may learn a new template from it.
 """
 
 from proxy.api.chunks import event_in, match_chunk, template_of
 
 
-class Lane:
-    """Counts tokens into ``outputs_ns`` and ``counts``, the stamps of reads and what each carried."""
+class ChunkTemplate:
+    """The constant bytes before and after the text of a chunk.
+
+    Matching reads are counted into ``outputs_ns`` and ``counts``: the stamp of each read and the number of
+    tokens in it.
+    """
 
     __slots__ = ("_after", "_before", "_counts", "_outputs")
 
@@ -17,8 +22,11 @@ class Lane:
         self._before, self._after = shape
         self._outputs, self._counts = outputs_ns, counts
 
-    def take(self, data: bytes, t_ns: int) -> bool:
-        """Count the tokens of a read that begins a chunk; false, and nothing done, where it is not alike."""
+    def match(self, data: bytes, t_ns: int) -> bool:
+        """Count the tokens of a read that begins at a chunk boundary.
+
+        Returns False, without any effect, if the read has anything but chunks of this template.
+        """
         tokens = match_chunk(data, self._before, self._after)
         if not tokens:
             return False
@@ -27,8 +35,8 @@ class Lane:
         return True
 
 
-def lane_of(data: bytes, outputs_ns: list[int], counts: list[int]) -> Lane | None:
-    """The lane of a read that was one whole chunk and brought one token; None where it cannot be followed."""
+def learn_template(data: bytes, outputs_ns: list[int], counts: list[int]) -> ChunkTemplate | None:
+    """Return the template of a read that was one complete chunk with one token; None if it has none."""
     event = event_in(data)
     shape = template_of(event) if event is not None else None
-    return None if shape is None else Lane(shape, outputs_ns, counts)
+    return None if shape is None else ChunkTemplate(shape, outputs_ns, counts)

@@ -1,6 +1,6 @@
-"""Answers that are jobs (``/v1/videos``): asked for again until they end.
+"""Asynchronous jobs (``/v1/videos``): polled until they end.
 
-The end is when the answer that says so came: at most one poll later than the job's own end.
+The end of a job is the arrival of the response that reports it: at most one poll interval after its true end.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from loadgen.client.http_client import Client, request_bytes
 from proxy.api.lenient import LenientDecoder
 from proxy.api.usage import TokenCounts
 
-POLL_S = 0.25
+POLL_S = 0.25  # between polls
 _MAX_STATUS = 200  # characters that a record keeps
 
 
@@ -26,19 +26,22 @@ _JOB = LenientDecoder(_Job)
 
 
 def job_state(body: bytes) -> tuple[str, str]:
-    """Id and state of a job: ``going``, ``done``, else what went wrong; ``ValueError`` if it is none."""
+    """Return id and state of a job: ``running``, ``done`` or the reason of its failure.
+
+    Raises ``ValueError`` if the body is not a job.
+    """
     job = _JOB.decode(body, [])
     if job is None or not job.id:
         raise ValueError("not a job of the API: no JSON object with an id")
     status = job.status or "queued"
     if status in {"queued", "in_progress", "processing"}:
-        return job.id, "going"
+        return job.id, "running"
     return job.id, "done" if status == "completed" else f"the job ended as {status[:_MAX_STATUS]}"
 
 
 @dataclass(slots=True)
-class JobAnswer:
-    """The answer that makes a job; ``job`` is its id while it goes on."""
+class JobResponse:
+    """Reader of the response that creates a job; ``job`` is its id while it runs."""
 
     first_ns: int | None = None
     outputs_ns: list[int] = field(default_factory=list)
@@ -49,26 +52,26 @@ class JobAnswer:
     _body: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes, t_ns: int) -> None:
-        """Gather the body."""
+        """Collect the body."""
         del t_ns
         self._body += data
 
-    def lane(self, data: bytes) -> None:
-        """There is nothing to count."""
+    def template(self, data: bytes) -> None:
+        """Return None: there are no tokens to count."""
 
     def outcome(self) -> str | None:
-        """None for a job that goes on (``job`` is set) or is done at once."""
+        """Return None for a job that runs (``job`` is set) or is already done, else the error."""
         try:
             name, state = job_state(bytes(self._body))
         except ValueError as error:
             return str(error)
-        if state == "going":
+        if state == "running":
             self.job = name
-        return None if state in {"going", "done"} else state
+        return None if state in {"running", "done"} else state
 
 
-class Follower:
-    """Polls one job; ``ended(t_ns, error)`` is called once. An ``Exchange`` of the client."""
+class JobPoller:
+    """Polls one job; ``ended(t_ns, error)`` is called once. An ``ResponseHandler`` of the client."""
 
     __slots__ = ("_body", "_client", "_code", "_ended", "_headers", "_path", "_stopped")
 
@@ -84,36 +87,36 @@ class Follower:
         self._stopped = False
 
     def stop(self) -> None:
-        """Ask no more; ``ended`` is not called."""
+        """Stop polling; ``ended`` is not called."""
         self._stopped = True
 
     def wait(self) -> None:
-        """Ask in a while."""
-        asyncio.get_running_loop().call_later(POLL_S, self._ask)
+        """Schedule the next poll."""
+        asyncio.get_running_loop().call_later(POLL_S, self._poll)
 
-    def _ask(self) -> None:
+    def _poll(self) -> None:
         if self._stopped:
             return
         self._body.clear()
         self._client.send(self, request_bytes(self._client.target, "GET", self._path, self._headers, b""))
 
     def started(self, t_ns: int) -> None:
-        """Nothing to note."""
+        """Ignore the time of the poll."""
 
     def status(self, code: int) -> None:
-        """Remember it."""
+        """Record the status code."""
         self._code = code
 
     def body(self, data: bytes, t_ns: int) -> None:
-        """Gather."""
+        """Collect the body."""
         del t_ns
         self._body += data
 
-    def lane(self, data: bytes) -> None:
-        """Not streamed."""
+    def template(self, data: bytes) -> None:
+        """Return None: the response is not streamed."""
 
     def ended(self, t_ns: int) -> None:
-        """Done, or to be asked again."""
+        """Report the end of the job, or schedule the next poll."""
         if self._stopped:
             return
         if self._code != 200:
@@ -124,13 +127,13 @@ class Follower:
         except ValueError as error:
             self._ended(t_ns, str(error))
             return
-        if state == "going":
+        if state == "running":
             self.wait()
         else:
             self._ended(t_ns, None if state == "done" else state)
 
     def failed(self, reason: str, t_ns: int) -> None:
-        """No answer to a poll is the end, as nothing here is tried again."""
+        """Report a failed poll as the end of the job: nothing is retried."""
         if self._stopped:
             return
         self._ended(t_ns, reason)

@@ -1,16 +1,16 @@
 # Compiled by mypyc: see setup.py.
-"""Answers of an OpenAI-compatible server, piece by piece: when tokens came and how many.
+"""Readers of response bodies of an OpenAI-compatible server: when tokens arrived, and how many.
 
-Sans-I/O: the connection feeds bytes with the stamp of the read they came in, and asks for the outcome
-at the end. Nothing of the text is kept. What events and bodies mean is :mod:`proxy.api`'s business: fields
-that cannot be read are counted by name in ``unread`` and void nothing beside them.
+Sans-I/O: the connection feeds bytes with the stamp of their read, and requests the outcome at the end. No
+text is kept. Events and bodies are interpreted by :mod:`proxy.api`. Fields that cannot be decoded are
+counted by name in ``unread``; they do not invalidate the fields beside them.
 """
 
 from typing import Final, Protocol
 
 import msgspec
 
-from loadgen.client.chunk_template import Lane, lane_of
+from loadgen.client.chunk_template import ChunkTemplate, learn_template
 from proxy.api.fields import RESPONSE, ResponseBody
 from proxy.api.sse import DONE, EventSplitter, data_of
 from proxy.api.tokens import choice_has_output
@@ -20,44 +20,47 @@ _BOM: Final = b"\xef\xbb\xbf"
 _MAX_MESSAGE: Final = 200  # characters of a server's error message that a record keeps
 
 
-class Answer(Protocol):
-    """What becomes of the body of a successful answer."""
+class ResponseReader(Protocol):
+    """Reads the body of one successful response."""
 
     @property
     def first_ns(self) -> int | None:
-        """When the first token came; None without one."""
+        """When the first token arrived, monotonic nanoseconds; None without tokens or if not streamed."""
 
     @property
     def outputs_ns(self) -> list[int]:
-        """Of each read that carried tokens."""
+        """Arrival time of each read with tokens, monotonic nanoseconds."""
 
     @property
     def counts(self) -> list[int]:
-        """How many token chunks each of these carried."""
+        """Number of chunks with a token in each of these reads."""
 
     @property
     def usage(self) -> TokenCounts:
-        """Token counts as the server reports them."""
+        """Token counts as reported by the server; None where it reports none."""
 
     @property
     def unread(self) -> list[str]:
-        """Names of fields that were there and could not be read, once for each time."""
+        """Names of fields that were present and could not be decoded, once for each occurrence."""
 
     def feed(self, data: bytes, t_ns: int) -> None:
-        """Take the next bytes of the body, read at ``t_ns``."""
+        """Read the next bytes of the body, which arrived at ``t_ns``."""
 
-    def lane(self, data: bytes) -> Lane | None:
-        """A short way for reads like ``data``, a whole chunk that was fed last; None: there is none."""
+    def template(self, data: bytes) -> ChunkTemplate | None:
+        """Return a template for reads like ``data``, the complete chunk that was fed last.
+
+        None if it has none.
+        """
 
     def outcome(self) -> str | None:
-        """None for a whole answer, else what was wrong with it."""
+        """Return None for a complete response, else its error. Called once, after the last ``feed``."""
 
 
-class StreamAnswer:
-    """Server-sent events, each the JSON of one chunk."""
+class StreamedResponse:
+    """Reader of server-sent events, each of which is one chunk as JSON."""
 
     __slots__ = (
-        "_ended", "_error", "_events", "_first", "_last_ns", "_rubbish", "counts", "first_ns", "outputs_ns",
+        "_ended", "_error", "_events", "_first", "_last_ns", "_malformed", "counts", "first_ns", "outputs_ns",
         "unread", "usage",
     )  # fmt: skip
 
@@ -68,14 +71,14 @@ class StreamAnswer:
         self.usage = TokenCounts()
         self.unread: list[str] = []
         self._events = EventSplitter()
-        self._first = True  # no event came yet
+        self._first = True  # no event so far
         self._last_ns = 0
         self._ended = False
-        self._rubbish = False  # there was data that is no JSON object
+        self._malformed = False  # some data was not a JSON object
         self._error: str | None = None
 
     def feed(self, data: bytes, t_ns: int) -> None:
-        """Accept bytes; every complete event in them is read at once."""
+        """Read every complete event in the bytes."""
         self._last_ns = t_ns
         for event in self._events.feed(data):
             self._event(event, t_ns)
@@ -100,7 +103,7 @@ class StreamAnswer:
         before = len(self.unread)
         chunk = RESPONSE.decode(data, self.unread)
         if chunk is None:
-            self._rubbish = self._rubbish or len(self.unread) > before
+            self._malformed = self._malformed or len(self.unread) > before
             return
         if chunk.usage is not None:
             self.usage.update(chunk.usage)
@@ -124,21 +127,24 @@ class StreamAnswer:
         self.outputs_ns.append(t_ns)
         self.counts.append(1)
 
-    def lane(self, data: bytes) -> Lane | None:
-        """For a read that brought one token, and left nothing to wait for."""
+    def template(self, data: bytes) -> ChunkTemplate | None:
+        """Return a template if the read had exactly one token and ended with an event."""
         if self._events.rest or not self.counts or self.counts[-1] != 1:
             return None
-        return lane_of(data, self.outputs_ns, self.counts)
+        return learn_template(data, self.outputs_ns, self.counts)
 
     def outcome(self) -> str | None:
-        """A stream without a finish reason or ``[DONE]`` was cut, however cleanly it closed."""
-        if self._events.rest:  # servers leave out the empty line after their last event
+        """Return the error.
+
+        A stream without finish reason and ``[DONE]`` is truncated, however it was closed.
+        """
+        if self._events.rest:  # some servers omit the empty line after the last event
             self._event(self._events.rest, self._last_ns)
             self._events = EventSplitter()
         if self._error:
             return self._error
-        if self._rubbish and not (self._ended and self.counts):
-            return "not a chunk of the API: no JSON object"
+        if self._malformed and not (self._ended and self.counts):
+            return "malformed chunk: not a JSON object"
         return None if self._ended else "the stream ended without a finish reason or [DONE]"
 
 
@@ -158,7 +164,7 @@ def parts_of(data: bytes) -> list[bytes]:
 
 
 def error_of(body: ResponseBody) -> str | None:
-    """Return what a failed request's record says of an error that came with status 200; None without one.
+    """Return the error text for a body with an error in spite of status 200; None without one.
 
     ``{"error": ...}`` as OpenAI's API has it, or ``{"object": "error", "message": ...}`` of older servers.
     """
@@ -173,8 +179,11 @@ def error_of(body: ResponseBody) -> str | None:
     return f"{text}: {' '.join(message.split())[:_MAX_MESSAGE]}" if message else text
 
 
-class WholeAnswer:
-    """One JSON object: no first token can be seen, so ``first_ns`` stays None."""
+class NonStreamedResponse:
+    """Reader of a non-streamed response, one JSON object.
+
+    The time of the first token is unknown, so ``first_ns`` stays None.
+    """
 
     __slots__ = ("_pieces", "counts", "first_ns", "items", "outputs_ns", "unread", "usage")
 
@@ -188,19 +197,19 @@ class WholeAnswer:
         self._pieces: list[bytes] = []
 
     def feed(self, data: bytes, t_ns: int) -> None:
-        """Gather the body."""
+        """Collect the body."""
         del t_ns
         self._pieces.append(data)
 
-    def lane(self, data: bytes) -> None:
-        """There is nothing to count."""
+    def template(self, data: bytes) -> None:
+        """Return None: there are no chunks."""
 
     def outcome(self) -> str | None:
-        """Read the body for usage and the number of items; it is forgotten afterwards."""
+        """Decode usage and the number of items from the body, then discard the body."""
         body = RESPONSE.decode(b"".join(self._pieces), self.unread)
         self._pieces.clear()
         if body is None:
-            return "not an answer of the API: no JSON object"
+            return "malformed response: not a JSON object"
         if body.usage is not None:
             self.usage.update(body.usage)
         self.items = None if body.data is None else len(body.data)

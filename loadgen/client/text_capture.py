@@ -1,8 +1,8 @@
-"""Answers whose text a tokenizer will count: kept in memory until the end of their point, and no longer."""
+"""Capture of response text for ``--tokenizer``: kept in memory until the end of the point, and no longer."""
 
 import msgspec
 
-from loadgen.client.responses import Answer, StreamAnswer, parts_of
+from loadgen.client.responses import ResponseReader, StreamedResponse, parts_of
 from proxy.api.fields import RESPONSE, Delta
 from proxy.api.lenient import LenientDecoder
 from proxy.api.sse import EventSplitter, data_of
@@ -18,67 +18,67 @@ class _Part(msgspec.Struct):
 _PART = LenientDecoder(_Part)
 
 
-class Spoken:
-    """Another answer, and its body; every read is parsed, for a lane would pass over the text."""
+class TextCapture:
+    """Wraps a reader and also keeps the body. It offers no template, since that would skip the text."""
 
     __slots__ = ("_body", "_inner")
 
-    def __init__(self, inner: Answer) -> None:
+    def __init__(self, inner: ResponseReader) -> None:
         self._inner = inner
         self._body: list[bytes] = []
 
     @property
     def first_ns(self) -> int | None:
-        """The inner answer's, as all that is asked but the text."""
+        """When the first token arrived, as the wrapped reader reports it."""
         return self._inner.first_ns
 
     @property
     def outputs_ns(self) -> list[int]:
-        """Of the inner answer."""
+        """See ``ResponseReader``."""
         return self._inner.outputs_ns
 
     @property
     def counts(self) -> list[int]:
-        """Of the inner answer."""
+        """See ``ResponseReader``."""
         return self._inner.counts
 
     @property
     def usage(self) -> TokenCounts:
-        """Of the inner answer."""
+        """See ``ResponseReader``."""
         return self._inner.usage
 
     @property
     def unread(self) -> list[str]:
-        """Of the inner answer."""
+        """See ``ResponseReader``."""
         return self._inner.unread
 
     def feed(self, data: bytes, t_ns: int) -> None:
-        """Hand on, and keep."""
+        """Pass the bytes to the wrapped reader and keep them."""
         self._inner.feed(data, t_ns)
         self._body.append(data)
 
-    def lane(self, data: bytes) -> None:
-        """None: the text is wanted."""
+    def template(self, data: bytes) -> None:
+        """Return None, so that every read is parsed."""
 
     def outcome(self) -> str | None:
-        """Of the inner answer."""
+        """Return the outcome of the wrapped reader."""
         return self._inner.outcome()
 
     def text(self) -> str:
-        """Return what was said, reasoning included; of a stream, or of a whole answer."""
+        """Return the text of the response, reasoning included."""
         body = b"".join(self._body)
-        if not isinstance(self._inner, StreamAnswer):
-            return _said(body)
+        if not isinstance(self._inner, StreamedResponse):
+            return _text_of(body)
         splitter = EventSplitter()
         found = []
         for event in [*splitter.feed(body.removeprefix(b"\xef\xbb\xbf")), splitter.rest]:
             data = data_of(event)
             if data is not None:
-                found += [_said(part) for part in parts_of(data)]
+                found += [_text_of(part) for part in parts_of(data)]
         return "".join(found)
 
 
-def _said(data: bytes) -> str:
+def _text_of(data: bytes) -> str:
     body = RESPONSE.decode(data, [])
     if body is None:  # [DONE], or reported as an error elsewhere
         return ""

@@ -1,9 +1,9 @@
 # Compiled by mypyc: see setup.py.
-"""TCP connections whose reads carry the time their bytes came, however late the reader is.
+"""TCP connections whose reads carry the arrival time of their bytes, however late the process reads them.
 
-A stamp taken by the reader waits behind all other streams of its event loop. Linux stamps each segment
-as it arrives (SO_TIMESTAMPNS, socket(7); for TCP since 4.13), and a read brings the stamp of its last
-segment along. Elsewhere, and under TLS, the stamp is taken when the loop reads, before any parsing.
+A time taken when the process reads includes the wait behind all other streams of its event loop. Linux stamps
+each segment on arrival (SO_TIMESTAMPNS, socket(7); for TCP since 4.13), and a read returns the stamp of its
+last segment. On other systems, and under TLS, the stamp is taken when the loop reads, before any parsing.
 """
 
 import asyncio
@@ -20,40 +20,43 @@ from typing import Final, Protocol
 from proxy.units import NS_PER_SECOND
 
 _READ_BYTES: Final = 65536
-_SPACE: Final = 64
-_SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; some other processors number it otherwise
+_CONTROL_BYTES: Final = 64  # one control message with a struct timespec, 32 bytes
+_SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; the number differs on some other architectures
 _STAMPED: Final = sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"}
 _PAIR: Final = struct.Struct("qq").unpack
-_OFFSET_HOLDS_NS: Final = 50_000_000
-_OLDEST_NS: Final = 60 * NS_PER_SECOND  # a read may be late by seconds where a machine is overrun
+_OFFSET_HOLDS_NS: Final = 50_000_000  # clock slewing is below 500 ppm: 25 us in this time
+_OLDEST_NS: Final = 60 * NS_PER_SECOND  # on an overloaded machine a read may be seconds late
 
 
 class Owner(Protocol):
-    """Whom a wire tells what it reads; ``lost`` comes last, once."""
+    """Receives the events of a transport; ``lost`` is the last one and comes once at most."""
 
     def received(self, data: bytes, t_ns: int) -> None:
-        """Bytes, and when they came (monotonic)."""
+        """Receive bytes and their arrival time, monotonic nanoseconds."""
 
     def lost(self, error: OSError | None) -> None:
-        """The peer closed (None), or the connection broke. Not told of one's own ``close``."""
+        """Receive the end of the connection: closed by the peer (None) or broken.
+
+        Not called after the owner's own ``close``.
+        """
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """One connection, plain or TLS."""
 
     def write(self, data: bytes) -> None:
-        """To the socket at once; what does not fit follows as soon as it can."""
+        """Write to the socket at once; buffer and send later what its buffer has no room for."""
 
     def close(self) -> None:
-        """Drop the connection and whatever is on its way."""
+        """Close the connection and discard unsent data."""
 
     @property
     def open(self) -> bool:
-        """Whether it may be written to."""
+        """Whether the connection can be written to."""
 
 
 class StampClock:
-    """Turns stamps of the wall clock, as the kernel gives them, into monotonic ones."""
+    """Converts the kernel's wall-clock stamps to the monotonic clock."""
 
     __slots__ = ("_offset_ns", "_until_ns")
 
@@ -61,7 +64,10 @@ class StampClock:
         self._offset_ns = self._until_ns = 0
 
     def monotonic(self, stamp_ns: int, now_ns: int) -> int:
-        """When it was, or ``now_ns`` where that cannot be: the wall clock was set in between."""
+        """Return the monotonic time of a stamp.
+
+        A result in the future, or more than a minute old, means that the wall clock was set: then ``now_ns``.
+        """
         if now_ns >= self._until_ns:
             self._measure()
             self._until_ns = now_ns + _OFFSET_HOLDS_NS
@@ -69,18 +75,21 @@ class StampClock:
         return found if now_ns - _OLDEST_NS < found <= now_ns else now_ns
 
     def _measure(self) -> None:
-        """The narrowest of three looks at both clocks: the process may lose its core between two."""
-        looks = []
+        """Measure the offset of the clocks from the narrowest of three readings.
+
+        The process may be preempted between two of its readings, which widens the pair.
+        """
+        readings = []
         for _ in range(3):
             before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-            looks.append((after - before, wall - (before + after) // 2))
-        self._offset_ns = min(looks)[1]
+            readings.append((after - before, wall - (before + after) // 2))
+        self._offset_ns = min(readings)[1]
 
 
 _CLOCK: Final = StampClock()
 
 
-class PlainWire:
+class PlainTransport:
     """A connected TCP socket on the running loop."""
 
     __slots__ = ("_fd", "_loop", "_owner", "_rest", "_sock")
@@ -96,11 +105,11 @@ class PlainWire:
 
     @property
     def open(self) -> bool:
-        """Whether it may be written to."""
+        """Whether the connection can be written to."""
         return self._fd >= 0
 
     def write(self, data: bytes) -> None:
-        """To the socket at once; what does not fit follows as soon as it can."""
+        """Write to the socket at once; buffer and send later what its buffer has no room for."""
         if self._rest:
             self._rest += data
             return
@@ -110,7 +119,7 @@ class PlainWire:
             self._loop.add_writer(self._fd, self._writable)
 
     def close(self) -> None:
-        """Drop the connection and whatever is on its way."""
+        """Close the connection and discard unsent data."""
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
@@ -121,7 +130,7 @@ class PlainWire:
     def _send(self, data: bytes | bytearray) -> int:
         try:
             return self._sock.send(data)
-        except OSError:  # full, or broken: then the next read says how
+        except OSError:  # full, or broken: then the next read reports the error
             return 0
 
     def _writable(self) -> None:
@@ -131,7 +140,7 @@ class PlainWire:
 
     def _readable(self) -> None:
         try:
-            data, notes, _, _ = self._sock.recvmsg(_READ_BYTES, _SPACE)
+            data, notes, _, _ = self._sock.recvmsg(_READ_BYTES, _CONTROL_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -151,8 +160,8 @@ class PlainWire:
         self._owner.lost(error)
 
 
-class TlsWire(asyncio.Protocol):
-    """A TLS connection: what the kernel stamps is not what is read."""
+class TlsTransport(asyncio.Protocol):
+    """A TLS connection; stamped by the process, since the kernel stamps encrypted segments, not records."""
 
     __slots__ = ("_owner", "_transport")
 
@@ -162,37 +171,37 @@ class TlsWire(asyncio.Protocol):
 
     @property
     def open(self) -> bool:
-        """Whether it may be written to."""
+        """Whether the connection can be written to."""
         return self._transport is not None and not self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """At the end of this turn of the loop."""
+        """Write at the end of this iteration of the loop."""
         if self._transport is not None:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Drop the connection and whatever is on its way."""
+        """Close the connection and discard unsent data."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the asyncio transport."""
         self._transport = transport  # type: ignore[assignment]  # asyncio types it by its base
 
     def data_received(self, data: bytes) -> None:
-        """Stamp and hand on."""
+        """Stamp the bytes and pass them to the owner."""
         self._owner.received(data, time.monotonic_ns())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell of an end that was not one's own."""
+        """Report the end of the connection, unless it was closed here."""
         if self._transport is not None:
             self._transport = None
             self._owner.lost(exc if isinstance(exc, OSError) or exc is None else OSError(str(exc)))
 
 
 def stamp_reads(sock: socket.socket) -> None:
-    """Ask for the kernel's stamps; a listening socket hands that on to those it accepts."""
+    """Enable the kernel's stamps; the sockets that a listening socket accepts inherit the option."""
     if _STAMPED:
         _keep_stamping()
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -200,10 +209,10 @@ def stamp_reads(sock: socket.socket) -> None:
 
 @functools.cache
 def _keep_stamping() -> socket.socket:
-    """A socket that asks for stamps as long as this process lives, and gets none.
+    """Return an unused socket with stamps enabled that stays open until the process exits.
 
-    Linux stamps nothing while no socket asks, and switches that on and off some time after the first
-    asks and the last is closed (net_enable_timestamp): the first bytes of a lone connection had none.
+    Linux stamps packets only while some socket requests it, and switches this on and off with a delay
+    (net_enable_timestamp). Without this socket the first bytes of a single connection had no stamp.
     """
     kept = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     kept.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -211,11 +220,11 @@ def _keep_stamping() -> socket.socket:
     return kept
 
 
-async def dial(host: str, port: int, tls: ssl.SSLContext | None, owner: Owner) -> Wire:
-    """Connect, to the first of the host's addresses that answers; raises ``OSError``."""
+async def connect(host: str, port: int, tls: ssl.SSLContext | None, owner: Owner) -> Transport:
+    """Connect to the first address of the host that accepts; raises ``OSError`` with the last failure."""
     loop = asyncio.get_running_loop()
     if tls is not None:
-        return (await loop.create_connection(lambda: TlsWire(owner), host, port, ssl=tls))[1]
+        return (await loop.create_connection(lambda: TlsTransport(owner), host, port, ssl=tls))[1]
     failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in await _addresses(loop, host, port):
         sock = socket.socket(family, kind, protocol)
@@ -229,7 +238,7 @@ async def dial(host: str, port: int, tls: ssl.SSLContext | None, owner: Owner) -
             sock.close()
             raise
         else:
-            return PlainWire(loop, sock, owner)
+            return PlainTransport(loop, sock, owner)
     raise failure
 
 
@@ -237,7 +246,7 @@ _Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> "list[_Address]":
-    try:  # a literal needs no resolver, and no thread for it
+    try:  # a literal address needs neither the resolver nor its thread
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     except socket.gaierror:
         return list(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))

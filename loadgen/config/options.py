@@ -21,7 +21,7 @@ _EXAMPLES = """examples:
   loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
   loadgen sweep --search --slo p95:ttft=200ms         the highest rate within the SLO, by itself
   loadgen report RUN | loadgen compare A B            rebuild a report; what changed, and its joules
-  loadgen selfcheck                                   what this client can be believed for here
+  loadgen selfcheck                                   what this client can be trusted_range for here
 exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
 
 

@@ -88,7 +88,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         """Itself, if all is well; raises ``ValueError`` naming the option and what would be right."""
         named("--url", self.url, parse_url)
         named("--admin-url", self.admin_url, parse_url)
-        self._check_words()
+        self._check_values()
         if self.duration_seconds is None and self.requests is None:
             raise ValueError("a run needs an end: --duration 60s or --requests N")
         if self.requests is not None and self.requests < 1:
@@ -162,7 +162,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if self.budget_seconds < _LEAST_BUDGET_S:
             raise ValueError(f"--budget {self.budget_seconds:g}s: at least {_LEAST_BUDGET_S}s")
 
-    def _check_words(self) -> None:
+    def _check_values(self) -> None:
         parse_arrivals(self.arrivals)
         parse_length(self.input, "--input")
         parse_length(self.output, "--output")

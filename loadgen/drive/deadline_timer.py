@@ -1,7 +1,8 @@
-"""An alarm at an absolute monotonic time, exact to some ten microseconds on Linux.
+"""A timer for absolute monotonic times, with a resolution of some ten microseconds on Linux.
 
-The event loop's own timers have a resolution of a millisecond (libuv), which would be the largest
-error of the whole generator. A timerfd has none of that; elsewhere the loop's timer serves.
+The event loop's own timers have a resolution of one millisecond (libuv), which would be the largest error of
+the load generator. On Linux a timerfd, which the loop polls like a socket, has none of that. Elsewhere the
+loop's timer is used.
 """
 
 import asyncio
@@ -13,9 +14,10 @@ from collections.abc import Callable
 
 from proxy.units import NS_PER_SECOND
 
+# Constants of <time.h> and <sys/timerfd.h>, which Python offers from 3.13 on.
 _CLOCK_MONOTONIC = 1
-_ABSOLUTE = 1
-_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
+_TFD_TIMER_ABSTIME = 1
+_TFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 
 
 class _Itimerspec(ctypes.Structure):
@@ -27,31 +29,34 @@ class _Itimerspec(ctypes.Structure):
     )
 
 
-class Alarm:
-    """Calls ``ring`` once the time given to ``set`` has come; one time at a time."""
+class DeadlineTimer:
+    """Calls ``expired`` at the time given to ``set``; one pending time at most. Call ``close`` at the end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._loop = loop
-        self._ring = ring
+        self._expired = expired
         self._timer: asyncio.TimerHandle | None = None
         self._libc, self._fd = _timerfd()
         if self._fd >= 0:
             loop.add_reader(self._fd, self._readable)
 
     def set(self, t_ns: int) -> None:
-        """Ring at ``t_ns`` of the monotonic clock; a time in the past rings at the next turn."""
+        """Expire at ``t_ns`` of the monotonic clock, instead of at any earlier setting.
+
+        A time in the past expires in the next iteration of the event loop.
+        """
         if self._fd >= 0 and self._libc is not None:
             # A value of zero would disarm the timer.
             when = _Itimerspec(0, 0, *divmod(max(t_ns, 1), NS_PER_SECOND))
-            self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(when), None)
+            self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(when), None)
             return
         if self._timer is not None:
             self._timer.cancel()
         delay = max(0, t_ns - time.monotonic_ns()) / NS_PER_SECOND
-        self._timer = self._loop.call_later(delay, self._ring)
+        self._timer = self._loop.call_later(delay, self._expired)
 
     def close(self) -> None:
-        """Ring no more."""
+        """Cancel the timer and release its file descriptor."""
         if self._timer is not None:
             self._timer.cancel()
         if self._fd >= 0:
@@ -62,13 +67,14 @@ class Alarm:
     def _readable(self) -> None:
         try:
             os.read(self._fd, 8)
-        except BlockingIOError:  # set anew between the wake-up and this read
+        except BlockingIOError:  # set again between the wake-up and this read
             return
-        self._ring()
+        self._expired()
 
 
 def _timerfd() -> tuple[ctypes.CDLL | None, int]:
+    """Return libc and a timerfd; ``(None, -1)`` on other systems than Linux."""
     if not sys.platform.startswith("linux"):
         return None, -1
     libc = ctypes.CDLL(None, use_errno=True)
-    return libc, int(libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC))
+    return libc, int(libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK_CLOEXEC))

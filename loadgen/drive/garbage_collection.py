@@ -1,4 +1,4 @@
-"""Garbage collection while a point is measured."""
+"""Suspension of the garbage collector while a point is measured."""
 
 import contextlib
 import gc
@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
-    """Switch collections off: one of millions of records would be a pause in every stream."""
+    """Disable garbage collection: with millions of records, one would pause every stream.
+
+    Reference counting still frees almost everything; what exists at the start is excluded from later
+    collections meanwhile (``gc.freeze``).
+    """
     gc.collect()
     gc.freeze()
     gc.disable()

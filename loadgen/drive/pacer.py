@@ -1,9 +1,11 @@
 # Compiled by mypyc: see setup.py.
-"""Pacers: when the next request is due. Pure: time and load enter as arguments.
+"""Pacers decide when the next request is due. Pure: time and load enter as arguments.
 
-The shell asks ``decide(elapsed_ns, sent, in_flight)`` and gets ``Send(deadline_ns)`` (absolute, since
-the start of the point; a deadline in the past means at once), ``Hold`` (ask again when a request ends)
-or ``Stop``. Open-loop pacers never look at ``in_flight``: arrivals do not wait for answers.
+The attack calls ``decide(elapsed_ns, sent, in_flight)``. The result is ``Send(deadline_ns)`` (absolute,
+since the start of the point; a deadline in the past means at once), ``Hold`` (decide again when a request
+ends) or ``Stop``. Deadlines are absolute, so that delays do not accumulate. Open-loop pacers ignore
+``in_flight``: arrivals do not wait for responses, so a slow server cannot slow down the load (coordinated
+omission).
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from proxy.units import ns_from_seconds
 class Send:
     """Send the next request at ``deadline_ns`` since the start of the point.
 
-    No dataclass: one is made for each decision, and its ``__init__`` would not be compiled (setup.py).
+    Not a dataclass: one is made for each decision, and mypyc does not compile a dataclass's ``__init__``.
     """
 
     __slots__ = ("deadline_ns",)
@@ -33,7 +35,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Nothing to send any more."""
+    """No more requests to send."""
 
 
 HOLD: Final = Hold()
@@ -42,23 +44,23 @@ Decision = Send | Hold | Stop
 
 
 class Pacer(Protocol):
-    """What the attack obeys."""
+    """Decides when an attack sends."""
 
     @property
     def ends_ns(self) -> int | None:
-        """When to ask again though no request ended; None where nothing depends on the time alone."""
+        """When to decide again even if no request ends; None if decisions never depend on time alone."""
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
-        """The next thing to do, with ``sent`` requests sent so far and ``in_flight`` unanswered."""
+        """Return the next action, with ``sent`` requests sent so far and ``in_flight`` without an end."""
 
 
 @dataclass(slots=True)
 class OpenLoop:
-    """Arrivals at the times of a process, whatever the server does.
+    """Requests at the times of an arrival process, regardless of the server.
 
-    ``worker`` of ``workers`` takes every ``workers``-th arrival of the one joint process, so that N
-    workers together realise exactly the process one worker would (peers that seed N processes alike
-    repeat each gap N times).
+    ``worker`` of ``workers`` sends every ``workers``-th arrival of one common process, so that N workers
+    together realise exactly the process that one worker would. (N processes with the same seed would repeat
+    each gap N times.)
     """
 
     arrivals: Arrivals
@@ -69,11 +71,11 @@ class OpenLoop:
 
     @property
     def ends_ns(self) -> int | None:
-        """When the last arrivals are due."""
+        """The end of the arrivals."""
         return self.duration_ns
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
-        """The ``sent``-th of this worker's arrivals; never ``Hold``."""
+        """Return the ``sent``-th of this worker's arrivals; never ``Hold``."""
         del elapsed_ns, in_flight
         index = sent * self.workers + self.worker
         if self.requests is not None and index >= self.requests:
@@ -88,7 +90,7 @@ class OpenLoop:
 class ClosedLoop:
     """A fixed number of requests in flight; the next is due as soon as one ends.
 
-    None at all, for a worker that has no part in a small number, is over at once.
+    A worker whose share is zero stops at once.
     """
 
     concurrency: int
@@ -97,11 +99,11 @@ class ClosedLoop:
 
     @property
     def ends_ns(self) -> int | None:
-        """The end, which comes where no request ends any more, too."""
+        """The end of the point, which applies even if no request ends."""
         return self.duration_ns
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
-        """``Send`` at once while fewer than ``concurrency`` are in flight."""
+        """Return ``Send`` while fewer than ``concurrency`` requests are in flight."""
         if self.concurrency == 0 or (self.requests is not None and sent >= self.requests):
             return STOP
         if self.duration_ns is not None and elapsed_ns >= self.duration_ns:
@@ -111,11 +113,11 @@ class ClosedLoop:
 
 @dataclass(slots=True)
 class Capped:
-    """An open loop whose client refuses to hold more than ``limit`` requests.
+    """An open loop with at most ``limit`` requests in flight.
 
-    The schedule does not move: a request held back keeps its deadline, so that its wait shows in the
-    latency from *scheduled*. ``bound`` counts the decisions where the cap held something back. What is
-    still held back ``patience_ns`` after the end is not sent any more: nothing has ended.
+    The schedule does not shift: a delayed request keeps its deadline, so that its wait is part of the latency
+    from *scheduled*. ``bound`` counts the decisions in which the cap delayed a request. Requests that are
+    still delayed ``patience_ns`` after the end are not sent.
     """
 
     inner: Pacer
@@ -125,12 +127,12 @@ class Capped:
 
     @property
     def ends_ns(self) -> int | None:
-        """The end of the patience."""
+        """The end of the inner pacer plus the patience."""
         ends_ns = self.inner.ends_ns
         return None if ends_ns is None else ends_ns + self.patience_ns
 
     def decide(self, elapsed_ns: int, sent: int, in_flight: int) -> Decision:
-        """The inner decision, or ``Hold`` at the cap once the deadline has passed."""
+        """Return the inner decision, or ``Hold`` at the cap."""
         decision = self.inner.decide(elapsed_ns, sent, in_flight)
         if isinstance(decision, Send) and in_flight >= self.limit:
             self.bound += decision.deadline_ns <= elapsed_ns
@@ -140,7 +142,7 @@ class Capped:
 
 
 def schedule_ns(pacer: OpenLoop) -> Sequence[int]:
-    """All deadlines of a bounded open loop, as tests and virtual time want them."""
+    """Return all deadlines of an open loop that ends, in nanoseconds; for tests and virtual time."""
     found: list[int] = []
     while isinstance(decision := pacer.decide(0, len(found), 0), Send):
         found.append(decision.deadline_ns)
@@ -148,5 +150,5 @@ def schedule_ns(pacer: OpenLoop) -> Sequence[int]:
 
 
 def duration_ns(seconds: float | None) -> int | None:
-    """Nanoseconds of an optional duration."""
+    """Return an optional duration in nanoseconds."""
     return None if seconds is None else ns_from_seconds(seconds)

@@ -1,7 +1,7 @@
-"""From a spec to what one generator does: its pacer, its lengths, its bodies.
+"""The plan of a point: pacer, lengths and request bodies, from a ``Spec``.
 
-``worker`` of ``workers`` takes every ``workers``-th request of the one schedule, so that N together offer
-exactly what one would (Poisson processes drawn N times from one seed would repeat each gap N times).
+``worker`` of ``workers`` sends every ``workers``-th request of one common schedule, so that N workers
+together offer exactly the load that one would.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,16 @@ from loadgen.workload.tokenizer import Tokenizer
 from loadgen.workload.traces import TraceData, read_trace
 from proxy.units import ns_from_seconds
 
-_SESSIONS: Final = 32
-_WARM_CONNECTIONS: Final = 256
+_SESSIONS: Final = 32  # conversations in turn, in an open loop
+_WARM_CONNECTIONS: Final = 256  # opened at most before a point
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The files of a run, each read once: a pipe cannot be read twice. ``notes`` say what was left out."""
+    """The contents of the input files of a run.
+
+    Each file is read once, since a pipe cannot be read twice. ``notes`` report rows that were skipped.
+    """
 
     items: Sequence[Item] = ()
     trace: TraceData | None = None
@@ -35,7 +38,7 @@ class Inputs:
 
 
 def read_inputs(spec: Spec) -> Inputs:
-    """Read the files that a run needs; raises ``ValueError`` naming option, file and what would be right."""
+    """Read the input files of a run; raises ``ValueError`` with option, file and reason."""
     trace_file = spec.arrivals.removeprefix("trace:") if spec.arrivals.startswith("trace:") else None
     if spec.workers > 1 or spec.ray is not None:
         for name in filter(None, (spec.dataset, trace_file, spec.tokenizer)):
@@ -48,20 +51,23 @@ def read_inputs(spec: Spec) -> Inputs:
     return Inputs(items, trace, read_tokenizer(spec), notes)
 
 
-def part_of(whole: int, worker: int, workers: int) -> int:
-    """How many of ``whole`` things, dealt out in turn, come to one of the workers."""
-    return (whole - worker + workers - 1) // workers
+def share_of(total: int, worker: int, workers: int) -> int:
+    """Return one worker's share of ``total`` items that are distributed round-robin."""
+    return (total - worker + workers - 1) // workers
 
 
 def plan(
     spec: Spec, level: float, worker: int = 0, workers: int = 1, trace: TraceData | None = None
 ) -> tuple[Lengths, Pacer]:
-    """Lengths and pacer of one level, for one of the workers; without ``trace`` that file is read here."""
+    """Return lengths and pacer of one level, for one of the workers.
+
+    A trace file is read here unless ``trace`` has its contents.
+    """
     lengths = Lengths(parse_length(spec.input, "--input"), parse_length(spec.output, "--output"))
     end = duration_ns(spec.duration_seconds)
     if spec.mode == "concurrency":
-        own = None if spec.requests is None else part_of(spec.requests, worker, workers)
-        return lengths, ClosedLoop(part_of(int(level), worker, workers), end, own)
+        own = None if spec.requests is None else share_of(spec.requests, worker, workers)
+        return lengths, ClosedLoop(share_of(int(level), worker, workers), end, own)
     if spec.arrivals.startswith("trace:"):
         trace = trace or read_trace(Path(spec.arrivals.removeprefix("trace:")), strict=spec.strict)
         played = trace.played(level)
@@ -72,7 +78,7 @@ def plan(
     pacer = OpenLoop(arrivals, end, spec.requests, worker, workers)
     if spec.max_in_flight is None:
         return lengths, pacer
-    held = part_of(spec.max_in_flight, worker, workers)
+    held = share_of(spec.max_in_flight, worker, workers)
     return lengths, Capped(pacer, held, ns_from_seconds(spec.drain_seconds))
 
 
@@ -84,7 +90,10 @@ def make_workload(
     items: Sequence[Item],
     tokenizer: Tokenizer | None = None,
 ) -> Workload:
-    """Bodies of one point: points differ in their prompts, or prefix caches would favour later ones."""
+    """Return the workload of point ``number``.
+
+    Points have different prompts; otherwise prefix caches would favour the later ones.
+    """
     return Workload(
         spec.endpoint, model, lengths,
         seed=spec.seed * 1_000_003 + number, items=items, style=style(spec), tokenizer=tokenizer,
@@ -92,12 +101,12 @@ def make_workload(
 
 
 def read_tokenizer(spec: Spec) -> Tokenizer | None:
-    """The one that was asked for; raises ``ValueError`` where it cannot be used."""
+    """Return the tokenizer of ``--tokenizer``; raises ``ValueError`` if it cannot be loaded."""
     return None if spec.tokenizer is None else Tokenizer(Path(spec.tokenizer))
 
 
 def style(spec: Spec) -> Style:
-    """What the requests are like."""
+    """Return the properties of requests other than their lengths."""
     return Style(
         stream=spec.stream,
         exact=spec.exact_output,
@@ -109,11 +118,11 @@ def style(spec: Spec) -> Style:
 
 
 def warm_connections(spec: Spec, level: float, worker: int = 0, workers: int = 1) -> int:
-    """How many connections to open before a point."""
+    """Return the number of connections to open before a point."""
     expected = level if spec.mode == "concurrency" else max(4.0, level)
-    return part_of(min(int(expected), _WARM_CONNECTIONS), worker, workers)
+    return share_of(min(int(expected), _WARM_CONNECTIONS), worker, workers)
 
 
 def request_ids(run_id: str, number: int) -> str:
-    """The beginning of the ids of one point's requests."""
+    """Return the prefix of the request ids of one point."""
     return f"lg-{run_id}-{number}"

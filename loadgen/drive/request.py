@@ -1,14 +1,17 @@
 # Compiled by mypyc: see setup.py.
-"""One request on its way: what its connection reports, until it is a record."""
+"""One request in flight: receives the events of its connection and becomes a record.
+
+All times of a record are nanoseconds since the start of the point, on the monotonic clock.
+"""
 
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from loadgen.client.chunk_template import Lane
-from loadgen.client.jobs import Follower, JobAnswer
-from loadgen.client.responses import Answer, StreamAnswer, WholeAnswer
-from loadgen.client.text_capture import Spoken
+from loadgen.client.chunk_template import ChunkTemplate
+from loadgen.client.jobs import JobPoller, JobResponse
+from loadgen.client.responses import NonStreamedResponse, ResponseReader, StreamedResponse
+from loadgen.client.text_capture import TextCapture
 from loadgen.results.records import Record
 from loadgen.workload.request_bodies import Workload
 
@@ -16,37 +19,41 @@ _STATUS_OK = range(200, 300)
 
 
 class Owner(Protocol):
-    """The attack that a call is part of."""
+    """The attack that a request is part of."""
 
     start_ns: int
     point: int
     workload: Workload
 
     def request_id(self, index: int) -> str:
-        """The id of a request."""
+        """Return the id that the request carries in its header."""
 
-    def follow(self, job: str, ended: Callable[[int, str | None], None]) -> Follower:
+    def poll_job(self, job: str, ended: Callable[[int, str | None], None]) -> JobPoller:
         """Poll a job until it ends."""
 
-    def keep(self, index: int, text: str) -> None:
-        """Keep an answer's text, to be counted at the end."""
+    def keep_text(self, index: int, text: str) -> None:
+        """Store the text of a response; its tokens are counted after the point."""
 
-    def finished(self, call: "Call", record: Record, unread: list[str]) -> None:
-        """A call ended; ``unread`` names the fields of its answer that could not be read."""
+    def finished(self, active: "ActiveRequest", record: Record, unread: list[str]) -> None:
+        """Receive the record of a request that ended.
+
+        ``unread`` names the fields of its response that could not be decoded.
+        """
 
 
-class Call:
-    """One request on its way; an ``Exchange`` of the client."""
+class ActiveRequest:
+    """One request in flight: the ``ResponseHandler`` of its connection."""
 
     __slots__ = (
-        "_answer", "_attack", "_code", "_follower", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns",
+        "_attack", "_code", "_poller", "_reader", "dispatched_ns", "id", "index", "scheduled_ns", "sent_ns",
     )  # fmt: skip
 
-    def __init__(self, attack: Owner, index: int, scheduled_ns: int, answer: Answer) -> None:
+    def __init__(self, attack: Owner, index: int, scheduled_ns: int, reader: ResponseReader) -> None:
+        """Stamp the dispatch; ``scheduled_ns`` is since the start of the point."""
         self._attack = attack
-        self._answer = answer
+        self._reader = reader
         self._code: int | None = None
-        self._follower: Follower | None = None
+        self._poller: JobPoller | None = None
         self.index = index
         self.id = attack.request_id(index)
         self.scheduled_ns = scheduled_ns
@@ -54,51 +61,54 @@ class Call:
         self.sent_ns: int | None = None
 
     def started(self, t_ns: int) -> None:
-        """Note when the bytes went out."""
+        """Record when the request was written to the socket."""
         self.sent_ns = t_ns
 
     def status(self, code: int) -> None:
-        """Note the status."""
+        """Record the status code."""
         self._code = code
 
     def body(self, data: bytes, t_ns: int) -> None:
-        """Pass on the body of a success."""
+        """Feed the body of a successful response to its reader; discard the body of an error."""
         if self._code in _STATUS_OK:
-            self._answer.feed(data, t_ns)
+            self._reader.feed(data, t_ns)
 
-    def lane(self, data: bytes) -> Lane | None:
-        """Return the answer's."""
-        return self._answer.lane(data) if self._code in _STATUS_OK else None
+    def template(self, data: bytes) -> ChunkTemplate | None:
+        """Return the reader's template for chunks like ``data``."""
+        return self._reader.template(data) if self._code in _STATUS_OK else None
 
     def ended(self, t_ns: int) -> None:
-        """Judge the answer; poll the job, if it is one."""
+        """Evaluate the complete response; if it is a job, poll that until it ends."""
         if self._code not in _STATUS_OK:
             self._finish(t_ns, f"HTTP {self._code}")
             return
-        error = self._answer.outcome()
-        if error is None and isinstance(self._answer, JobAnswer) and self._answer.job is not None:
-            self._follower = self._attack.follow(self._answer.job, self._finish)
+        error = self._reader.outcome()
+        if error is None and isinstance(self._reader, JobResponse) and self._reader.job is not None:
+            self._poller = self._attack.poll_job(self._reader.job, self._finish)
         else:
             self._finish(t_ns, error)
 
     def failed(self, reason: str, t_ns: int) -> None:
-        """Finish without a complete answer."""
-        if self._follower is not None:  # given up on, while its job goes on
-            self._follower.stop()
+        """Finish without a complete response."""
+        if self._poller is not None:  # abandoned while its job continues
+            self._poller.stop()
         self._finish(t_ns, reason)
 
     def _finish(self, t_ns: int, error: str | None) -> None:
-        if isinstance(self._answer, Spoken):
-            text = self._answer.text()
-            if text or error is None:  # of a failure that said nothing the tokens are not known
-                self._attack.keep(self.index, text)
-        self._attack.finished(self, self.record(t_ns, error), self._answer.unread)
+        if isinstance(self._reader, TextCapture):
+            text = self._reader.text()
+            if text or error is None:  # a failure without text has an unknown number of tokens, not zero
+                self._attack.keep_text(self.index, text)
+        self._attack.finished(self, self.record(t_ns, error), self._reader.unread)
 
     def record(self, end_ns: int | None, error: str | None) -> Record:
-        """The record as of now."""
-        answer, start = self._answer, self._attack.start_ns
-        usage = answer.usage
-        chunks = sum(answer.counts) or None
+        """Return the record as of now; ``end_ns`` is None while the request is in flight.
+
+        Output tokens are those of the server's usage, else the number of chunks with output.
+        """
+        reader, start = self._reader, self._attack.start_ns
+        usage = reader.usage
+        chunks = sum(reader.counts) or None
         counted = usage.output
         return Record(
             point=self._attack.point,
@@ -107,23 +117,26 @@ class Call:
             scheduled_ns=self.scheduled_ns,
             dispatched_ns=self.dispatched_ns - start,
             sent_ns=None if self.sent_ns is None else self.sent_ns - start,
-            first_ns=None if answer.first_ns is None else answer.first_ns - start,
+            first_ns=None if reader.first_ns is None else reader.first_ns - start,
             end_ns=None if end_ns is None else end_ns - start,
-            outputs_ns=[t - start for t in answer.outputs_ns],
-            counts=answer.counts,
+            outputs_ns=[t - start for t in reader.outputs_ns],
+            counts=reader.counts,
             status=self._code,
             error=error,
             prompt_tokens=usage.prompt,
             output_tokens=counted if counted is not None else chunks,
-            images=answer.items
-            if isinstance(answer, WholeAnswer) and self._attack.workload.endpoint == "images"
+            images=reader.items
+            if isinstance(reader, NonStreamedResponse) and self._attack.workload.endpoint == "images"
             else None,
         )
 
 
-def new_answer(workload: Workload, *, spoken: bool = False) -> Answer:
-    """What reads the answers of a workload; ``spoken``: and keeps their text, where they are text."""
+def new_reader(workload: Workload, *, capture_text: bool = False) -> ResponseReader:
+    """Return a reader for one response of a workload.
+
+    With ``capture_text`` it also keeps the text of endpoints that return text.
+    """
     if workload.endpoint == "videos":
-        return JobAnswer()
-    answer: Answer = StreamAnswer() if workload.streamed else WholeAnswer()
-    return Spoken(answer) if spoken and workload.endpoint in {"chat", "completions"} else answer
+        return JobResponse()
+    reader: ResponseReader = StreamedResponse() if workload.streamed else NonStreamedResponse()
+    return TextCapture(reader) if capture_text and workload.endpoint in {"chat", "completions"} else reader

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class ClockPair:
-    """The proxy's clock, read while ours said ``local_ns`` (mid-way of the exchange)."""
+    """The proxy's clock, read while ours said ``local_ns`` (mid-way of the handler)."""
 
     proxy_ns: int
     local_ns: int

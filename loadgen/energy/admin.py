@@ -34,7 +34,7 @@ class Admin:
         self.url = url
 
     async def clock(self) -> ClockPair:
-        """The proxy's clock now, paired with the middle of the exchange; the best of three."""
+        """The proxy's clock now, paired with the middle of the handler; the best of three."""
         best: tuple[int, ClockPair] | None = None
         for _ in range(3):
             before = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""The report's pictures beside the curve: distributions, power against load, where the joules went."""
+"""The report's figures beside the curve: distributions, power against load, where the joules went."""
 
 from collections.abc import Callable, Sequence
 

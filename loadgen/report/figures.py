@@ -1,4 +1,4 @@
-"""The pictures of a run, where matplotlib is there: the extra ``plot``, 100 MB that measuring can spare."""
+"""The figures of a run, where matplotlib is there: the extra ``plot``, 100 MB that measuring can spare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,13 @@ from typing import Final
 
 from loadgen.results.records import Record, Run
 
-HOW: Final = "no pictures, for they need matplotlib: pip install 'jouleproxy[plot]', then loadgen report RUN"
+MATPLOTLIB_HINT: Final = (
+    "no figures: they need matplotlib: pip install 'jouleproxy[plot]', then loadgen report RUN"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Figures:
     """The curve as files, and what the page shows below it (None: nothing to show)."""
 
     svg: bytes
@@ -19,7 +21,7 @@ class Pictures:
     energy: bytes | None
 
 
-def pictures(run: Run, records: Sequence[Record]) -> Pictures | None:
+def draw_figures(run: Run, records: Sequence[Record]) -> Figures | None:
     """All of them: the same bytes for the same run. None where matplotlib is not installed."""
     try:
         from loadgen.report import charts, plot  # noqa: PLC0415  # takes most of a second, and may not be there
@@ -27,7 +29,7 @@ def pictures(run: Run, records: Sequence[Record]) -> Pictures | None:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         return None
-    return Pictures(
+    return Figures(
         plot.draw(run, "svg"),
         plot.draw(run, "png"),
         charts.distributions(run, records),

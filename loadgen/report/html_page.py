@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from loadgen.report.figures import HOW, Pictures
+from loadgen.report.figures import MATPLOTLIB_HINT, Figures
 from loadgen.report.table import COLUMNS, cells, headline
 from loadgen.results.records import Record, Run
 from proxy.schema import not_measured
@@ -18,8 +18,8 @@ svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 """
 
 
-def report_html(run: Run, records: Sequence[Record], pictures: Pictures | None) -> bytes:
-    """The whole page; without its pictures it says how to get them."""
+def report_html(run: Run, records: Sequence[Record], figures: Figures | None) -> bytes:
+    """The whole page; without its figures it says how to get them."""
     points = enumerate(run.points) if run.knee is None else ()
     notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in points for n in p.notes)]
     body = "".join(
@@ -27,11 +27,11 @@ def report_html(run: Run, records: Sequence[Record], pictures: Pictures | None) 
             "<h1>loadgen</h1>",
             f"<p class=verdict>{escape(headline(run))}</p>",
             _banner(run),
-            _curve(pictures),
+            _curve(figures),
             "<h2>Points</h2>",
             _table(run),
-            _picture("Latency distributions", pictures.distributions if pictures else None),
-            _picture("Power and joules", pictures.energy if pictures else None),
+            _picture("Latency distributions", figures.distributions if figures else None),
+            _picture("Power and joules", figures.energy if figures else None),
             _notes(notes),
             _provenance(run, len(records)),
         )
@@ -44,10 +44,10 @@ def report_html(run: Run, records: Sequence[Record], pictures: Pictures | None) 
     return page.encode()
 
 
-def _curve(pictures: Pictures | None) -> str:
-    if pictures is None:
-        return f"<p class=soft>{escape(HOW[0].upper() + HOW[1:])}.</p>"
-    svg = pictures.svg.decode()
+def _curve(figures: Figures | None) -> str:
+    if figures is None:
+        return f"<p class=soft>{escape(MATPLOTLIB_HINT[0].upper() + MATPLOTLIB_HINT[1:])}.</p>"
+    svg = figures.svg.decode()
     return svg[svg.index("<svg") :]
 
 

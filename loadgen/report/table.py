@@ -22,11 +22,11 @@ def cells(point: Point) -> list[str]:
         number(point.watts),
         number(point.joules_per_request),
         number(point.tokens_per_joule),
-        slo_word(point),
+        slo_text(point),
     ]
 
 
-def slo_word(point: Point) -> str:
+def slo_text(point: Point) -> str:
     """The verdict of one point; a question mark where the sample leaves it open."""
     if point.generator_bound:
         return "generator!"
@@ -49,7 +49,7 @@ def _ms(found: Distribution, *names: str) -> list[str]:
     return [number(None if value is None else value * 1e3) for value in values]
 
 
-def knee_words(knee: Knee) -> str:
+def knee_text(knee: Knee) -> str:
     """What a search found, in words."""
     unit = "req/s" if knee.kind == "rate" else "at once"
     if knee.level is None:
@@ -72,7 +72,7 @@ def headline(run: Run) -> str:
         "interrupted": "INTERRUPTED: partial results",
     }[run.verdict]
     if run.knee is not None:
-        said += "; " + knee_words(run.knee)
+        said += "; " + knee_text(run.knee)
     if run.best is None or len(run.points) < 2:
         return said
     best = run.points[run.best]

@@ -1,4 +1,4 @@
-"""The run directory: ``run.json``, ``requests.jsonl.zst``, report and pictures made from these two."""
+"""The run directory: ``run.json``, ``requests.jsonl.zst``, report and figures made from these two."""
 
 from pathlib import Path
 

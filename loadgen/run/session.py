@@ -177,7 +177,9 @@ class Session:
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
         records, energy, notes = await read_energy(server, pair, outcome, window)
         cut = [INTERRUPTED] if outcome.interrupted else []
-        part = Part(outcome, records, window, energy, [*cut, *outcome.notes, *why, *notes], power_limit)
+        part = MeasuredPoint(
+            outcome, records, window, energy, [*cut, *outcome.notes, *why, *notes], power_limit
+        )
         self.view.point_ended(self.keep(server, level, part))
 
     def _fleet_attack(self, number: int, level: float) -> FleetAttack | None:
@@ -210,7 +212,7 @@ class Session:
         )
         return attack
 
-    def keep(self, server: Server, level: float, part: "Part") -> Point:
+    def keep(self, server: Server, level: float, part: "MeasuredPoint") -> Point:
         """Summarise a point and keep it."""
         from loadgen.measure.summary import Measured, summarize  # noqa: PLC0415  # numpy, as above
 
@@ -253,7 +255,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MeasuredPoint:
     """A point's attack and what was made of it."""
 
     outcome: Outcome

@@ -14,17 +14,17 @@ from loadgen.energy.metering import Server, read_clock, read_energy
 from loadgen.measure.summary import Measured, generator_bound
 from loadgen.measure.window import Window
 from loadgen.results.records import Knee, Record
-from loadgen.run.session import Part, Session, label
+from loadgen.run.session import MeasuredPoint, Session, label
 from loadgen.search.strategy import Limits, Probe, Search
 from loadgen.workload.arrivals import make_arrivals
 from loadgen.workload.lengths import Lengths, parse_length
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 
-LOOK_S = 0.25
-_LOOK_AT_MOST = 4000
+POLL_INTERVAL_S = 0.25
+_SAMPLE_LIMIT = 4000
 _STRIKES = 4
-SETTLE_AT_MOST_S = 15.0
-SETTLE_LOOK_S = 0.02
+SETTLE_LIMIT_S = 15.0
+SETTLE_POLL_S = 0.02
 _WARM_CONNECTIONS = 64
 
 
@@ -37,9 +37,9 @@ async def search_knee(session: Session, server: Server) -> Knee:
     pair, why = await read_clock(server.admin)
     with no_collections():
         async with asyncio.TaskGroup() as finishing:
-            hunt = _Hunt(session, server, search, pair, why, finishing)
-            knee = await hunt.run()
-    hunt.keep_all()
+            search_run = _SearchRun(session, server, search, pair, why, finishing)
+            knee = await search_run.run()
+    search_run.keep_all()
     return knee
 
 
@@ -49,11 +49,11 @@ class _Ended:
 
     attack: Attack
     level: float
-    part: Part
+    part: MeasuredPoint
 
 
 @dataclass(slots=True)
-class _Hunt:
+class _SearchRun:
     session: Session
     server: Server
     search: Search
@@ -97,11 +97,11 @@ class _Hunt:
 
     async def _settle(self, most: int | None) -> bool:
         """Wait until the backlog has gone, or long enough; false where the run was interrupted."""
-        deadline = time.monotonic() + SETTLE_AT_MOST_S
+        deadline = time.monotonic() + SETTLE_LIMIT_S
         while most is not None and sum(attack.in_flight for attack in self.attacks) > most:
             if self.session.interrupted or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(SETTLE_LOOK_S)
+            await asyncio.sleep(SETTLE_POLL_S)
         return not self.session.interrupted
 
     async def _probe(self, probe: Probe) -> tuple[Attack, float]:
@@ -115,7 +115,7 @@ class _Hunt:
         self.finishing.create_task(self._finish(attack, probe))
         sending = asyncio.ensure_future(attack.sending_ended())
         while not sending.done():
-            await asyncio.wait([sending], timeout=LOOK_S)
+            await asyncio.wait([sending], timeout=POLL_INTERVAL_S)
             elapsed_s = (time.monotonic_ns() - attack.start_ns) / NS_PER_SECOND
             if not sending.done() and self.search.stop_now(probe, elapsed_s, some(attack.so_far())):
                 attack.stop()
@@ -127,7 +127,7 @@ class _Hunt:
         # The clocks were paired once: asking in between would disturb the next probe.
         found = await read_energy(self.server, self.pair, outcome, window, alone=False)
         records, energy, notes = found
-        part = Part(outcome, records, window, energy, [*self.notes, *notes])
+        part = MeasuredPoint(outcome, records, window, energy, [*self.notes, *notes])
         self.ended.append(_Ended(attack, probe.level, part))
 
     def keep_all(self) -> None:
@@ -161,4 +161,4 @@ def probe_window(probe: Probe, end_ns: int) -> Window:
 def some(records: list[Record]) -> list[Record]:
     """All records, or evenly some of very many: a look must not delay requests."""
     found = sorted(records, key=lambda record: record.index)
-    return found[:: 1 + len(found) // _LOOK_AT_MOST]
+    return found[:: 1 + len(found) // _SAMPLE_LIMIT]

@@ -1,4 +1,4 @@
-"""``loadgen selfcheck``: what this client can be believed for on this machine, against known truth.
+"""``loadgen selfcheck``: what this client can be trusted_range for on this machine, against known truth.
 
 The server runs in a process of its own and tells when each request came and each token truly left it. So
 two errors are shown: the client's own, against what the server did, and the one against what it should
@@ -30,7 +30,7 @@ from loadgen.results.records import Point, Record
 from loadgen.results.run_directory import load
 from loadgen.run_command import run_command
 from loadgen.selfcheck.known_power import KnownDevice
-from loadgen.selfcheck.truth_server import MODEL, Served, Told, Truth
+from loadgen.selfcheck.truth_server import MODEL, Served, ServerLog, Truth
 from loadgen.workload.arrivals import Renewal
 from loadgen.workload.lengths import Fixed, Lengths
 from loadgen.workload.request_bodies import Workload
@@ -108,14 +108,14 @@ def error_row(rate: int, seconds: float = 5.0, truth: Truth = _STREAM) -> ErrorR
     return _row(rate, outcome, told)
 
 
-async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, Told]:
+async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, ServerLog]:
     client = Client(Target(url))
     workload = Workload("chat", "truth", Lengths(Fixed(8), Fixed(_STREAM.tokens)))
     pacer = OpenLoop(Renewal(rate, 1.0, 0), ns_from_seconds(seconds))
     try:
         await client.warm(2 * rate)
         outcome = await Attack(client, workload, pacer, 0, "truth").run()
-        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=Told)
+        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=ServerLog)
     finally:
         await client.close()
     return outcome, told
@@ -153,7 +153,7 @@ async def _flood(url: str, tokens: int, seconds: float) -> Outcome:
         await client.close()
 
 
-def _row(rate: int, outcome: Outcome, told: Told) -> ErrorRow:
+def _row(rate: int, outcome: Outcome, told: ServerLog) -> ErrorRow:
     good = [r for r in outcome.records if r.ok and r.id in told.served]
     chunks = sum(sum(r.counts) for r in good)
     whole = Window(0, outcome.sending_end_ns)
@@ -257,7 +257,7 @@ def show_cases(queue: Point, power: Point) -> str:
     )
 
 
-def believed(rows: list[ErrorRow]) -> str:
+def trusted_range(rows: list[ErrorRow]) -> str:
     """What the table says in one line."""
     good = [row for row in rows if not row.bound]
     if not good:
@@ -272,7 +272,7 @@ def believed(rows: list[ErrorRow]) -> str:
 def selfcheck() -> int:
     """The command: 0 if both cases come out right, 1 if not, 3 if the lightest load was not driven."""
     rows = [error_row(rate, _ROW_S) for rate in RATES]
-    sys.stdout.write(show(rows) + believed(rows))
+    sys.stdout.write(show(rows) + trusted_range(rows))
     sys.stdout.flush()
     queue, power = overload(_OVERLOAD_S), known_power()
     sys.stdout.write(show_cases(queue, power))

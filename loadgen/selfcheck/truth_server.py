@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 import httptools
 import msgspec
 
-from loadgen.client.transport import PlainWire, Wire, stamp_reads
-from loadgen.drive.deadline_timer import Alarm
+from loadgen.client.transport import PlainTransport, Transport, stamp_reads
+from loadgen.drive.deadline_timer import DeadlineTimer
 from loadgen.selfcheck.known_power import KnownDevice
 from proxy.schema import REQUEST_ID_HEADER
 from proxy.units import ns_from_seconds
@@ -59,7 +59,7 @@ class Served(msgspec.Struct, array_like=True):
     written_ns: list[int] = []
 
 
-class Told(msgspec.Struct, frozen=True):
+class ServerLog(msgspec.Struct, frozen=True):
     """``GET /truth``: what was served by request id, tokens' lateness, CPU."""
 
     served: dict[str, Served]
@@ -94,16 +94,16 @@ class Engine:
     _serial: int = 0
     _busy: int = 0
     _itl_ns: int = field(init=False)
-    _alarm: Alarm = field(init=False)
+    _timer: DeadlineTimer = field(init=False)
 
     def start(self) -> None:
         """Needs a running loop."""
         self._itl_ns = ns_from_seconds(self.truth.itl_s)
-        self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
+        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._ring)
 
     def close(self) -> None:
         """Stop ringing."""
-        self._alarm.close()
+        self._timer.close()
 
     def accept(self, answer: "_Answer", name: str) -> None:
         """Serve now, or queue for a slot; ``name`` is the request's id."""
@@ -116,9 +116,9 @@ class Engine:
             return
         self._begin(answer, answer.served.arrived_ns)
 
-    def told(self) -> Told:
+    def told(self) -> ServerLog:
         """What happened so far."""
-        return Told(self.served, self.late_ns, time.process_time())
+        return ServerLog(self.served, self.late_ns, time.process_time())
 
     def _begin(self, answer: "_Answer", now: int) -> None:
         self._busy += 1
@@ -128,7 +128,7 @@ class Engine:
         due = now + ns_from_seconds(self.truth.ttft_s)
         heapq.heappush(self._due, (due, self._serial, answer))
         if self._due[0][2] is answer:
-            self._alarm.set(due)
+            self._timer.set(due)
 
     def _ring(self) -> None:
         # The whole cost of the server: one replacement in the heap and one write for a token.
@@ -144,7 +144,7 @@ class Engine:
             heapq.heappop(due)
             self._ended(at, now)
         if due:
-            self._alarm.set(due[0][0])
+            self._timer.set(due[0][0])
 
     def _ended(self, at: int, now: int) -> None:
         self._busy -= 1
@@ -157,10 +157,10 @@ class Engine:
 class _Answer:
     """One answer on its way."""
 
-    __slots__ = ("_early", "_left", "_tokens", "_wire", "served", "usage")
+    __slots__ = ("_early", "_left", "_tokens", "_transport", "served", "usage")
 
-    def __init__(self, wire: Wire, truth: Truth, arrived_ns: int, *, usage: bool) -> None:
-        self._wire = wire
+    def __init__(self, wire: Transport, truth: Truth, arrived_ns: int, *, usage: bool) -> None:
+        self._transport = wire
         self._tokens = self._left = truth.tokens
         self._early = b"" if truth.role_first else _ROLE
         self.served = Served(arrived_ns)
@@ -169,18 +169,18 @@ class _Answer:
 
     def whole(self) -> None:
         """All tokens in one write."""
-        self._wire.write(self._early + _TOKEN * (self._tokens - 1) + self._end())
+        self._transport.write(self._early + _TOKEN * (self._tokens - 1) + self._end())
 
     def step(self) -> bool:
         """Write the token that is due; False after the last one, or when the client has gone."""
-        if not self._wire.open:
+        if not self._transport.open:
             return False
         self._left -= 1
         early, self._early = self._early, b""
         if self._left:
-            self._wire.write(early + _TOKEN)
+            self._transport.write(early + _TOKEN)
             return True
-        self._wire.write(early + self._end())
+        self._transport.write(early + self._end())
         return False
 
     def _end(self) -> bytes:
@@ -206,7 +206,7 @@ class _Connection:
         self._url = b""
         self._name = ""
         self._body = bytearray()
-        self._wire = PlainWire(asyncio.get_running_loop(), sock, self)
+        self._transport = PlainTransport(asyncio.get_running_loop(), sock, self)
 
     def received(self, data: bytes, t_ns: int) -> None:
         self._now = t_ns
@@ -221,7 +221,7 @@ class _Connection:
         self._ended(self)
 
     def close(self) -> None:
-        self._wire.close()
+        self._transport.close()
 
     def on_url(self, url: bytes) -> None:
         self._url = url
@@ -243,7 +243,7 @@ class _Connection:
                 return
             # The truth's own count rules, so that every request of a case is alike.
             usage = bool((asked.stream_options or {}).get("include_usage"))
-            answer = _Answer(self._wire, self._engine.truth, self._now, usage=usage)
+            answer = _Answer(self._transport, self._engine.truth, self._now, usage=usage)
             self._engine.accept(answer, self._name)
             return
         found = self._control()
@@ -251,7 +251,7 @@ class _Connection:
 
     def _say(self, status: bytes, body: bytes) -> None:
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        self._wire.write(head % (status, len(body)) + body)
+        self._transport.write(head % (status, len(body)) + body)
 
     def _control(self) -> bytes | None:
         """The answer of every path but the one that serves; None where there is none."""

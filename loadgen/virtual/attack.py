@@ -62,7 +62,7 @@ class VirtualAttack:
         if self.interrupted():
             end_ns = max(min(end_ns, self.now_ns), 1)
         self.cut_off()
-        # Told ahead, a number of requests has no end of sending before the last of them.
+        # ServerLog ahead, a number of requests has no end of sending before the last of them.
         last = self.records[-1].scheduled_ns if self.records else 0
         return max(end_ns, last + 1)
 

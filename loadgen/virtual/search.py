@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 from loadgen.results.records import Knee
 from loadgen.run.session import Session, label
-from loadgen.search.runner import LOOK_S, SETTLE_AT_MOST_S, SETTLE_LOOK_S, probe_pacer, probe_window, some
+from loadgen.search.runner import (
+    POLL_INTERVAL_S,
+    SETTLE_LIMIT_S,
+    SETTLE_POLL_S,
+    probe_pacer,
+    probe_window,
+    some,
+)
 from loadgen.search.strategy import Limits, Probe, Search
 from loadgen.virtual.attack import VirtualAttack, keep
 from loadgen.virtual.simulator import Simulator
@@ -16,14 +23,14 @@ def search_virtually(session: Session, simulator: Simulator) -> Knee:
     """Probe until the search ends or Ctrl-C; the budget is of virtual seconds."""
     spec = session.config.spec
     limits = Limits(spec.levels[0], spec.levels[-1], spec.mode == "concurrency", spec.budget_seconds)
-    hunt = _Hunt(session, simulator, Search(limits, spec.objectives))
-    knee = hunt.run()
-    hunt.keep_all()
+    search_run = _SearchRun(session, simulator, Search(limits, spec.objectives))
+    knee = search_run.run()
+    search_run.keep_all()
     return knee
 
 
 @dataclass(slots=True)
-class _Hunt:
+class _SearchRun:
     session: Session
     simulator: Simulator
     search: Search
@@ -47,11 +54,11 @@ class _Hunt:
 
     def _settle(self, most: int | None) -> None:
         """Let time go by until the backlog has gone, or long enough."""
-        deadline_ns = self.simulator.now_ns + ns_from_seconds(SETTLE_AT_MOST_S)
+        deadline_ns = self.simulator.now_ns + ns_from_seconds(SETTLE_LIMIT_S)
         while most is not None and sum(attack.in_flight for _, attack, _ in self.probes) > most:
             if self.session.interrupted or self.simulator.now_ns > deadline_ns:
                 return
-            self.simulator.go(self.simulator.now_ns + ns_from_seconds(SETTLE_LOOK_S))
+            self.simulator.go(self.simulator.now_ns + ns_from_seconds(SETTLE_POLL_S))
 
     def _probe(self, probe: Probe) -> tuple[VirtualAttack, int]:
         spec, number = self.session.config.spec, len(self.probes)
@@ -63,7 +70,7 @@ class _Hunt:
         self.session.view.watch(f"{probe.kind} {label(spec, probe.level)}", attack.progress)
         end_ns = ns_from_seconds(probe.max_s)
         while attack.now_ns < end_ns and not self.session.interrupted:
-            attack.advance(min(end_ns, attack.now_ns + ns_from_seconds(LOOK_S)))
+            attack.advance(min(end_ns, attack.now_ns + ns_from_seconds(POLL_INTERVAL_S)))
             if self.search.stop_now(probe, attack.now_ns / NS_PER_SECOND, some(attack.so_far())):
                 break
         elapsed_ns = max(attack.now_ns, 1)

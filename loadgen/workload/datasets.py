@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from loadgen.workload.row_reader import LeftOut, json_rows, read_file
+from loadgen.workload.row_reader import SkippedRows, json_rows, read_file
 from proxy.api.lenient import LenientDecoder
 from proxy.units import MAX_EXACT_INTEGER
 
@@ -74,8 +74,8 @@ def read_dataset(path: Path, *, strict: bool = False) -> DataSet:
 
     Raises ``ValueError`` naming option, file and what would be right.
     """
-    left_out = LeftOut(f"--dataset {path}", strict)
-    lengths = LeftOut(f"--dataset {path}", strict, "answer lengths not used")
+    left_out = SkippedRows(f"--dataset {path}", strict)
+    lengths = SkippedRows(f"--dataset {path}", strict, "answer lengths not used")
     data = read_file(path, left_out.what)
     items = []
     for where, raw in json_rows(data, left_out):
@@ -90,7 +90,7 @@ def read_dataset(path: Path, *, strict: bool = False) -> DataSet:
     return DataSet(tuple(items), left_out.notes() + lengths.notes())
 
 
-def _item(raw: bytes, where: str, lengths: LeftOut) -> Item:
+def _item(raw: bytes, where: str, lengths: SkippedRows) -> Item:
     unread: list[str] = []
     row = _ROW.decode(raw, unread)
     if row is None:
@@ -117,7 +117,7 @@ def _messages(fields: _Fields, unread: list[str]) -> list[dict[str, Any]]:
     raise _RowError("neither messages, prompt nor conversations")
 
 
-def _length(fields: _Fields, unread: list[str], where: str, lengths: LeftOut) -> int | None:
+def _length(fields: _Fields, unread: list[str], where: str, lengths: SkippedRows) -> int | None:
     length = fields.max_completion_tokens or fields.max_tokens
     if any(name.endswith(("max_tokens", "max_completion_tokens")) for name in unread) and length is None:
         lengths.add(where, "max_tokens is no whole number: --output counts")

@@ -1,4 +1,4 @@
-"""Pictures for vision inputs: real PNG files, each request's its own, so that no cache serves them."""
+"""Figures for vision inputs: real PNG files, each request's its own, so that no cache serves them."""
 
 import base64
 import random

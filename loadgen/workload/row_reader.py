@@ -31,7 +31,7 @@ _OTHER_FORMATS: Final = {b"PK\x03\x04": "a zip archive", b"PAR1": "a Parquet fil
 
 
 @dataclass(slots=True)
-class LeftOut:
+class SkippedRows:
     """Rows of one file that cannot be used: how many, and why the first few. ``read`` counts the others."""
 
     what: str  # the option and its file
@@ -98,7 +98,7 @@ def _as_utf8(data: bytes, what: str) -> bytes:
     return data.removeprefix(_BOM)
 
 
-def json_rows(data: bytes, left_out: LeftOut) -> Iterator[tuple[str, bytes]]:
+def json_rows(data: bytes, left_out: SkippedRows) -> Iterator[tuple[str, bytes]]:
     """Yield place and raw JSON of each row: the items of one array, or lines that are not blank."""
     if not data.lstrip().startswith(b"["):
         for number, line in enumerate(data.splitlines(), start=1):

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from loadgen.workload.row_reader import LeftOut, json_rows, read_file
+from loadgen.workload.row_reader import SkippedRows, json_rows, read_file
 from proxy.api.lenient import LenientDecoder, UnreadableError, integer_of
 from proxy.units import ns_from_seconds
 
@@ -58,7 +58,7 @@ def read_trace(path: Path, speed: float = 1.0, *, strict: bool = False) -> Trace
     Rows that cannot be used are left out and reported in ``notes``, or refused if ``strict``. Raises
     ``ValueError`` naming option and file.
     """
-    left_out = LeftOut(f"--arrivals trace:{path}", strict)
+    left_out = SkippedRows(f"--arrivals trace:{path}", strict)
     data = read_file(path, left_out.what)
     arrivals = _mooncake if data.lstrip()[:1] in {b"{", b"["} else _azure
     rows = sorted(arrivals(data, left_out))
@@ -70,7 +70,7 @@ def read_trace(path: Path, speed: float = 1.0, *, strict: bool = False) -> Trace
     return TraceData(tuple(at - first for at, _, _ in rows), pairs, left_out.notes()).played(speed)
 
 
-def _azure(data: bytes, left_out: LeftOut) -> Iterator[_Arrival]:
+def _azure(data: bytes, left_out: SkippedRows) -> Iterator[_Arrival]:
     text = data.decode("utf-8", "replace")
     head = text.lstrip().partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
@@ -135,7 +135,7 @@ def _in_range(number: int, column: str) -> int:
     return number
 
 
-def _mooncake(data: bytes, left_out: LeftOut) -> Iterator[_Arrival]:
+def _mooncake(data: bytes, left_out: SkippedRows) -> Iterator[_Arrival]:
     for where, raw in json_rows(data, left_out):
         row = _ROW.decode(raw, [])
         try:

@@ -11,7 +11,7 @@ from loadgen.measure.summary import Measured, summarize
 from loadgen.measure.window import Window
 from loadgen.report.compare import as_text, compare
 from loadgen.report.csv_export import points_csv
-from loadgen.report.figures import Pictures
+from loadgen.report.figures import Figures
 from loadgen.report.html_page import report_html
 from loadgen.report.table import COLUMNS, cells, headline
 from loadgen.results.records import Knee, Record, Run, encode_run
@@ -59,7 +59,7 @@ def page() -> str:
     """The report but for what matplotlib draws: its next version draws the same otherwise."""
     run, records = made(40)
     return report_html(
-        run, records, Pictures(b"<svg>curve</svg>", b"", b"<svg>distributions</svg>", None)
+        run, records, Figures(b"<svg>curve</svg>", b"", b"<svg>distributions</svg>", None)
     ).decode()
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.client.chunk_template import Lane, lane_of
+from loadgen.client.chunk_template import ChunkTemplate, template_of
 from loadgen.client.http_client import Connection
-from loadgen.client.responses import StreamAnswer
+from loadgen.client.responses import StreamedResponse
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -32,11 +32,11 @@ OTHERS = (
 )
 
 
-class Call:
+class ActiveRequest:
     """What an attack's call does with an answer."""
 
     def __init__(self, *, lanes: bool) -> None:
-        self.answer = StreamAnswer()
+        self.answer = StreamedResponse()
         self.lanes = 0
         self.end: str | None = "none yet"
         self._follows = lanes
@@ -50,8 +50,8 @@ class Call:
     def body(self, data: bytes, t_ns: int) -> None:
         self.answer.feed(data, t_ns)
 
-    def lane(self, data: bytes) -> Lane | None:
-        found = self.answer.lane(data) if self._follows else None
+    def template(self, data: bytes) -> ChunkTemplate | None:
+        found = self.answer.template(data) if self._follows else None
         self.lanes += found is not None
         return found
 
@@ -74,9 +74,9 @@ class Nowhere:
         self.open = False
 
 
-def read(reads: list[bytes], *, lanes: bool) -> Call:
-    connection, call = Connection(lambda _: None), Call(lanes=lanes)
-    connection._wire = Nowhere()
+def read(reads: list[bytes], *, lanes: bool) -> ActiveRequest:
+    connection, call = Connection(lambda _: None), ActiveRequest(lanes=lanes)
+    connection._transport = Nowhere()
     connection.send(call, b"GET / HTTP/1.1\r\n\r\n")
     for number, data in enumerate(reads):
         connection.received(data, 1 + number)
@@ -121,13 +121,13 @@ def test_a_stream_of_many_shapes_is_not_followed_for_ever() -> None:
     "data", [chunk(event(""))[:-1], chunk(event("")), chunk(USAGE), b"0\r\n\r\n", b"", event("a")]
 )
 def test_what_cannot_be_followed(data: bytes) -> None:
-    assert lane_of(data, [], []) is None
+    assert template_of(data, [], []) is None
 
 
 def test_a_lane_does_nothing_with_what_differs() -> None:
     outputs: list[int] = []
-    lane = lane_of(chunk(event("a")), outputs, [])
-    assert lane is not None
+    template = template_of(chunk(event("a")), outputs, [])
+    assert template is not None
     for other in (*OTHERS, chunk(event("b"))[:-1], chunk(event("b")) + b"0\r\n\r\n", b""):
-        assert not lane.take(other, 1)
+        assert not template.match(other, 1)
     assert outputs == []

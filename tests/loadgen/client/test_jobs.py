@@ -1,7 +1,7 @@
 import pytest
 
 from loadgen.client.http_client import Client, Target
-from loadgen.client.jobs import POLL_S, JobAnswer, job_state
+from loadgen.client.jobs import POLL_S, JobResponse, job_state
 from loadgen.drive.attack import Attack
 from loadgen.drive.pacer import ClosedLoop
 from loadgen.results.records import Record
@@ -40,14 +40,14 @@ async def test_a_job_that_fails_is_a_failed_request(server: VideoServer, says: s
 
 
 def test_states() -> None:
-    assert job_state(b'{"id": "a", "status": "in_progress"}') == ("a", "going")
+    assert job_state(b'{"id": "a", "status": "in_progress"}') == ("a", "running")
     assert job_state(b'{"id": "a", "status": "completed"}') == ("a", "done")
     with pytest.raises(ValueError, match="not a job"):
         job_state(b"[]")
-    answer = JobAnswer()
+    answer = JobResponse()
     answer.feed(b'{"id": "a"', 1)
     answer.feed(b"}", 2)
     assert (answer.outcome(), answer.job) == (None, "a")
-    broken = JobAnswer()
+    broken = JobResponse()
     broken.feed(b"<html>", 1)
     assert "not a job" in (broken.outcome() or "")

@@ -1,6 +1,6 @@
 import pytest
 
-from loadgen.client.responses import StreamAnswer, WholeAnswer
+from loadgen.client.responses import NonStreamedResponse, StreamedResponse
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
 WORD = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -10,7 +10,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def test_role_is_not_a_token_and_one_read_is_one_stamp() -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     answer.feed(ROLE, 1)
     answer.feed(WORD + WORD, 2)
     answer.feed(b": energy {}\n\n" + WORD + STOP + USAGE + DONE, 5)
@@ -20,7 +20,7 @@ def test_role_is_not_a_token_and_one_read_is_one_stamp() -> None:
 
 
 def test_byte_by_byte_is_the_same() -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     for t, byte in enumerate(ROLE + WORD + STOP + USAGE + DONE):
         answer.feed(bytes([byte]), t)
     assert answer.counts == [1]
@@ -40,26 +40,26 @@ def test_byte_by_byte_is_the_same() -> None:
     ],
 )
 def test_all_that_carries_a_token(delta: str) -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     answer.feed(f'data: {{"choices":[{delta}]}}\r\n\r\n'.encode(), 9)
     assert answer.first_ns == 9
 
 
 @pytest.mark.parametrize("delta", ["{}", '{"delta":{"tool_calls":[]}}', '{"delta":null}', '{"text":null}'])
 def test_what_carries_none(delta: str) -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     answer.feed(f'data: {{"choices":[{delta}]}}\n\n'.encode(), 9)
     assert answer.first_ns is None
 
 
-def test_a_cut_stream_an_error_event_and_rubbish_are_failures() -> None:
-    cut, told, rubbish = StreamAnswer(), StreamAnswer(), StreamAnswer()
+def test_a_cut_stream_an_error_event_and_malformed_are_failures() -> None:
+    cut, told, malformed = StreamedResponse(), StreamedResponse(), StreamedResponse()
     cut.feed(ROLE + WORD, 1)
     told.feed(WORD + b'data: {"error":{"message":"no\\n more"}}\n\n' + DONE, 1)
-    rubbish.feed(b"data: {nope\n\n" + DONE, 1)
+    malformed.feed(b"data: {nope\n\n" + DONE, 1)
     assert "without a finish reason" in str(cut.outcome())
     assert told.outcome() == "the server reported an error with status 200: no more"
-    assert rubbish.outcome() == "not a chunk of the API: no JSON object"
+    assert malformed.outcome() == "malformed chunk: not a JSON object"
 
 
 PLAIN = [ROLE, WORD, WORD, STOP, USAGE, DONE]
@@ -79,7 +79,7 @@ ODD = {
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("at", [0, 2, 5])
 def test_an_odd_event_does_not_matter(odd: list[bytes], at: int) -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     answer.feed(b"".join([*PLAIN[:at], *odd, *PLAIN[at:]]), 7)
     assert answer.outcome() is None
     assert (answer.counts, answer.usage.prompt, answer.usage.output) == ([2], 3, 2)
@@ -112,7 +112,7 @@ def test_streams_that_say_the_same_are_measured_alike(changes: list[tuple[bytes,
     for old, new in changes:
         assert old in stream
         stream = stream.replace(old, new)
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     for at in range(0, len(stream), size):
         answer.feed(stream[at : at + size], at)
     assert answer.outcome() is None
@@ -120,7 +120,7 @@ def test_streams_that_say_the_same_are_measured_alike(changes: list[tuple[bytes,
 
 
 def test_what_cannot_be_read_is_named() -> None:
-    answer = StreamAnswer()
+    answer = StreamedResponse()
     answer.feed(
         WORD + b'data: {"choices":[],"usage":{"completion_tokens":"many","prompt_tokens":3}}\n\n' + DONE, 1
     )
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_named() -> None:
     [b'{"error":"no"}', b'{"error":{"detail":1}}', b'{"object":"error","message":"no","code":400}'],
 )
 def test_errors_of_all_shapes_are_failures(error: bytes) -> None:
-    stream, whole = StreamAnswer(), WholeAnswer()
+    stream, whole = StreamedResponse(), NonStreamedResponse()
     stream.feed(WORD + STOP + b"data: " + error + b"\n\n" + DONE, 1)
     whole.feed(error, 1)
     for answer in (stream, whole):
@@ -142,20 +142,20 @@ def test_errors_of_all_shapes_are_failures(error: bytes) -> None:
 
 
 def test_whole_answers() -> None:
-    good, bad, told = WholeAnswer(), WholeAnswer(), WholeAnswer()
+    good, bad, told = NonStreamedResponse(), NonStreamedResponse(), NonStreamedResponse()
     good.feed(b'{"data":[{"b64_json":"x"}],', 1)
     good.feed(b'"usage":{"prompt_tokens":4}}', 2)
     bad.feed(b"<html>", 1)
     told.feed(b'{"error":{"message":"no"}}', 1)
     assert good.outcome() is None
     assert (good.items, good.usage.prompt, good.usage.output) == (1, 4, None)
-    assert bad.outcome() == "not an answer of the API: no JSON object"
+    assert bad.outcome() == "malformed response: not a JSON object"
     assert "error" in str(told.outcome())
 
 
 @pytest.mark.parametrize("count", ["1180591620717411303424", "-1", "7.5", "NaN", "true", "[]"])
 def test_a_count_that_can_be_none_is_unknown(count: str) -> None:
-    answer = WholeAnswer()
+    answer = NonStreamedResponse()
     answer.feed(f'\ufeff{{"usage":{{"prompt_tokens":5.0,"completion_tokens":{count}}}}}'.encode(), 1)
     assert answer.outcome() is None
     assert (answer.usage.prompt, answer.usage.output) == (5, None)

@@ -1,7 +1,7 @@
 """What was said, beside what is measured of it."""
 
-from loadgen.client.responses import StreamAnswer, WholeAnswer
-from loadgen.client.text_capture import Spoken
+from loadgen.client.responses import NonStreamedResponse, StreamedResponse
+from loadgen.client.text_capture import TextCapture
 
 
 def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
@@ -12,13 +12,13 @@ def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
         b'data: {"choices":[{"text":" ho","finish_reason":"stop"}]}\n\n',
         b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\ndata: [DONE]\n\n',
     )
-    plain, spoken = StreamAnswer(), Spoken(StreamAnswer())
+    plain, spoken = StreamedResponse(), TextCapture(StreamedResponse())
     body = b"".join(events)
     for t_ns, at in enumerate(range(0, len(body), 7)):  # cut anywhere
         plain.feed(body[at : at + 7], t_ns)
         spoken.feed(body[at : at + 7], t_ns)
     assert spoken.text() == "hm, h\u00e4 ho"
-    spoken.lane(b"")
+    spoken.template(b"")
     assert (spoken.outcome(), plain.outcome()) == (None, None)
     for name in ("first_ns", "outputs_ns", "counts"):
         assert getattr(spoken, name) == getattr(plain, name)
@@ -26,7 +26,7 @@ def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
 
 
 def test_a_whole_answer() -> None:
-    spoken = Spoken(WholeAnswer())
+    spoken = TextCapture(NonStreamedResponse())
     spoken.feed(b'{"choices":[{"message":{"content":"ha ', 1)
     spoken.feed(b'ho"}}],"usage":{"completion_tokens":2}}', 2)
     assert spoken.outcome() is None
@@ -34,14 +34,14 @@ def test_a_whole_answer() -> None:
 
 
 def test_what_is_no_answer_says_nothing() -> None:
-    spoken = Spoken(WholeAnswer())
+    spoken = TextCapture(NonStreamedResponse())
     spoken.feed(b"<html>", 1)
     assert spoken.outcome() is not None
     assert spoken.text() == ""
 
 
 def test_content_in_parts_and_half_an_emoji_are_text() -> None:
-    spoken = Spoken(StreamAnswer())
+    spoken = TextCapture(StreamedResponse())
     spoken.feed(
         b'\xef\xbb\xbfdata: {"choices":[{"delta":{"content":[{"type":"text","text":"a"},null]}}]}\n\n', 1
     )

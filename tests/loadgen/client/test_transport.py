@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from loadgen.client import transport
-from loadgen.client.transport import PlainWire, StampClock, Wire, dial
+from loadgen.client.transport import PlainTransport, StampClock, Transport, connect
 from proxy.units import NS_PER_SECOND
 from tests.timing import PATIENCE_SECONDS
 
@@ -40,7 +40,7 @@ class Heard:
 class Pair:
     """A wire and the plain socket at its other end."""
 
-    wire: Wire
+    wire: Transport
     heard: Heard
     peer: socket.socket
 
@@ -62,7 +62,7 @@ def stamping() -> None:
 async def pair() -> AsyncIterator[Pair]:
     heard = Heard()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        made = await dial("127.0.0.1", server.getsockname()[1], None, heard)
+        made = await connect("127.0.0.1", server.getsockname()[1], None, heard)
         peer, _ = server.accept()
     with peer:
         yield Pair(made, heard, peer)
@@ -101,7 +101,7 @@ async def test_without_the_kernels_stamps_the_read_itself_is_stamped(
     monkeypatch.setattr(transport, "_STAMPED", False)
     heard = Heard()
     ours, peer = _connected()
-    made = PlainWire(asyncio.get_running_loop(), ours, heard)
+    made = PlainTransport(asyncio.get_running_loop(), ours, heard)
     before = time.monotonic_ns()
     peer.send(b"x")
     await heard.told.wait()
@@ -151,9 +151,9 @@ async def test_a_reset_is_told_as_an_error(pair: Pair) -> None:
 async def test_names_are_resolved_and_a_refusal_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        (await dial("localhost", port, None, Heard())).close()
+        (await connect("localhost", port, None, Heard())).close()
     with pytest.raises(ConnectionRefusedError):
-        await dial("127.0.0.1", port, None, Heard())
+        await connect("127.0.0.1", port, None, Heard())
 
 
 def test_a_wall_clock_set_back_or_forth_does_not_move_a_stamp() -> None:

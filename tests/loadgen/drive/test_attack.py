@@ -108,7 +108,7 @@ async def test_a_request_that_takes_too_long_fails_and_the_next_is_sent(stuck: C
     one = attack(stuck, ClosedLoop(2, None, 4))
     one.timeout_s = 0.1
     outcome = await one.run()
-    assert [r.error for r in outcome.records] == ["no complete answer within 0.1 s (--request-timeout)"] * 4
+    assert [r.error for r in outcome.records] == ["no complete response within 0.1 s (--request-timeout)"] * 4
     assert all((r.end_ns or 0) >= r.dispatched_ns + 100_000_000 for r in outcome.records)
     assert not outcome.interrupted
 
@@ -146,7 +146,7 @@ async def test_connecting_counts_as_part_of_the_time_of_a_request() -> None:
         two.timeout_s = 0.1
         outcome = await two.run()
         await client.close()
-    assert [r.error for r in outcome.records] == ["no complete answer within 0.1 s (--request-timeout)"] * 2
+    assert [r.error for r in outcome.records] == ["no complete response within 0.1 s (--request-timeout)"] * 2
 
 
 async def test_an_interrupt_keeps_what_there_is() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from loadgen.drive import deadline_timer
-from loadgen.drive.deadline_timer import Alarm
+from loadgen.drive.deadline_timer import DeadlineTimer
 
 
 def _ringer(heard: list[int]) -> Callable[[], None]:
@@ -17,7 +17,7 @@ async def test_rings_once_and_never_early(monkeypatch: pytest.MonkeyPatch, timer
     if not timerfd:
         monkeypatch.setattr(deadline_timer, "_timerfd", lambda: (None, -1))
     heard: list[int] = []
-    bell = Alarm(asyncio.get_running_loop(), _ringer(heard))
+    bell = DeadlineTimer(asyncio.get_running_loop(), _ringer(heard))
     due = time.monotonic_ns() + 20_000_000
     bell.set(due + 10**12)
     bell.set(due)  # the later one no longer counts
@@ -29,7 +29,7 @@ async def test_rings_once_and_never_early(monkeypatch: pytest.MonkeyPatch, timer
 
 async def test_a_time_in_the_past_rings_at_the_next_turn_and_a_closed_one_never() -> None:
     heard: list[int] = []
-    bell = Alarm(asyncio.get_running_loop(), _ringer(heard))
+    bell = DeadlineTimer(asyncio.get_running_loop(), _ringer(heard))
     bell.set(0)
     await asyncio.sleep(0.02)
     assert len(heard) == 1

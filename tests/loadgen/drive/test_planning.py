@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from loadgen.config.spec import Spec
 from loadgen.drive.pacer import STOP, Capped, ClosedLoop, OpenLoop, schedule_ns
-from loadgen.drive.planning import part_of, plan, warm_connections
+from loadgen.drive.planning import plan, share_of, warm_connections
 from proxy.units import NS_PER_SECOND
 
 
@@ -57,7 +57,7 @@ def test_the_joint_process_of_workers_is_poisson() -> None:
 
 @given(whole=st.integers(0, 1000), workers=st.integers(1, 12))
 def test_parts_add_up_and_differ_by_one_at_most(whole: int, workers: int) -> None:
-    parts = [part_of(whole, worker, workers) for worker in range(workers)]
+    parts = [share_of(whole, worker, workers) for worker in range(workers)]
     assert sum(parts) == whole
     assert max(parts) - min(parts) <= 1
     assert parts == sorted(parts, reverse=True)

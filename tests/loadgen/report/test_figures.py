@@ -1,4 +1,4 @@
-"""Pictures are an extra: without matplotlib everything else is there, and says how to get them."""
+"""Figures are an extra: without matplotlib everything else is there, and says how to get them."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import main
-from loadgen.report.figures import HOW, pictures
+from loadgen.report.figures import MATPLOTLIB_HINT, draw_figures
 from loadgen.results.records import Run
 from loadgen.results.run_directory import keep
 from tests.loadgen.samples import point, record
@@ -27,7 +27,7 @@ def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_are_drawn() -> None:
-    drawn = pictures(RUN, [record(0)])
+    drawn = draw_figures(RUN, [record(0)])
     assert drawn is not None
     assert (b"<svg" in drawn.svg, drawn.png[:4]) == (True, b"\x89PNG")
 
@@ -37,7 +37,7 @@ def test_a_report_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str
     keep(tmp_path, RUN, [record(0)])
     assert main(["report", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert HOW in said.err
+    assert MATPLOTLIB_HINT in said.err
     assert "curve" not in said.out
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["points.csv", "report.html", "requests.jsonl.zst", "run.json"]

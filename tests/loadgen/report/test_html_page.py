@@ -1,6 +1,6 @@
 import msgspec
 
-from loadgen.report.figures import HOW, pictures
+from loadgen.report.figures import MATPLOTLIB_HINT, draw_figures
 from loadgen.report.html_page import report_html
 from loadgen.report.plot import draw
 from loadgen.report.table import COLUMNS, cells, headline, number
@@ -16,7 +16,7 @@ def run(*points: Point, best: int | None = None) -> Run:
 
 
 def page(run: Run) -> str:
-    return report_html(run, [], pictures(run, [])).decode()
+    return report_html(run, [], draw_figures(run, [])).decode()
 
 
 def measured(concurrency: int, source: str) -> Point:
@@ -49,7 +49,7 @@ def test_without_matplotlib_there_is_a_page_that_says_how_to_get_pictures() -> N
     bare = report_html(run(measured(1, "nvml")), [], None).decode()
     assert "jouleproxy[plot]" in bare
     assert "<svg" not in bare
-    assert "pip install" in HOW
+    assert "pip install" in MATPLOTLIB_HINT
 
 
 def test_rows() -> None:

@@ -22,7 +22,7 @@ from tests.timing import PATIENCE_SECONDS
 NOWHERE = "http://127.0.0.1:1"
 
 
-class Told(View):
+class RecordingView(View):
     """Keeps what a run tells; ``at`` is called as each point starts."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def sweep(url: str, *argv: str, admin: str = NOWHERE) -> Config:
 
 
 async def test_points_follow_each_other_and_each_is_kept_as_it_ends(server: TruthServer) -> None:
-    told, kept = Told(), list[Finished]()
+    told, kept = RecordingView(), list[Finished]()
     session = Session(sweep(server.url, "--slo", "60s"), told, save=kept.append)
     found = await session.run()
     assert told.lines[0].startswith("note: energy not measured")
@@ -71,7 +71,7 @@ async def test_points_follow_each_other_and_each_is_kept_as_it_ends(server: Trut
 
 async def test_energy_comes_from_the_admin_port_in_its_own_clock(server: TruthServer) -> None:
     async with FakeAdmin(joules_each=2.0) as admin:
-        found = await Session(sweep(server.url, admin=admin.url), Told()).run()
+        found = await Session(sweep(server.url, admin=admin.url), RecordingView()).run()
     for one in found.run.points:
         assert one.watts == pytest.approx(WATTS, rel=1e-6)
     assert all(record.joules == 2.0 for record in found.records)
@@ -79,7 +79,7 @@ async def test_energy_comes_from_the_admin_port_in_its_own_clock(server: TruthSe
 
 
 async def test_a_signal_ends_the_point_and_the_run(server: TruthServer) -> None:
-    told = Told()
+    told = RecordingView()
     told.session = session = Session(sweep(server.url, "--requests", "100"), told)
     told.stop_at = "2 at once"
     found = await session.run()
@@ -90,7 +90,7 @@ async def test_a_signal_ends_the_point_and_the_run(server: TruthServer) -> None:
 
 
 async def test_what_was_measured_before_is_not_measured_again(server: TruthServer) -> None:
-    told = Told()
+    told = RecordingView()
     session = Session(sweep(server.url), told, points=[point(1)])
     found = await session.run()
     assert [line for line in told.lines if line.startswith("started")] == ["started: 2 at once"]
@@ -101,7 +101,7 @@ async def test_a_server_that_dies_between_points_is_failures_not_the_end() -> No
     server = await TruthServer(Truth(0.01, 0.002, 3)).__aenter__()
     dying: list[asyncio.Future[None]] = []
 
-    class Kills(Told):
+    class Kills(RecordingView):
         def point_ended(self, point: Point) -> None:
             super().point_ended(point)
             if not dying:
@@ -113,7 +113,7 @@ async def test_a_server_that_dies_between_points_is_failures_not_the_end() -> No
 
 
 async def test_a_signal_ends_a_pause(server: TruthServer) -> None:
-    class Stops(Told):
+    class Stops(RecordingView):
         def point_ended(self, point: Point) -> None:
             super().point_ended(point)
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
@@ -125,7 +125,7 @@ async def test_a_signal_ends_a_pause(server: TruthServer) -> None:
 
 
 async def test_nothing_starts_without_a_server() -> None:
-    told = Told()
+    told = RecordingView()
     with pytest.raises(PreflightError, match="no server"):
         await Session(sweep(NOWHERE), told).run()
     assert told.lines == []

@@ -6,13 +6,13 @@ import pytest
 from loadgen.results.records import Distribution
 from loadgen.selfcheck.checks import (
     ErrorRow,
-    believed,
     capacity,
     energy_error,
     errors_ns,
     known_power,
     show,
     show_cases,
+    trusted_range,
 )
 from loadgen.selfcheck.truth_server import Served
 from tests.loadgen.samples import point, record
@@ -57,10 +57,10 @@ def test_says_which_side_could_not_keep_up() -> None:
     assert (ROW.limit, late.limit) == (None, "the truth server was late")
     text = show([ROW, late, bound])
     assert text.count("generator-bound: do not use") == text.count("the truth server was late") == 1
-    assert "up to 3,200 chunks/s" in believed([ROW, late, bound])
+    assert "up to 3,200 chunks/s" in trusted_range([ROW, late, bound])
     # What the client saw is held against what the server did, so that a late server spoils nothing.
-    assert "up to 3,200 chunks/s" in believed([late, bound])
-    assert "too busy" in believed([bound])
+    assert "up to 3,200 chunks/s" in trusted_range([late, bound])
+    assert "too busy" in trusted_range([bound])
 
 
 def test_energy_is_judged_by_the_windows_own_length() -> None:

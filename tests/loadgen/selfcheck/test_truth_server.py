@@ -8,7 +8,7 @@ import pytest
 from loadgen.client.http_client import Client, Target
 from loadgen.drive.attack import Attack
 from loadgen.drive.pacer import OpenLoop
-from loadgen.selfcheck.truth_server import Told, Truth, TruthServer
+from loadgen.selfcheck.truth_server import ServerLog, Truth, TruthServer
 from loadgen.workload.arrivals import Constant
 from loadgen.workload.lengths import Fixed, Lengths
 from loadgen.workload.request_bodies import Workload
@@ -20,7 +20,7 @@ async def test_tokens_never_leave_early_and_it_tells_when_they_left() -> None:
         client = Client(Target(server.url))
         work = Workload("chat", "truth", Lengths(Fixed(8), Fixed(6)))
         outcome = await Attack(client, work, OpenLoop(Constant(50.0), None, 5), 0, "t").run()
-        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=Told)
+        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=ServerLog)
         await client.close()
     assert len(told.late_ns) == 5 * 6
     assert min(told.late_ns) >= 0
@@ -66,6 +66,6 @@ async def test_each_request_of_a_burst_has_its_own_id() -> None:
         client = Client(Target(server.url))
         work = Workload("chat", "truth", Lengths(Fixed(8), Fixed(1)))
         outcome = await Attack(client, work, OpenLoop(Constant(1e6), None, 20), 0, "t").run()
-        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=Told)
+        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=ServerLog)
         await client.close()
     assert set(told.served) == {record.id for record in outcome.records}

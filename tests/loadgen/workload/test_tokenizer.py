@@ -8,11 +8,11 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.client.http_client import Client, Target
-from loadgen.client.text_capture import Spoken
+from loadgen.client.text_capture import TextCapture
 from loadgen.config.options import read_config
 from loadgen.drive.attack import Attack
 from loadgen.drive.pacer import ClosedLoop
-from loadgen.drive.request import new_answer
+from loadgen.drive.request import new_reader
 from loadgen.results.run_directory import load
 from loadgen.selfcheck.truth_server import Truth, TruthServer
 from loadgen.workload.lengths import Fixed, Lengths
@@ -118,4 +118,4 @@ async def test_of_a_failure_that_said_nothing_the_tokens_are_not_known(file: Pat
 @pytest.mark.parametrize("endpoint", ["embeddings", "images", "videos"])
 def test_what_is_no_text_is_not_counted(endpoint: str) -> None:
     work = Workload(endpoint, "m", Lengths(Fixed(4), Fixed(4)))
-    assert not isinstance(new_answer(work, spoken=True), Spoken)
+    assert not isinstance(new_reader(work, capture_text=True), TextCapture)

@@ -2,16 +2,17 @@
 
 from proxy.inputs import InputError, parse_number
 
-# Beyond these nothing can be measured: no client sends as much, nor has as many ports to one server (65,535),
-# and a schedule in nanoseconds overflows where a request comes once in centuries.
+# Limits of what can be measured: no client sends more, or has more ports to one server (65,535), and the
+# deadlines of a lower rate overflow 64 bits of nanoseconds.
 LEAST_RATE, MOST_RATE = 1e-6, 1e6
 MOST_IN_FLIGHT = 1e5
 
 
 def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
-    """Levels of ``8``, ``1,2,4`` or ``1..64`` (powers of two times the first, and the last).
+    """Parse ``8``, ``1,2,4`` or ``1..64`` (powers of two times the first value, and the last value).
 
-    ``whole`` wants whole numbers >= 1. Raises ``ValueError`` that says what would be right.
+    With ``whole`` the levels must be integers of at least 1. Raises ``ValueError`` with the option and an
+    example.
     """
     try:
         low, dots, high = text.partition("..")
@@ -26,13 +27,13 @@ def parse_levels(text: str, option: str, *, whole: bool) -> tuple[float, ...]:
     if not dots:
         return tuple(dict.fromkeys(ends))
     if ends[1] < ends[0]:
-        raise ValueError(f"{option} {text!r}: the range runs backwards; write {high}..{low}")
+        raise ValueError(f"{option} {text!r}: the range is descending; write {high}..{low}")
     return _doubling(ends[0], ends[1])
 
 
 def _wrong(text: str, option: str) -> ValueError:
     kind = "whole numbers above zero" if option == "--concurrency" else "numbers above zero"
-    return ValueError(f"{option} {text!r}: write {kind}, as 8, a list 1,2,4 or a range 1..64")
+    return ValueError(f"{option} {text!r}: write {kind}, such as 8, a list 1,2,4 or a range 1..64")
 
 
 def _plain(number: float) -> str:

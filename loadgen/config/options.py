@@ -1,4 +1,4 @@
-"""``loadgen [run]`` and ``loadgen sweep``: their options, as a table, and the run they ask for."""
+"""Options of ``loadgen [run]`` and ``loadgen sweep``: one table, from which parser and ``Spec`` are made."""
 
 import argparse
 import os
@@ -16,26 +16,30 @@ from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_n
 
 USAGE: Final = 2
 _EXAMPLES = """examples:
-  loadgen --rate 32 --slo 200ms                       open loop, Poisson, judged
+  loadgen --rate 32 --slo 200ms                       open loop, Poisson arrivals, with a verdict
   loadgen --concurrency 64 --slo ttft=200ms,tpot=50ms closed loop
   loadgen sweep --concurrency 1..64 --slo p95:ttft=1s throughput-per-watt curve, best point
-  loadgen sweep --search --slo p95:ttft=200ms         the highest rate within the SLO, by itself
-  loadgen report RUN | loadgen compare A B            rebuild a report; what changed, and its joules
+  loadgen sweep --search --slo p95:ttft=200ms         search for the highest rate within the SLO
+  loadgen report RUN | loadgen compare A B            rebuild a report; compare two runs
   loadgen selfcheck                                   what this client can be trusted_range for here
 exit: 0 within the SLO, 1 missed, 2 cannot start, 3 generator-bound, 130 interrupted"""
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line that says what would be right."""
+    """An argument parser whose errors are one line without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit 2."""
+        """Write the error and exit with status 2."""
         self.exit(USAGE, f"loadgen: {message} (see loadgen --help)\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One option; without a metavar it is a switch. ``only`` names the command that has it."""
+    """One option; a switch if it has no metavar.
+
+    ``only`` is the subcommand that has it, None for both. An empty ``secret`` means none, since an
+    environment variable may be set to nothing.
+    """
 
     name: str
     metavar: str | None
@@ -43,29 +47,36 @@ class _Option:
     default: Any = None
     kind: Any = str
     only: Literal["run", "sweep"] | None = None
-    secret: bool = False  # empty: none, as an environment variable has it
+    secret: bool = False
 
 
 _COMMON = (
     _Option("--slo", "SLO", "[pNN:]metric=duration,... or 200ms; ttft, tpot, itl, e2e"),
-    _Option("--search", None, "find the knee, within --rate or --concurrency LO..HI", only="sweep"),
-    _Option("--url", "URL", "the server or proxy: %(default)s", "http://127.0.0.1:9000"),
-    _Option("--admin-url", "URL", "the proxy's joules: %(default)s", "http://127.0.0.1:9001"),
-    _Option("--duration", "T", "of each point: 30s, 10s in a sweep"),
+    _Option(
+        "--search",
+        None,
+        "find the highest load within the SLO, in --rate or --concurrency LO..HI",
+        only="sweep",
+    ),
+    _Option("--url", "URL", "server or proxy: %(default)s", "http://127.0.0.1:9000"),
+    _Option(
+        "--admin-url", "URL", "admin port of the proxy, for joules: %(default)s", "http://127.0.0.1:9001"
+    ),
+    _Option("--duration", "T", "duration of each point: 30s, 10s in a sweep"),
     _Option("--endpoint", "E", ", ".join(PATHS), "chat"),
-    _Option("--model", "NAME", "the server's first by default"),
-    _Option("--input", "LEN", "tokens: 512, uniform:1..9, lognormal:300,1", "128"),
-    _Option("--output", "LEN", "likewise", "64"),
-    _Option("--dataset", "FILE", "JSONL of OpenAI's or ShareGPT's shape"),
+    _Option("--model", "NAME", "model; the server's first by default"),
+    _Option("--input", "LEN", "prompt tokens: 512, uniform:1..9, lognormal:300,1", "128"),
+    _Option("--output", "LEN", "output tokens, likewise", "64"),
+    _Option("--dataset", "FILE", "conversations: JSONL of OpenAI's or ShareGPT's format"),
     _Option("--out", "DIR", "run directory, runs/ID by default", kind=Path),
-    _Option("--force", None, "replace the run that --out holds"),
+    _Option("--force", None, "replace the run in --out"),
     _Option("--json", None, "run.json on standard output"),
     _Option("--help-all", None, "more: arrivals, energy source, workloads, limits, resuming"),
 )
 _RARE = (
     _Option("--source", "S", "proxy, or nvml: this machine's GPUs without one", "proxy"),
-    _Option("--devices", "ID,..", "the proxy's devices to count, of several: gpu0,gpu1"),
-    _Option("--requests", "N", "of each point", kind=int),
+    _Option("--devices", "ID,..", "devices of the proxy to count: gpu0,gpu1"),
+    _Option("--requests", "N", "requests of each point", kind=int),
     _Option("--warmup", "W", f"{', '.join(RULES)} or 10s", "auto"),
     _Option("--arrivals", "A", "poisson, constant, gamma:CV, ramp:A..B, sine:D,P, trace:FILE", "poisson"),
     _Option("--prefix-share", "X", "shared part of prompts, 0..1", 0.0, float),
@@ -73,28 +84,28 @@ _RARE = (
     _Option("--strict", None, "refuse a data set or trace with rows that cannot be used"),
     _Option("--turns", "N", "conversations of N turns", 1, int),
     _Option("--picture", "WxH", "vision input, or size of images and videos"),
-    _Option("--natural-output", None, "answers may end early (no ignore_eos)"),
-    _Option("--no-stream", None, "whole answers; e2e only"),
-    _Option("--max-in-flight", "N", "cap of an open loop; said when it binds", kind=int),
-    _Option("--request-timeout", "T", "a request that takes longer has failed: 10m, of videos 1h"),
-    _Option("--drain", "T", "wait for the last answers: 30s; if given, also for a silent server"),
-    _Option("--workers", "N", "processes that deal out one schedule: %(default)s", 1, int),
+    _Option("--natural-output", None, "responses may end early (no ignore_eos)"),
+    _Option("--no-stream", None, "non-streamed responses; e2e only"),
+    _Option("--max-in-flight", "N", "limit of an open loop; noted when it delays requests", kind=int),
+    _Option("--request-timeout", "T", "a request that takes longer fails: 10m, videos 1h"),
+    _Option("--drain", "T", "wait for the last responses: 30s; if given, also for a silent server"),
+    _Option("--workers", "N", "processes that share one schedule: %(default)s", 1, int),
     _Option("--ray", "ADDRESS", "workers on a Ray cluster (auto, HOST:PORT); one a node, or --workers N"),
-    _Option("--seed", "S", "%(default)s", 0, int),
+    _Option("--seed", "S", "seed of all random values: %(default)s", 0, int),
     _Option("--api-key", "KEY", "bearer token; or OPENAI_API_KEY", secret=True),
-    _Option("--admin-token", "T", "of the admin port; or JOULEPROXY_ADMIN_TOKEN", secret=True),
-    _Option("--header", "K=V", "more headers"),
+    _Option("--admin-token", "T", "token of the admin port; or JOULEPROXY_ADMIN_TOKEN", secret=True),
+    _Option("--header", "K=V", "additional header; repeatable"),
     _Option("--quiet", None, "no progress, no table"),
     _Option("--simulate", "PROFILE", "plan in virtual time against the simulator: no server", only="sweep"),
-    _Option("--budget", "T", "of a search: %(default)s", "80s", only="sweep"),
-    _Option("--resume", "RUN", "go on with an interrupted grid", kind=Path, only="sweep"),
+    _Option("--budget", "T", "time budget of a search: %(default)s", "80s", only="sweep"),
+    _Option("--resume", "RUN", "continue an interrupted grid", kind=Path, only="sweep"),
     _Option("--cool-down", "T", "pause between points: %(default)s", "0s", only="sweep"),
     _Option("--power-limits", "W,..", "each in turn, restored; needs --source nvml and root", only="sweep"),
 )
 
 
 def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
-    """The parser of a number, with errors as argparse shows them."""
+    """Return a number parser that raises the errors which argparse shows."""
 
     def read(text: str) -> float:
         try:
@@ -105,8 +116,8 @@ def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
     return read
 
 
-def _filled(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The parser of a text that must not be empty: an unset variable of a script chooses no default."""
+def _non_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser that rejects empty text, such as an unset variable of a script."""
 
     def read(text: str) -> Any:
         if not text.strip():
@@ -133,9 +144,9 @@ def _parser(command: str, *, everything: bool) -> Parser:
         allow_abbrev=False,
     )
     levels = ": 1..64 or 1,2,4" if many else ""
-    parser.add_argument("--rate", metavar="R", type=_filled(str), help="open loop, requests/s" + levels)
+    parser.add_argument("--rate", metavar="R", type=_non_empty(str), help="open loop, requests/s" + levels)
     parser.add_argument(
-        "--concurrency", metavar="N", type=_filled(str), help="closed loop, requests in flight" + levels
+        "--concurrency", metavar="N", type=_non_empty(str), help="closed loop, requests in flight" + levels
     )
     for option in (*_COMMON, *_RARE):
         if option.only in {None, command}:
@@ -161,13 +172,16 @@ def _add(parser: Parser, option: _Option, *, shown: bool) -> None:
             option.name,
             metavar=option.metavar,
             default=option.default,
-            type=_NUMBERS.get(option.kind) or (option.kind if option.secret else _filled(option.kind)),
+            type=_NUMBERS.get(option.kind) or (option.kind if option.secret else _non_empty(option.kind)),
             help=text,
         )
 
 
 def read_config(command: str, argv: list[str]) -> Config:
-    """What was asked for; raises ``ValueError`` naming the option and what would be right."""
+    """Parse the arguments of ``run`` or ``sweep``.
+
+    Raises ``ValueError`` with the option and a valid value.
+    """
     args = _parser(command, everything="--help-all" in argv).parse_args(argv)
     spec = _resumed(args.resume) if command == "sweep" and args.resume else _spec(command, args)
     for header in args.header:
@@ -201,7 +215,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
     if search and args.rate is None and args.concurrency is None:
         args.rate = "1..100000"
     if (args.rate is None) == (args.concurrency is None):
-        raise ValueError("say one of --rate R (open loop) and --concurrency N (closed loop)")
+        raise ValueError("give one of --rate R (open loop) and --concurrency N (closed loop)")
     mode = "rate" if args.rate is not None else "concurrency"
     levels = parse_levels(
         args.rate if mode == "rate" else args.concurrency,
@@ -214,7 +228,7 @@ def _spec(command: str, args: argparse.Namespace) -> Spec:
         raise ValueError(f"--{mode} with several levels is a sweep: loadgen sweep --{mode} ...")
     timeout = _request_timeout(args.request_timeout, args.endpoint)
     return Spec(
-        command=command,  # type: ignore[arg-type]  # one of the two keys of main
+        command=command,  # type: ignore[arg-type]  # one of the two subcommands
         mode=mode,  # type: ignore[arg-type]
         levels=levels,
         url=named("--url", args.url, parse_url).url,
@@ -268,7 +282,7 @@ def _request_timeout(text: str | None, endpoint: str) -> float:
 def _devices(text: str | None) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text is not None else ()
     if not all(names):
-        raise ValueError(f"--devices {text!r}: write names with commas between them, as gpu0,gpu1")
+        raise ValueError(f"--devices {text!r}: write names separated by commas, such as gpu0,gpu1")
     return names
 
 

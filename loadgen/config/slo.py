@@ -1,4 +1,4 @@
-"""Service-level objectives: their syntax, and whether a request or a run meets them.
+"""Service level objectives: their syntax, and whether a request meets them. Pure.
 
 ``[pNN:]metric=duration[,...]`` with metrics ttft, tpot, itl, e2e and durations in ms, s, m. A bare
 duration means ttft for streamed text and e2e for everything else. The default percentile is p99.
@@ -28,12 +28,12 @@ class Objective(msgspec.Struct, frozen=True):
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest of ms and s, as ``parse_duration`` reads it."""
+    """Return a duration in ms or s, in the syntax of ``parse_duration``."""
     return f"{seconds * 1e3:g}ms" if seconds < 1 else f"{seconds:g}s"
 
 
 def parse_slo(text: str, *, streamed: bool = True) -> tuple[Objective, ...]:
-    """The objectives of a comma-separated list; raises ``ValueError`` that names the bad part."""
+    """Parse a comma-separated list of objectives; raises ``ValueError`` with the invalid part."""
     found = tuple(_objective(part, streamed=streamed) for part in text.split(","))
     names = [objective.metric for objective in found]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -66,10 +66,10 @@ def _percentile(head: str, part: str) -> float:
 
 
 def meets(latencies: Mapping[str, float | None], objectives: Sequence[Objective]) -> bool:
-    """Whether one successful request is within all limits.
+    """Return whether a successful request is within all limits.
 
-    A gap that is undefined for the request (TPOT of a single token) cannot be violated by it; a first token
-    that never came is not in time.
+    A metric that is undefined for the request (TPOT of a single token) cannot be violated by it. A response
+    without a first token violates a limit on TTFT.
     """
     return all(_within(latencies.get(one.metric), one) for one in objectives)
 
@@ -81,5 +81,5 @@ def _within(seconds: float | None, objective: Objective) -> bool:
 
 
 def tightest_seconds(objectives: Sequence[Objective]) -> float | None:
-    """The smallest limit, which says how exact the generator itself has to be."""
+    """Return the smallest limit, which determines the accuracy required of the load generator."""
     return min((o.limit_seconds for o in objectives), default=None)

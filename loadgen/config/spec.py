@@ -1,4 +1,4 @@
-"""What a run is asked to do: validated before anything starts, and written into ``run.json``."""
+"""The specification of a run: checked before anything starts, and saved in ``run.json``."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,11 @@ from loadgen.workload.lengths import parse_length
 from loadgen.workload.request_bodies import PATHS
 from proxy.inputs import named, parse_duration, parse_header, parse_key, parse_url
 
-RULES = ("auto", "mlenergy", "none")  # of loadgen.measure.window
-# As OpenAI's clients: a request that takes longer is lost to its user. A video takes longer than any text.
+RULES = ("auto", "mlenergy", "none")  # of loadgen.measure.window.steady_window
+# The default timeout of OpenAI's client libraries; videos take longer than any text.
 REQUEST_TIMEOUT_S = 600.0
 VIDEO_TIMEOUT_S = 3600.0
-_TRY_S = 120.0
+_TEST_REQUEST_S = 120.0  # time limit of the request before the run
 _STEADY = ("poisson", "constant", "gamma")
 _LEAST_BUDGET_S = 5
 _MOST_TURNS = 100
@@ -24,7 +24,10 @@ _MOST_WORKERS = 1024  # processes here, or actors of a cluster
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """A run but for secrets and for where its results go; the same spec and seed ask for the same."""
+    """All settings that determine the numbers of a run; no credentials and no output options.
+
+    The same spec and seed send the same requests. Field names are part of the format of ``run.json``.
+    """
 
     command: Literal["run", "sweep"]
     mode: Literal["rate", "concurrency"]
@@ -65,27 +68,33 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def streamed(self) -> bool:
-        """Whether answers come as streams of tokens."""
+        """Whether responses are streamed."""
         return self.stream and self.endpoint in {"chat", "completions"}
 
     @property
     def try_seconds(self) -> float:
-        """Limit of the one request before the run: a server that is stuck is to be found soon."""
+        """Time limit of the test request before the run, seconds.
+
+        Short, so that a hung server is found soon.
+        """
         given = self.request_timeout_seconds not in {REQUEST_TIMEOUT_S, VIDEO_TIMEOUT_S}
-        return self.request_timeout_seconds if given else _TRY_S
+        return self.request_timeout_seconds if given else _TEST_REQUEST_S
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The parsed SLO."""
+        """The parsed ``--slo``; empty without one."""
         return parse_slo(self.slo, streamed=self.streamed) if self.slo else ()
 
     @property
     def warmup_rule(self) -> str | float:
-        """A rule's name, or seconds."""
+        """The name of a warm-up rule, or seconds."""
         return self.warmup if self.warmup in RULES else parse_duration(self.warmup)
 
     def check(self) -> "Spec":
-        """Itself, if all is well; raises ``ValueError`` naming the option and what would be right."""
+        """Check all values and combinations; return this spec.
+
+        Raises ``ValueError`` with the option and a valid value.
+        """
         named("--url", self.url, parse_url)
         named("--admin-url", self.admin_url, parse_url)
         self._check_values()
@@ -112,7 +121,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
     def _check_simulate(self) -> None:
-        """Virtual time knows text of given lengths."""
+        """Check that the simulator supports the workload: single-turn text of given lengths."""
         wrong = {
             "--dataset": self.dataset is not None,
             "--tokenizer": self.tokenizer is not None,
@@ -122,7 +131,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         }
         for name, given in wrong.items():
             if given:
-                raise ValueError(f"{name} is not known in virtual time: leave it out with --simulate")
+                raise ValueError(f"{name} is not supported in virtual time: leave it out with --simulate")
 
     def _check_workers(self) -> None:
         if not 1 <= self.workers <= _MOST_WORKERS:
@@ -132,9 +141,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         option = "--workers" if self.ray is None else "--ray"
         if self.search or self.simulate is not None:
             other = "--search" if self.search else "--simulate"
-            raise ValueError(f"{option}: a run or a grid is driven by several workers, not {other}")
+            raise ValueError(f"{option}: several workers support a run or a grid, not {other}")
         if self.max_in_flight is not None and self.max_in_flight < self.workers:
-            raise ValueError(f"--max-in-flight {self.max_in_flight}: at least one for each of --workers")
+            raise ValueError(
+                f"--max-in-flight {self.max_in_flight}: must be at least one for each of --workers"
+            )
 
     def _check_kinds(self) -> None:
         if self.picture is not None:
@@ -142,32 +153,34 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         if not 1 <= self.turns <= _MOST_TURNS:
             raise ValueError(f"--turns {self.turns}: must be from 1 to {_MOST_TURNS}")
         if self.turns > 1 and (self.endpoint != "chat" or self.dataset):
-            raise ValueError("--turns: conversations are made for --endpoint chat, without --dataset")
+            raise ValueError(
+                "--turns: conversations are generated for --endpoint chat only, without --dataset"
+            )
         if self.tokenizer is not None and self.endpoint not in {"chat", "completions"}:
-            raise ValueError("--tokenizer: text is counted, of --endpoint chat or completions")
+            raise ValueError("--tokenizer: counts text; use --endpoint chat or completions")
         if self.source not in {"proxy", "nvml"}:
-            raise ValueError(f"--source {self.source!r}: proxy or nvml")
+            raise ValueError(f"--source {self.source!r}: write proxy or nvml")
         if self.devices and self.source != "proxy":
-            raise ValueError("--devices: those of a proxy, not with --source nvml")
+            raise ValueError("--devices: selects devices of a proxy; not supported with --source nvml")
         if self.power_limits and (self.search or self.source != "nvml"):
-            raise ValueError("--power-limits: a grid on this machine's GPUs, with --source nvml")
+            raise ValueError("--power-limits: needs a grid and --source nvml (the GPUs of this machine)")
 
     def _check_search(self) -> None:
         if not self.slo:
-            raise ValueError("--search needs an SLO to search for, as --slo p95:ttft=200ms")
+            raise ValueError("--search needs an SLO, such as --slo p95:ttft=200ms")
         if self.arrivals.partition(":")[0] not in _STEADY:
-            raise ValueError(f"--arrivals {self.arrivals!r}: a search takes {', '.join(_STEADY)}")
+            raise ValueError(f"--arrivals {self.arrivals!r}: a search supports {', '.join(_STEADY)}")
         if self.requests is not None:
-            raise ValueError("--requests: a search decides itself how long to try; give --budget 90s")
+            raise ValueError("--requests: not supported with --search; give --budget 90s")
         if self.budget_seconds < _LEAST_BUDGET_S:
-            raise ValueError(f"--budget {self.budget_seconds:g}s: at least {_LEAST_BUDGET_S}s")
+            raise ValueError(f"--budget {self.budget_seconds:g}s: must be at least {_LEAST_BUDGET_S}s")
 
     def _check_values(self) -> None:
         parse_arrivals(self.arrivals)
         parse_length(self.input, "--input")
         parse_length(self.output, "--output")
         if self.endpoint not in PATHS:
-            raise ValueError(f"--endpoint {self.endpoint!r}: one of {', '.join(PATHS)}")
+            raise ValueError(f"--endpoint {self.endpoint!r}: must be one of {', '.join(PATHS)}")
         if self.slo is not None:
             judged = {objective.metric for objective in self.objectives}
             if not self.streamed and judged - {"e2e"}:
@@ -178,12 +191,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
                 parse_duration(self.warmup)
             except ValueError:
                 raise ValueError(
-                    f"--warmup {self.warmup!r}: write {', '.join(RULES)} or a duration, as 10s"
+                    f"--warmup {self.warmup!r}: write {', '.join(RULES)} or a duration such as 10s"
                 ) from None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec, and what must not be written down or does not change the numbers."""
+    """A spec, with credentials (never saved) and options that do not change the numbers."""
 
     spec: Spec
     out: Path
@@ -196,7 +209,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
 
     def header_lines(self) -> bytes:
-        """Complete header lines of every request. An Authorization of ``headers`` goes before the key."""
+        """Return the header lines of every request; an Authorization in ``headers`` overrides ``api_key``."""
         headers = [parse_header(header) for header in self.headers]
         if self.api_key and all(name.lower() != "authorization" for name, _ in headers):
             headers.append(("Authorization", f"Bearer {parse_key(self.api_key)}"))

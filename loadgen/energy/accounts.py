@@ -1,7 +1,7 @@
-"""Joules of a point from what the proxy reports. Pure: no clock is read, none are subtracted.
+"""Joules of a point from the proxy's accounts. Pure: no clock is read.
 
-The proxy's accounts cover windows of *its* clock. A local duration may be added to a reading of that
-clock (durations mean the same on every host); two clocks are never compared.
+The accounts cover windows of the *proxy's* clock. A local duration may be added to a reading of that clock,
+since durations are the same on every host; readings of two clocks are never subtracted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ from proxy.schema import DeviceAccount, RequestEnergy, sum_parts
 from proxy.units import NS_PER_SECOND
 
 PARTS = ("static", "prefill", "decode", "context", "unseparated")
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-6  # relative, for sums of floating-point numbers
 
 
 @dataclass(frozen=True, slots=True)
 class ClockPair:
-    """The proxy's clock, read while ours said ``local_ns`` (mid-way of the handler)."""
+    """A reading of the proxy's clock, and the local time in the middle of that request."""
 
     proxy_ns: int
     local_ns: int
 
     def proxy_at(self, local_ns: int) -> int:
-        """The proxy's stamp of a local one: its reading plus a local duration."""
+        """Convert a local time to the proxy's clock: its reading plus a local duration."""
         return self.proxy_ns + local_ns - self.local_ns
 
 
@@ -34,7 +34,7 @@ class _Window(msgspec.Struct):
 
 
 def decode_window(data: bytes) -> list[DeviceAccount]:
-    """Accounts from the body of ``/energy/window``: a list, or an object with ``devices``."""
+    """Decode the body of ``/energy/window``: a list, or an object with ``devices``."""
     if data.lstrip().startswith(b"["):
         return msgspec.json.decode(data, type=list[DeviceAccount])
     return msgspec.json.decode(data, type=_Window).devices
@@ -45,7 +45,7 @@ class _Requests(msgspec.Struct):
 
 
 def decode_requests(data: bytes) -> list[RequestEnergy]:
-    """Records from the body of ``/energy/requests``: a list, or an object with ``requests``."""
+    """Decode the body of ``/energy/requests``: a list, or an object with ``requests``."""
     if data.lstrip().startswith(b"["):
         return msgspec.json.decode(data, type=list[RequestEnergy])
     return msgspec.json.decode(data, type=_Requests).requests
@@ -57,17 +57,17 @@ class _Clock(msgspec.Struct):
 
 
 def decode_clock(data: bytes) -> int:
-    """The proxy's nanoseconds from the body of ``/energy/clock``; ``ValueError`` if it has none."""
+    """Decode the nanoseconds of ``/energy/clock``; raises ``ValueError`` if it has none."""
     found = msgspec.json.decode(data, type=_Clock)
     if found.now_ns is not None:
         return found.now_ns
     if found.monotonic_ns is None:
-        raise ValueError("the answer has neither now_ns nor monotonic_ns")
+        raise ValueError("the response has neither now_ns nor monotonic_ns")
     return found.monotonic_ns
 
 
 def join(records: Sequence[Record], energies: Sequence[RequestEnergy]) -> tuple[list[Record], list[str]]:
-    """Records with the joules of the proxy's record of the same id, and what could not be joined."""
+    """Return the records with the joules of the proxy's record of the same id, and notes about the rest."""
     by_id: Mapping[str, RequestEnergy] = {energy.request_id: energy for energy in energies}
     joined = [_with_energy(record, by_id.get(record.id)) for record in records]
     missing = sum(r.sent_ns is not None and r.id not in by_id for r in records)
@@ -93,16 +93,16 @@ def _with_energy(record: Record, energy: RequestEnergy | None) -> Record:
 
 
 def totals(accounts: Sequence[DeviceAccount], records: Sequence[Record]) -> EnergyTotals | str:
-    """The energy of a window, split into parts that sum to it; or the reason why it is not known.
+    """Return the energy of a window, split into parts that sum to it, or the reason why it is unknown.
 
-    The accounts say how much went to requests, to idle and to nobody; the requests' share is split as
-    the joined records of the window are. Parts without records are null and the note says so.
+    The accounts contain the joules of requests, idle and unattributed; those of requests are split in
+    proportion to the parts of the joined records. Without such records the parts are None, with a note.
     """
     if not accounts:
         return "the proxy reports no devices"
     gaps = [f"{a.device}: {gap.reason}" for a in accounts for gap in a.gaps]
     if gaps:
-        return "energy not known over the whole window: " + gaps[0]
+        return "energy unknown in a part of the window: " + gaps[0]
     spans = [a.end_ns - a.start_ns for a in accounts if a.end_ns and a.start_ns is not None]
     if not spans or max(spans) <= 0:
         return "the proxy's window is empty"
@@ -129,28 +129,29 @@ def totals(accounts: Sequence[DeviceAccount], records: Sequence[Record]) -> Ener
 
 
 def _split(requests: float, records: Sequence[Record]) -> tuple[dict[str, float | None], tuple[str, ...]]:
-    """``requests`` joules in the proportion of the records' parts."""
+    """Split ``requests`` joules in proportion to the parts of the records; return parts and notes."""
     found = sum_parts(record.parts for record in records if record.parts is not None)
     sums: dict[str, float | None] = {name: getattr(found, name) for name in PARTS} if found else {}
     sums["idle_named"] = found.idle if found else 0.0
-    whole = sum(value or 0.0 for value in sums.values())
-    if whole <= 0:
+    total = sum(value or 0.0 for value in sums.values())
+    if total <= 0:
         empty: dict[str, float | None] = dict.fromkeys((*PARTS, "idle_named"))
-        return empty, ("the proxy gave no parts for these requests",) if requests > 0 else ()
-    scale = requests / whole
+        return empty, ("the proxy has no parts for these requests",) if requests > 0 else ()
+    scale = requests / total
     return {name: None if value is None else scale * value for name, value in sums.items()}, ()
 
 
 def conservation_note(accounts: Sequence[DeviceAccount], records: Sequence[Record]) -> str | None:
-    """Whether the joined records sum to what the accounts gave to requests over the whole point.
+    """Return a note if the joined records differ by more than 1 % from the accounts' joules of requests.
 
-    None when they agree within 1 %: other clients of the proxy, or records that are not final, show.
+    The reason is other clients of the proxy, or records that are not final. ``accounts`` cover the whole
+    point.
     """
     given = sum(a.requests_joules for a in accounts)
     joined = sum(r.joules for r in records if r.joules is not None)
     if given <= 0 or abs(given - joined) <= 0.01 * given:
         return None
     return (
-        f"records sum to {joined:.4g} J, the devices gave {given:.4g} J to requests in this time:"
+        f"records sum to {joined:.4g} J, the accounts attribute {given:.4g} J to requests:"
         " other clients use the proxy, or records are missing"
     )

@@ -1,4 +1,4 @@
-"""The proxy's admin port: its clock, its device accounts, its records of requests."""
+"""Client of the proxy's admin port: clock, device accounts, energy records of requests."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,20 +11,20 @@ from loadgen.energy.accounts import ClockPair, decode_clock, decode_requests, de
 from proxy.schema import DeviceAccount, RequestEnergy
 
 T = TypeVar("T")
-_BATCH = 500
-_WAIT_S = 5
-_PROBE_S = 2.0
+_BATCH = 500  # ids per request
+_WAIT_S = 5  # for which the proxy may wait until records are final
+_CLOCK_TIMEOUT_S = 2.0
 
 
 class AdminError(Exception):
-    """The admin port cannot say; the text says why."""
+    """The admin port failed; the message is the reason."""
 
 
 class Admin:
-    """Asks the admin port; raises :class:`AdminError` for whatever goes wrong.
+    """Queries the admin port; every failure raises :class:`AdminError`.
 
-    ``token`` is what its bearer must have. With ``devices`` its windows are of these alone: those of one
-    backend of several.
+    ``token`` is the bearer token. With ``devices``, accounts are limited to these, such as those of one
+    backend of several. Needs a running event loop; call ``close`` at the end.
     """
 
     def __init__(self, url: str, devices: Sequence[str] = (), token: str | None = None) -> None:
@@ -34,11 +34,11 @@ class Admin:
         self.url = url
 
     async def clock(self) -> ClockPair:
-        """The proxy's clock now, paired with the middle of the handler; the best of three."""
+        """Return a reading of the proxy's clock, paired with local time; the fastest of three requests."""
         best: tuple[int, ClockPair] | None = None
         for _ in range(3):
             before = time.monotonic_ns()
-            data = await self._ask("GET", "/energy/clock", limit_s=_PROBE_S)
+            data = await self._fetch("GET", "/energy/clock", limit_s=_CLOCK_TIMEOUT_S)
             found = self._decoded(decode_clock, data)
             took = time.monotonic_ns() - before
             if best is None or took < best[0]:
@@ -48,25 +48,25 @@ class Admin:
         return best[1]
 
     async def window(self, start_ns: int, end_ns: int) -> list[DeviceAccount]:
-        """Accounts over [start_ns, end_ns) of the proxy's clock, once measured."""
+        """Return the accounts of [start_ns, end_ns) on the proxy's clock, once that window is measured."""
         query = f"start_ns={start_ns}&end_ns={end_ns}&wait_seconds={_WAIT_S}"
-        accounts = self._decoded(decode_window, await self._ask("GET", f"/energy/window?{query}"))
+        accounts = self._decoded(decode_window, await self._fetch("GET", f"/energy/window?{query}"))
         known = {account.device for account in accounts}
         if missing := [name for name in self._devices if name not in known]:
             raise AdminError(f"--devices: the proxy has no {missing[0]}, it has {', '.join(sorted(known))}")
         return [account for account in accounts if not self._devices or account.device in self._devices]
 
     async def requests(self, ids: list[str]) -> list[RequestEnergy]:
-        """The records of these requests, once final; unknown ids are left out."""
+        """Return the records of these requests, after they are final; unknown ids are absent."""
         found: list[RequestEnergy] = []
         path = f"/energy/requests?wait_seconds={_WAIT_S}"
         for at in range(0, len(ids), _BATCH):
             body = msgspec.json.encode(ids[at : at + _BATCH])
-            found += self._decoded(decode_requests, await self._ask("POST", path, body))
+            found += self._decoded(decode_requests, await self._fetch("POST", path, body))
         return found
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         await self._client.close()
 
     @staticmethod
@@ -74,15 +74,17 @@ class Admin:
         try:
             return decode(data)
         except (ValueError, msgspec.MsgspecError) as error:
-            raise AdminError(f"the admin port's answer is not understood: {error}") from error
+            raise AdminError(f"malformed response of the admin port: {error}") from error
 
-    async def _ask(self, method: str, path: str, body: bytes = b"", limit_s: float = _WAIT_S + 10) -> bytes:
+    async def _fetch(self, method: str, path: str, body: bytes = b"", limit_s: float = _WAIT_S + 10) -> bytes:
         try:
             code, data = await self._client.fetch(
                 method, path, headers=self._headers, body=body, limit_s=limit_s
             )
         except (OSError, TimeoutError) as error:
-            raise AdminError(f"no proxy's admin port at {self.url} ({str(error) or 'timed out'})") from error
+            raise AdminError(
+                f"no admin port of a proxy at {self.url} ({str(error) or 'timed out'})"
+            ) from error
         if code in {401, 403}:
             raise AdminError(f"{self.url} answered HTTP {code}: give --admin-token or JOULEPROXY_ADMIN_TOKEN")
         if code != 200:

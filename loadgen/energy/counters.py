@@ -1,8 +1,8 @@
-"""Joules of a span from counter readings of this machine's devices. Pure.
+"""Joules of a time span from the energy counters of local devices. Pure.
 
-A counter stands still between its own updates (20 to 100 ms apart), so a reading is worth something only
-where it changed: energy at any time is interpolated between these edges. Nothing before the first edge or
-after the last one is made up.
+A counter is constant between its own updates (20 to 100 ms apart), so that only readings at which it changed
+(edges) are informative. Energy at any time is interpolated linearly between edges. Before the first edge and
+after the last one it is unknown.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ _MJ_PER_JOULE = 1000.0
 
 @dataclass(slots=True)
 class Counter:
-    """One device's cumulative counter: edges as (nanoseconds of our monotonic clock, millijoules)."""
+    """The cumulative counter of one device: edges as (local monotonic nanoseconds, millijoules)."""
 
     name: str
     _last_mj: int | None = None
@@ -26,7 +26,7 @@ class Counter:
     gap: str | None = None
 
     def read(self, t_ns: int, value_mj: int) -> None:
-        """A reading; the edge lies between it and the one before, so it is put in the middle."""
+        """Add a reading; its edge is placed midway between it and the reading before."""
         if self._last_mj is not None and value_mj < self._last_mj:
             self.gap = f"{self.name}: the counter went backwards (reset)"
         if self._last_mj is not None and value_mj > self._last_mj:
@@ -35,11 +35,11 @@ class Counter:
         self._last_mj, self._before_ns = value_mj, t_ns
 
     def covers(self, t_ns: int) -> bool:
-        """Whether an edge lies at or after ``t_ns``."""
+        """Return whether there is an edge at or after ``t_ns``."""
         return bool(self._times) and self._times[-1] >= t_ns
 
     def at_mj(self, t_ns: int) -> float | None:
-        """The counter at ``t_ns``; None outside what was seen."""
+        """Return the counter at ``t_ns`` in millijoules; None before the first and after the last edge."""
         after = bisect_right(self._times, t_ns)
         if after == 0 or (after == len(self._times) and self._times[-1] < t_ns):
             return None
@@ -51,9 +51,9 @@ class Counter:
 
 
 def between(counters: list[Counter], start_ns: int, end_ns: int, source: str) -> EnergyTotals | str:
-    """Energy over [start_ns, end_ns) of all devices, or the reason why it is not known.
+    """Return the energy of all devices over [start_ns, end_ns), or the reason why it is unknown.
 
-    Devices alone cannot say which joules were whose: there are no parts.
+    There are no parts, since devices alone cannot attribute joules to requests.
     """
     joules = 0.0
     for counter in counters:

@@ -1,4 +1,4 @@
-"""Joules for the points of a run: from the proxy's admin port, or from this machine's own devices."""
+"""Energy of the points of a run, from the proxy's admin port or from local devices."""
 
 import asyncio
 import contextlib
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from loadgen.energy.nvml import LocalDevices
     from loadgen.measure.window import Window
 
-_IDLE_PROBE_S = 1.0
-_EDGES_S = 0.3
+_IDLE_S = 1.0  # duration of the idle measurement
+_EDGES_S = 0.3  # before and after it: counters change every 20 to 100 ms
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the points of a run are measured against."""
+    """The server under test, with its sources of energy; idle power in watts, None if unknown."""
 
     client: Client
     admin: Admin | None
@@ -35,7 +35,7 @@ class Server:
 
 
 async def read_clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
-    """The proxy's clock beside ours, or why there is none."""
+    """Return a reading of the proxy's clock paired with the local one, and notes if that fails."""
     if admin is None:
         return None, []
     try:
@@ -47,9 +47,9 @@ async def read_clock(admin: Admin | None) -> tuple[ClockPair | None, list[str]]:
 async def read_energy(
     server: Server, pair: ClockPair | None, outcome: Outcome, window: "Window", *, alone: bool = True
 ) -> tuple[list[Record], EnergyTotals | None, list[str]]:
-    """Records with their joules, the window's totals, and what is to be said of them.
+    """Return the records with joules, the energy of the window (None if unknown), and notes.
 
-    ``alone``: no other point's requests were under way, so that the accounts must be these records'.
+    ``alone``: no requests of another point were in flight, so that accounts and records must agree.
     """
     if server.local is not None:
         return await _local_energy(server.local, outcome, window)
@@ -61,14 +61,14 @@ async def read_energy(
         found = await admin.requests([r.id for r in outcome.records if r.sent_ns is not None])
         records, notes = join(outcome.records, found)
         inside = await admin.window(start + window.start_ns, start + window.end_ns)
-        whole = await admin.window(start, start + outcome.end_ns)
+        complete = await admin.window(start, start + outcome.end_ns)
     except AdminError as error:
         return outcome.records, None, [f"energy not measured: {error}"]
     energy = totals(inside, [r for r in records if window.holds(r.end_ns)])
     if isinstance(energy, str):
-        return records, None, [*notes, f"energy not known: {energy}"]
-    off = conservation_note(whole, records) if alone else None
-    return records, energy, [*notes, *energy.notes, *([off] if off else [])]
+        return records, None, [*notes, f"energy unknown: {energy}"]
+    mismatch = conservation_note(complete, records) if alone else None
+    return records, energy, [*notes, *energy.notes, *([mismatch] if mismatch else [])]
 
 
 async def _local_energy(
@@ -79,17 +79,17 @@ async def _local_energy(
         await asyncio.sleep(seconds)
     energy = local.between(start, end)
     if isinstance(energy, str):
-        return outcome.records, None, [f"energy not known: {energy}"]
+        return outcome.records, None, [f"energy unknown: {energy}"]
     return outcome.records, energy, []
 
 
 @contextlib.contextmanager
 def local_devices(spec: Spec) -> "Iterator[LocalDevices | None]":
-    """The GPUs of this machine, if asked for; raises ``PreflightError``."""
+    """Sample the GPUs of this machine with ``--source nvml``, else yield None; raises ``PreflightError``."""
     if spec.source != "nvml":
         yield None
         return
-    from loadgen.energy.nvml import LocalDeviceError, LocalDevices  # noqa: PLC0415  # only where asked for
+    from loadgen.energy.nvml import LocalDeviceError, LocalDevices  # noqa: PLC0415  # only with --source nvml
 
     try:
         with LocalDevices() as local:
@@ -99,11 +99,11 @@ def local_devices(spec: Spec) -> "Iterator[LocalDevices | None]":
 
 
 async def idle_watts(admin: Admin | None, local: "LocalDevices | None") -> float | None:
-    """Power before the first request: the floor of the curve."""
+    """Measure idle power before the first request, in watts; None if unknown."""
     if local is not None:
         await asyncio.sleep(_EDGES_S)
         start = time.monotonic_ns()
-        await asyncio.sleep(_IDLE_PROBE_S)
+        await asyncio.sleep(_IDLE_S)
         end = time.monotonic_ns()
         await asyncio.sleep(_EDGES_S)
         found = local.between(start, end)
@@ -112,7 +112,7 @@ async def idle_watts(admin: Admin | None, local: "LocalDevices | None") -> float
         return None
     try:
         pair = await admin.clock()
-        await asyncio.sleep(_IDLE_PROBE_S)
+        await asyncio.sleep(_IDLE_S)
         now = await admin.clock()
         found = totals(await admin.window(pair.proxy_ns, now.proxy_ns), [])
     except AdminError:

@@ -1,7 +1,7 @@
-"""``--source nvml``: this machine's GPUs without a proxy. The only file here that knows NVML.
+"""``--source nvml``: energy and power limits of local NVIDIA GPUs, without a proxy.
 
-A thread reads each energy counter every 10 ms. Device energy is all this can give: whose joules they were,
-and parts, need the proxy. Power limits are set and given back here, too.
+A thread reads each energy counter every 10 ms. The result is device energy only: attribution to requests and
+parts needs the proxy. This is the only module of the load generator that imports NVML.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from loadgen.energy.counters import Counter, between
 from loadgen.results.records import EnergyTotals
 from proxy.units import MW_PER_WATT
 
-_PERIOD_S = 0.01
-_EDGE_WAIT_S = 2.0
-_LOOK_S = 0.02
+_PERIOD_S = 0.01  # between readings of a counter
+_EDGE_WAIT_S = 2.0  # longest wait for a counter to change after a window
+_POLL_S = 0.02
 
 
 class LocalDeviceError(Exception):
-    """Local devices cannot be measured or set; the text says what would help."""
+    """Local devices cannot be measured or configured; the message contains the remedy."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class LocalDevices:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Open and start to sample."""
+        """Initialise NVML and start sampling."""
         try:
             pynvml.nvmlInit()
             if "simulated" in str(pynvml.nvmlSystemGetDriverVersion()):
@@ -61,7 +61,7 @@ class LocalDevices:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stop sampling."""
+        """Stop sampling and shut NVML down."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -79,21 +79,21 @@ class LocalDevices:
                 counter.read(time.monotonic_ns(), int(value))
 
     def waiting(self, end_ns: int) -> Iterator[float]:
-        """Seconds to sleep, again and again, until every counter has moved past ``end_ns`` or never will."""
+        """Yield seconds to sleep until every counter has an edge after ``end_ns``, or the wait times out."""
         deadline = time.monotonic() + _EDGE_WAIT_S
         while time.monotonic() < deadline and not all(c.covers(end_ns) or c.gap for c in self.counters):
-            yield _LOOK_S
+            yield _POLL_S
 
     def between(self, start_ns: int, end_ns: int) -> EnergyTotals | str:
-        """Energy over a window of our monotonic clock, or why it is not known."""
+        """Return the energy over a window of the local monotonic clock, or why it is unknown."""
         return between(self.counters, start_ns, end_ns, self.source)
 
 
 @contextlib.contextmanager
-def power_limits(asked: Sequence[float]) -> Iterator["PowerLimits"]:
-    """Limits that are given back at the end, whatever happens in between; none is set that one may not."""
+def power_limits(limits_watts: Sequence[float]) -> Iterator["PowerLimits"]:
+    """Check the limits, and restore the original ones at the end, also after an error."""
     limits = PowerLimits()
-    limits.check(asked)
+    limits.check(limits_watts)
     try:
         yield limits
     finally:
@@ -102,40 +102,43 @@ def power_limits(asked: Sequence[float]) -> Iterator["PowerLimits"]:
 
 @dataclass(slots=True)
 class PowerLimits:
-    """Sets the power limit of all local GPUs."""
+    """Sets and restores the power limit of all local GPUs."""
 
     _before: dict[int, int] = field(default_factory=dict)
 
-    def check(self, asked: Sequence[float]) -> None:
-        """Whether each limit may be set, before anything changes; raises :class:`LocalDeviceError`."""
+    def check(self, limits_watts: Sequence[float]) -> None:
+        """Check permission and range of each limit before any is changed.
+
+        Raises :class:`LocalDeviceError`.
+        """
         for index, handle in self._each():
             try:
                 low, high = pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
-                # The limit that it has, once more: the driver says whether we may, and nothing changes.
+                # Set the current limit again: checks the permission without a change.
                 now = pynvml.nvmlDeviceGetPowerManagementLimit(handle)
                 pynvml.nvmlDeviceSetPowerManagementLimit(handle, now)
             except pynvml.NVMLError as error:
                 raise LocalDeviceError(
                     f"--power-limits: gpu{index}: {error}; setting a limit needs root, nothing was changed"
                 ) from error
-            for watts in asked:
+            for watts in limits_watts:
                 if not low <= watts * MW_PER_WATT <= high:
-                    takes = f"{low / MW_PER_WATT:g} to {high / MW_PER_WATT:g} W"
-                    raise LocalDeviceError(f"--power-limits {watts:g}: gpu{index} takes {takes}")
+                    valid = f"{low / MW_PER_WATT:g} to {high / MW_PER_WATT:g} W"
+                    raise LocalDeviceError(f"--power-limits {watts:g}: gpu{index} supports {valid}")
 
     def set(self, watts: float) -> None:
-        """Set; raises :class:`LocalDeviceError` where the driver refuses."""
+        """Set the limit of all GPUs; raises :class:`LocalDeviceError` if the driver refuses."""
         for index, handle in self._each():
             try:
                 before = int(pynvml.nvmlDeviceGetPowerManagementLimit(handle))
-                # Remembered first: a signal may come between the two calls.
+                # Stored first: a signal may arrive between the two calls.
                 self._before.setdefault(index, before)
                 pynvml.nvmlDeviceSetPowerManagementLimit(handle, round(watts * MW_PER_WATT))
             except pynvml.NVMLError as error:
                 raise LocalDeviceError(f"--power-limits {watts:g}: gpu{index}: {error}") from error
 
     def restore(self) -> None:
-        """Give back what was set; all devices are tried before the first failure is raised."""
+        """Restore the original limits; all devices are tried before a failure is raised."""
         failed: list[str] = []
         for index, handle in self._each():
             if index not in self._before:

@@ -1,7 +1,8 @@
 """Several workers as one load generator: they start together, and their records are merged.
 
-The schedule is one, dealt out in turn, so the joint process is the one asked for; percentiles are of all
-records, never averaged. A worker that dies ends the point, which says so and keeps what the others have.
+The workers share one schedule round-robin, so that the combined arrivals are those of the specification.
+Percentiles are of all records, never averages of percentiles. If a worker dies, the point ends with the
+records of the others and a note.
 """
 
 import asyncio
@@ -17,45 +18,45 @@ from loadgen.fleet.remote import Remote, WorkerError
 from loadgen.fleet.worker import Job
 from proxy.units import NS_PER_MS
 
-_LEAD_NS: Final = 100 * NS_PER_MS  # from the order to start to the start
-_ROUNDS: Final = 9  # of asking for a worker's clock
-_LOOK_S: Final = 0.2
-_SAID_NS: Final = NS_PER_MS // 10  # a clock known better than that needs no word
+_LEAD_NS: Final = 100 * NS_PER_MS  # from the command to start until the start
+_ROUNDS: Final = 9  # readings of a worker's clock
+_POLL_S: Final = 0.2  # between progress queries
+_NOTED_NS: Final = NS_PER_MS // 10  # larger clock errors are noted
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A worker's clock minus ours, and by how much that may be off (half a round trip), nanoseconds."""
+    """A worker's clock minus the local one, and the error bound (half a round trip), nanoseconds."""
 
     ns: int
     error_ns: int
 
 
 class Fleet:
-    """Workers that are ready."""
+    """Workers that are ready; call ``close`` at the end."""
 
     def __init__(self, workers: Sequence[Remote], offsets: Sequence[Offset]) -> None:
         self.workers = workers
         self.offsets = offsets
 
     def attack(self, number: int, level: float) -> "FleetAttack":
-        """One point, over all workers."""
+        """Return the attack of one point over all workers."""
         return FleetAttack(self, number, level)
 
     async def close(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         await asyncio.gather(*(worker.close() for worker in self.workers), return_exceptions=True)
 
 
 async def fleet(config: Config, model: str, run_id: str) -> Fleet | None:
-    """The workers asked for, ready; None for a run of one. Raises ``PreflightError``."""
+    """Start the workers of a run; None if it has one worker only. Raises ``PreflightError``."""
     spec = config.spec
     if spec.ray is None and spec.workers == 1:
         return None
     job = Job(spec, model, run_id, config.header_lines(), 0, spec.workers)
     try:
         if spec.ray is None:
-            from loadgen.fleet.subprocesses import start_workers  # noqa: PLC0415  # only where asked for
+            from loadgen.fleet.subprocesses import start_workers  # noqa: PLC0415  # only with --workers
 
             workers: Sequence[Remote] = await start_workers(job)
         else:
@@ -68,33 +69,32 @@ async def fleet(config: Config, model: str, run_id: str) -> Fleet | None:
 
 
 async def offset_of(worker: Remote) -> Offset:
-    """A worker's clock beside ours: the quickest of several questions (RFC 5905, clock filter)."""
+    """Measure the offset of a worker's clock: the fastest of several readings (clock filter of RFC 5905)."""
     best: Offset | None = None
     for _ in range(_ROUNDS):
-        asked = time.monotonic_ns()
+        before = time.monotonic_ns()
         theirs = await worker.clock()
-        answered = time.monotonic_ns()
-        half = (answered - asked) // 2
+        half = (time.monotonic_ns() - before) // 2
         if best is None or half < best.error_ns:
-            best = Offset(theirs - (asked + half), half)
+            best = Offset(theirs - (before + half), half)
     assert best is not None
-    # One host has one monotonic clock: what is within the error of nothing is nothing.
+    # Workers of one host share its monotonic clock: an offset within the error is zero.
     return Offset(0, 0) if abs(best.ns) <= best.error_ns else best
 
 
 @dataclass(slots=True)
 class FleetAttack:
-    """One point of several workers; to its caller like an :class:`loadgen.drive.attack.Attack`."""
+    """One point of several workers, with the interface of :class:`loadgen.drive.attack.Attack`."""
 
     fleet: Fleet
     number: int
     level: float
     progress: Progress = field(default_factory=Progress)
     _interrupted: bool = False
-    _telling: set[asyncio.Task[None]] = field(default_factory=set)
+    _interrupting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> Outcome:
-        """All parts, merged. Raises ``PreflightError`` where a worker cannot begin."""
+        """Run the point and merge the outcomes. Raises ``PreflightError`` if a worker cannot prepare it."""
         workers = self.fleet.workers
         try:
             await asyncio.gather(*(worker.prepare(self.number, self.level) for worker in workers))
@@ -105,7 +105,7 @@ class FleetAttack:
             asyncio.ensure_future(self._part(worker, start_ns + offset.ns))
             for worker, offset in zip(workers, self.fleet.offsets, strict=True)
         ]
-        if self._interrupted:  # while they prepared
+        if self._interrupted:  # during the preparation
             self.interrupt()
         watching = asyncio.ensure_future(self._watch())
         try:
@@ -114,54 +114,54 @@ class FleetAttack:
             watching.cancel()
         lost = tuple(str(part) for part in found if isinstance(part, WorkerError))
         outcomes = [part for part in found if isinstance(part, Outcome)]
-        return merge(start_ns, outcomes, (*lost, *self._clocks()), whole=not lost)
+        return merge(start_ns, outcomes, (*lost, *self._clocks()), complete=not lost)
 
     async def _part(self, worker: Remote, start_ns: int) -> Outcome | WorkerError:
         try:
             return await worker.go(start_ns)
         except WorkerError as error:
-            self.interrupt()  # without it the rest is not the load that was asked for
+            self.interrupt()  # the others alone are not the specified load
             return error
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_S)
-            told = await asyncio.gather(*(w.progress() for w in self.fleet.workers), return_exceptions=True)
-            parts = [part for part in told if isinstance(part, Progress)]
+            await asyncio.sleep(_POLL_S)
+            found = await asyncio.gather(*(w.progress() for w in self.fleet.workers), return_exceptions=True)
+            parts = [part for part in found if isinstance(part, Progress)]
             for name in ("sent", "ended", "failed", "in_flight", "tokens"):
                 setattr(self.progress, name, sum(getattr(part, name) for part in parts))
             self.progress.elapsed_ns = max((part.elapsed_ns for part in parts), default=0)
 
     def interrupt(self) -> None:
-        """Tell all workers to end now."""
+        """End the point now on all workers."""
         self._interrupted = True
         for worker in self.fleet.workers:
-            task = asyncio.get_running_loop().create_task(_tell(worker))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+            task = asyncio.get_running_loop().create_task(_interrupt(worker))
+            self._interrupting.add(task)
+            task.add_done_callback(self._interrupting.discard)
 
     def _clocks(self) -> list[str]:
         return [
-            f"{worker.name}: its clock is known to +- {offset.error_ns / NS_PER_MS:.1f} ms"
+            f"{worker.name}: the offset of its clock is known to +- {offset.error_ns / NS_PER_MS:.1f} ms"
             for worker, offset in zip(self.fleet.workers, self.fleet.offsets, strict=True)
-            if offset.error_ns > _SAID_NS
+            if offset.error_ns > _NOTED_NS
         ]
 
 
-async def _tell(worker: Remote) -> None:
+async def _interrupt(worker: Remote) -> None:
     try:
         await worker.interrupt()
     except WorkerError:
-        return  # it is gone, which its part tells
+        return  # it died, which its outcome reports
 
 
 def merge(
-    start_ns: int, parts: Sequence[Outcome], notes: tuple[str, ...] = (), *, whole: bool = True
+    start_ns: int, parts: Sequence[Outcome], notes: tuple[str, ...] = (), *, complete: bool = True
 ) -> Outcome:
-    """One outcome of all parts; lags and CPU are those of the worst worker, which bounds what to believe.
+    """Merge the outcomes of all workers; lags and CPU share are those of the worst worker.
 
-    Times of a part are since its start in its own clock, so they need no shifting. Without all parts
-    (not ``whole``) the point was cut short, also where those that are left came to their end.
+    Times of an outcome are relative to its start, so they need no conversion between clocks. If a worker is
+    missing (not ``complete``), the point is marked as interrupted even if the others reached its end.
     """
     worst = max(parts, key=lambda part: sum(part.lags_ns), default=None)
     records = [record for part in parts for record in part.records]
@@ -172,7 +172,7 @@ def merge(
         records=sorted(records, key=lambda record: record.index),
         lags_ns=[] if worst is None else worst.lags_ns,
         cpu_share=max((part.cpu_share for part in parts), default=0.0),
-        interrupted=not whole or any(part.interrupted for part in parts),
+        interrupted=not complete or any(part.interrupted for part in parts),
         capped=sum(part.capped for part in parts),
         notes=(*notes, *dict.fromkeys(note for part in parts for note in part.notes)),
     )

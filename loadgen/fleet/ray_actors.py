@@ -1,8 +1,8 @@
 """Workers as actors of a running Ray cluster: ``loadgen --ray ADDRESS`` (extra ``ray``).
 
-One a node, or as many as ``--workers`` says, spread over the nodes. Each node needs jouleproxy in the version
-of the leader; nothing is shipped. Hosts have monotonic clocks of their own: the leader measures each
-(``fleet.offset_of``).
+One per node, or ``--workers`` in total, spread over the nodes. Each node needs the leader's version of
+jouleproxy installed. Each host has its own monotonic clock, whose offset the leader measures
+(``leader.offset_of``).
 """
 
 import asyncio
@@ -21,14 +21,14 @@ try:
 except ImportError as error:
     raise WorkerError("--ray needs Ray: pip install 'jouleproxy[ray]', on each node") from error
 
-_REACH_S: Final = 5.0  # for a connection to its head
-_PLACE_S: Final = 60.0  # for the cluster to start an actor
-_CALLS: Final = 8  # to one actor at a time: a point, its progress, an interrupt
+_CONNECT_S: Final = 5.0  # for a connection to the head node
+_START_S: Final = 60.0  # for the cluster to start an actor
+_CONCURRENT_CALLS: Final = 8  # of one actor: a point, its progress, an interrupt
 _T = TypeVar("_T")
 
 
 async def start_actors(job: Job, address: str) -> list["Actor"]:
-    """Actors that are ready; raises ``WorkerError``."""
+    """Start the actors and wait until they are ready; raises ``WorkerError``."""
     await _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -36,15 +36,17 @@ async def start_actors(job: Job, address: str) -> list["Actor"]:
         raise WorkerError(f"--ray {address}: no cluster there: {error}") from error
     nodes = sum(node["Alive"] for node in ray.nodes())
     count = job.workers if job.workers > 1 else nodes
-    if (job.spec.max_in_flight or count) < count:  # one with a cap of none would wait for ever
+    if (job.spec.max_in_flight or count) < count:  # an actor with a cap of zero would wait forever
         raise WorkerError(f"--max-in-flight {job.spec.max_in_flight}: at least one for each of {count} nodes")
-    actor = ray.remote(Worker).options(num_cpus=1, scheduling_strategy="SPREAD", max_concurrency=_CALLS)
+    actor = ray.remote(Worker).options(
+        num_cpus=1, scheduling_strategy="SPREAD", max_concurrency=_CONCURRENT_CALLS
+    )
     handles = [
         actor.remote(msgspec.structs.replace(job, worker=number, workers=count)) for number in range(count)
     ]
     workers = [Actor(f"worker {number + 1} of {count}", handle) for number, handle in enumerate(handles)]
     try:
-        await asyncio.gather(*(worker.arrive() for worker in workers))
+        await asyncio.gather(*(worker.started() for worker in workers))
     except WorkerError:
         await asyncio.gather(*(worker.close() for worker in workers))
         raise
@@ -52,14 +54,14 @@ async def start_actors(job: Job, address: str) -> list["Actor"]:
 
 
 async def _reach(address: str) -> None:
-    """Raise ``WorkerError`` where nobody listens: Ray itself would try for minutes."""
+    """Raise ``WorkerError`` if nothing listens at the address: Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
-        return  # a word of Ray's, as auto
+        return  # a keyword of Ray, such as auto
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _REACH_S)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _CONNECT_S)
     except (OSError, TimeoutError) as error:
-        raise WorkerError(f"--ray {address}: no cluster there: {str(error) or 'no answer'}") from error
+        raise WorkerError(f"--ray {address}: no cluster there: {str(error) or 'timed out'}") from error
     writer.close()
 
 
@@ -70,38 +72,38 @@ class Actor:
         self.name = name
         self._handle = handle
 
-    async def arrive(self) -> None:
-        """Wait until it runs somewhere."""
+    async def started(self) -> None:
+        """Wait until the actor runs."""
         try:
-            host = await asyncio.wait_for(self._done(self._handle.host.remote()), _PLACE_S)
+            host = await asyncio.wait_for(self._done(self._handle.host.remote()), _START_S)
         except TimeoutError:
             free = ray.available_resources().get("CPU", 0)
-            text = f"{self.name}: no place on the cluster in {_PLACE_S:g} s: it takes a CPU, {free:g} free"
+            text = f"{self.name}: not scheduled within {_START_S:g} s: needs 1 CPU, {free:g} free"
             raise WorkerError(text) from None
         self.name = f"{self.name} on {host}"
 
     async def clock(self) -> int:
-        """Its monotonic clock."""
+        """See ``Remote``."""
         return await self._done(self._handle.clock.remote())
 
     async def prepare(self, number: int, level: float) -> None:
-        """Get ready for a point."""
+        """See ``Remote``."""
         await self._done(self._handle.prepare.remote(number, level))
 
     async def go(self, start_ns: int) -> Outcome:
-        """Do it."""
+        """See ``Remote``."""
         return await self._done(self._handle.go.remote(start_ns))
 
     async def progress(self) -> Progress:
-        """How far it is."""
+        """See ``Remote``."""
         return await self._done(self._handle.progress.remote())
 
     async def interrupt(self) -> None:
-        """End it now."""
+        """See ``Remote``."""
         await self._done(self._handle.interrupt.remote())
 
     async def close(self) -> None:
-        """End the actor."""
+        """Kill the actor."""
         ray.kill(self._handle)
 
     async def _done(self, call: Awaitable[_T]) -> _T:

@@ -6,7 +6,7 @@ from loadgen.drive.attack import Outcome, Progress
 
 
 class WorkerError(Exception):
-    """A worker died or cannot do what it was told; the text names it."""
+    """A worker died or failed; the message names it."""
 
 
 class Remote(Protocol):
@@ -15,19 +15,19 @@ class Remote(Protocol):
     name: str
 
     async def clock(self) -> int:
-        """Its monotonic clock, nanoseconds."""
+        """Return its monotonic clock, nanoseconds."""
 
     async def prepare(self, number: int, level: float) -> None:
-        """Get ready for a point."""
+        """Prepare a point: schedule, first request, connections."""
 
     async def go(self, start_ns: int) -> Outcome:
-        """Do it."""
+        """Run the point from ``start_ns`` of the worker's clock; return its outcome."""
 
     async def progress(self) -> Progress:
-        """How far it is."""
+        """Return the progress of the point."""
 
     async def interrupt(self) -> None:
-        """End it now."""
+        """End the point now."""
 
     async def close(self) -> None:
-        """End the worker."""
+        """Stop the worker."""

@@ -1,7 +1,8 @@
-"""Worker processes on this machine, told what to do over pipes: ``loadgen --workers N``.
+"""Worker processes on this machine, called over pipes: ``loadgen --workers N``.
 
 A frame is a 4-byte big-endian length and MessagePack: ``[id, method, arguments]`` to the worker,
-``[id, error, result]`` from it. Several calls may be under way: progress is asked for while a point runs.
+``[id, error, result]`` from it. Several calls may be in progress: the leader polls progress while a point
+runs.
 """
 
 import asyncio
@@ -19,19 +20,19 @@ from loadgen.drive.event_loop import run_event_loop
 from loadgen.fleet.remote import WorkerError
 from loadgen.fleet.worker import Job, Worker
 
-_END_S: Final = 5.0  # for a worker to leave by itself
+_END_S: Final = 5.0  # for a worker to exit by itself
 _METHODS: Final = frozenset({"clock", "prepare", "go", "progress", "interrupt", "close"})
 _T = TypeVar("_T")
 _Reply = tuple[int, str | None, msgspec.Raw]
 
 
 async def start_workers(job: Job) -> list["WorkerProcess"]:
-    """``job.workers`` processes, ready; raises ``WorkerError``."""
+    """Start ``job.workers`` processes and send their jobs; raises ``WorkerError``."""
     numbers = range(job.workers)
     workers = [await WorkerProcess.start(f"worker {number + 1} of {job.workers}") for number in numbers]
     jobs = [msgspec.structs.replace(job, worker=number) for number in numbers]
     try:
-        await asyncio.gather(*(worker.take(own) for worker, own in zip(workers, jobs, strict=True)))
+        await asyncio.gather(*(worker.assign(own) for worker, own in zip(workers, jobs, strict=True)))
     except WorkerError:
         await asyncio.gather(*(worker.close() for worker in workers))
         raise
@@ -39,7 +40,7 @@ async def start_workers(job: Job) -> list["WorkerProcess"]:
 
 
 class WorkerProcess:
-    """Our end of one worker; see :class:`loadgen.fleet.remote.Remote`."""
+    """The leader's end of one worker; see :class:`loadgen.fleet.remote.Remote`."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
@@ -51,7 +52,10 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, name: str) -> "WorkerProcess":
-        """Start it; it waits for its job. In a session of its own, so that Ctrl-C reaches its leader only."""
+        """Start a process, which waits for its job.
+
+        It has its own session, so that Ctrl-C reaches the leader only.
+        """
         pipe = asyncio.subprocess.PIPE
         argv = (sys.executable, "-m", "loadgen.fleet.subprocesses")
         return cls(
@@ -59,32 +63,32 @@ class WorkerProcess:
             await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, start_new_session=True),
         )
 
-    async def take(self, job: Job) -> None:
-        """Hand over the job."""
-        await self._call("take", None, job)
+    async def assign(self, job: Job) -> None:
+        """Send the job."""
+        await self._call("assign", None, job)
 
     async def clock(self) -> int:
-        """Its monotonic clock."""
+        """See ``Remote``."""
         return await self._call("clock", int)
 
     async def prepare(self, number: int, level: float) -> None:
-        """Get ready for a point."""
+        """See ``Remote``."""
         await self._call("prepare", None, number, level)
 
     async def go(self, start_ns: int) -> Outcome:
-        """Do it."""
+        """See ``Remote``."""
         return await self._call("go", Outcome, start_ns)
 
     async def progress(self) -> Progress:
-        """How far it is."""
+        """See ``Remote``."""
         return await self._call("progress", Progress)
 
     async def interrupt(self) -> None:
-        """End it now."""
+        """See ``Remote``."""
         await self._call("interrupt", None)
 
     async def close(self) -> None:
-        """End the process; one that does not leave is killed."""
+        """Stop the process; kill it if it does not exit in time."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -138,7 +142,7 @@ def _frame(message: object) -> bytes:
 
 
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Frames until the other end closes."""
+    """Yield frames until the other end closes."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             size = int.from_bytes(await reader.readexactly(4), "big")
@@ -146,24 +150,24 @@ async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 class _Served:
-    """The worker's end: calls in, replies out."""
+    """The worker's end of the pipes: executes calls and writes replies."""
 
     def __init__(self, replies: BinaryIO) -> None:
         self._replies = replies
         self._worker: Worker | None = None
 
     async def serve(self, calls: asyncio.StreamReader) -> None:
-        """Until the leader closes the pipe, or dies: then nothing goes on."""
+        """Execute calls until the leader closes the pipe or dies, then stop everything."""
         decoder = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
         async with asyncio.TaskGroup() as tasks:
             async for frame in _frames(calls):
                 number, method, arguments = decoder.decode(frame)
-                tasks.create_task(self._answer(number, method, arguments.copy()))
+                tasks.create_task(self._reply(number, method, arguments.copy()))
             if self._worker is not None:
                 await self._worker.interrupt()
                 await self._worker.close()
 
-    async def _answer(self, number: int, method: str, arguments: msgspec.Raw) -> None:
+    async def _reply(self, number: int, method: str, arguments: msgspec.Raw) -> None:
         error, result = None, None
         try:
             result = await self._do(method, arguments)
@@ -174,7 +178,7 @@ class _Served:
             self._replies.flush()
 
     async def _do(self, method: str, arguments: msgspec.Raw) -> object:
-        if method == "take":
+        if method == "assign":
             (job,) = msgspec.msgpack.decode(arguments, type=tuple[Job])
             self._worker = Worker(job)
             return None
@@ -186,7 +190,7 @@ class _Served:
 
 @contextlib.contextmanager
 def _pipes() -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Standard input, and standard output for replies alone: what else is written there goes to stderr."""
+    """Yield standard input and output; other writes to standard output are redirected to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with os.fdopen(0, "rb", closefd=False) as calls, replies:

@@ -1,7 +1,7 @@
-"""One of several load generators: its part of every point, started and stopped by the one that leads.
+"""One worker of several: its share of every point, started and stopped by the leader.
 
-The same object is driven over a pipe (``workers.py``) or as a Ray actor (``rayworkers.py``). Its clock is its
-own: the leader asks for it, and says when to start in it.
+The same class is called over a pipe (``subprocesses``) or as a Ray actor (``ray_actors``). It has its own
+clock: the leader measures the offset and gives start times on the worker's clock.
 """
 
 import platform
@@ -17,7 +17,7 @@ from loadgen.drive.planning import make_workload, plan, read_inputs, request_ids
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a worker has to know once: the run, and which part of it is its own."""
+    """The run, and the share of one worker: every ``workers``-th request from number ``worker`` on."""
 
     spec: Spec
     model: str
@@ -28,7 +28,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """Obeys its leader. Nothing here begins by itself, so nothing is sent that was not asked for."""
+    """Executes the calls of the leader; sends nothing by itself."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -37,22 +37,22 @@ class Worker:
         self._attack: Attack | None = None
 
     async def host(self) -> str:
-        """The name of the machine it runs on."""
+        """Return the host name."""
         return platform.node()
 
     async def clock(self) -> int:
-        """The monotonic clock here, nanoseconds."""
+        """Return the monotonic clock of this process, nanoseconds."""
         return time.monotonic_ns()
 
     async def prepare(self, number: int, level: float) -> None:
-        """Make the schedule, the first request and the connections of a point."""
+        """Prepare a point: schedule, workload and connections."""
         job = self._job
         inputs = self._inputs
-        spec, deal = job.spec, (job.worker, job.workers)
+        spec, share = job.spec, (job.worker, job.workers)
         if self._client is None:
             self._client = Client(Target(spec.url))
-        lengths, pacer = plan(spec, level, *deal, inputs.trace)
-        await self._client.warm(warm_connections(spec, level, *deal))
+        lengths, pacer = plan(spec, level, *share, inputs.trace)
+        await self._client.warm(warm_connections(spec, level, *share))
         self._attack = Attack(
             self._client,
             make_workload(spec, job.model, lengths, number, inputs.items, inputs.tokenizer),
@@ -69,22 +69,22 @@ class Worker:
         )
 
     async def go(self, start_ns: int) -> Outcome:
-        """Do the point, from ``start_ns`` of the clock of this machine."""
+        """Run the prepared point from ``start_ns`` of the local clock; return its outcome."""
         attack = self._attack
         assert attack is not None
         with no_collections():
             return await attack.run(start_ns)
 
     async def progress(self) -> Progress:
-        """How far the point is."""
+        """Return the progress of the point."""
         return Progress() if self._attack is None else self._attack.progress
 
     async def interrupt(self) -> None:
-        """End the point now, with what there is."""
+        """End the point now."""
         if self._attack is not None:
             self._attack.interrupt()
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.close()

@@ -1,6 +1,7 @@
-"""Numbers of a point from its records. Pure; each docstring holds its formula.
+"""Metrics of a point from its records. Pure; the docstring of each metric has its formula.
 
-Latencies from *scheduled* are the headline: what a user who came at that moment would have waited.
+Reported latencies are from *scheduled*: the time that a user who arrived at that moment would have waited,
+including delays inside the load generator.
 """
 
 import math
@@ -18,11 +19,11 @@ from loadgen.results.records import Distribution, Record
 from proxy.units import NS_PER_SECOND
 
 Floats = npt.NDArray[np.float64]
-_T95 = 1.96
+_T95 = 1.96  # 97.5th percentile of the normal distribution
 
 
 def ttft(record: Record, *, from_sent: bool = False) -> float | None:
-    """First token - scheduled (or sent), seconds."""
+    """Return first token - scheduled (or sent), seconds; None if unknown."""
     start = record.sent_ns if from_sent else record.scheduled_ns
     if record.first_ns is None or start is None:
         return None
@@ -30,7 +31,7 @@ def ttft(record: Record, *, from_sent: bool = False) -> float | None:
 
 
 def e2e(record: Record, *, from_sent: bool = False) -> float | None:
-    """End - scheduled (or sent), seconds."""
+    """Return end - scheduled (or sent), seconds; None if unknown."""
     start = record.sent_ns if from_sent else record.scheduled_ns
     if record.end_ns is None or start is None:
         return None
@@ -38,7 +39,7 @@ def e2e(record: Record, *, from_sent: bool = False) -> float | None:
 
 
 def tpot(record: Record) -> float | None:
-    """(E2E - TTFT) / (n - 1), seconds; undefined for fewer than two output tokens."""
+    """Return (E2E - TTFT) / (n - 1), seconds; None for fewer than two output tokens."""
     n = record.output_tokens
     if record.first_ns is None or record.end_ns is None or n is None or n < 2:
         return None
@@ -46,16 +47,16 @@ def tpot(record: Record) -> float | None:
 
 
 def gaps(record: Record) -> list[float]:
-    """Seconds between the reads that carried tokens.
+    """Return the times between successive reads with tokens, seconds (ITL).
 
-    Tokens of one read share its stamp: they are one arrival, not many gaps of zero.
+    Tokens of one read share its stamp; they are one arrival, not several with gaps of zero.
     """
     stamps = record.outputs_ns
     return [(b - a) / NS_PER_SECOND for a, b in pairwise(stamps)]
 
 
 def mean_gap(record: Record) -> float | None:
-    """Mean ITL of one request, as an SLO on itl judges it; None with fewer than two outputs."""
+    """Return the mean ITL of one request, which an SLO on itl limits; None with fewer than two outputs."""
     stamps = record.outputs_ns
     if len(stamps) < 2:
         return None
@@ -63,7 +64,7 @@ def mean_gap(record: Record) -> float | None:
 
 
 def latencies(record: Record) -> dict[str, float | None]:
-    """What an SLO judges, by metric name."""
+    """Return the metrics of a request that an SLO can limit, by name, in seconds."""
     return {
         "ttft": ttft(record),
         "tpot": tpot(record),
@@ -73,12 +74,12 @@ def latencies(record: Record) -> dict[str, float | None]:
 
 
 def supported(percentile: float, count: int) -> bool:
-    """Whether at least one of ``count`` values is expected beyond the percentile."""
+    """Return whether at least one of ``count`` values is expected above the percentile."""
     return count * (100 - percentile) >= 100 - 1e-9
 
 
 def distribution(values: Sequence[float] | Floats) -> Distribution:
-    """Mean with a 95 % interval by batch means, percentiles the sample supports, maximum."""
+    """Return mean, maximum and the percentiles that the sample supports, with 95 % intervals."""
     if not len(values):
         return Distribution()
     array = np.asarray(values, dtype=np.float64)
@@ -101,10 +102,10 @@ def distribution(values: Sequence[float] | Floats) -> Distribution:
 
 
 def _percentile_interval(array: Floats, percentile: float, at: float) -> tuple[float, float] | None:
-    """The 95 % interval of a percentile by order statistics: ranks n p +- 1.96 sqrt(n p (1 - p) g).
+    """Return the 95 % interval of a percentile by order statistics: ranks n p +- 1.96 sqrt(n p (1 - p) g).
 
-    g is the inefficiency of the indicator of being above it: latencies in a queue correlate. None where
-    the upper rank is beyond the sample: the true percentile may be larger than anything seen.
+    g is the statistical inefficiency of the indicator "above the percentile", since latencies in a queue are
+    correlated. None if the upper rank is beyond the sample: the true percentile may exceed every value.
     """
     count, share = len(array), percentile / 100
     half = _T95 * math.sqrt(count * share * (1 - share) * inefficiency((array > at).astype(np.float64)))
@@ -116,7 +117,10 @@ def _percentile_interval(array: Floats, percentile: float, at: float) -> tuple[f
 
 
 def _half_width(array: Floats) -> float | None:
-    """Half of the 95 % interval of the mean, from 10 batch means: latencies in a queue correlate."""
+    """Return half the 95 % interval of the mean, from 10 batch means (latencies in a queue are correlated).
+
+    1.96 * 1.15 is the 97.5th percentile of Student's t distribution with 9 degrees of freedom, 2.26.
+    """
     batches = 10
     if len(array) < 2 * batches:
         return None
@@ -125,13 +129,13 @@ def _half_width(array: Floats) -> float | None:
 
 
 def values(records: Sequence[Record], metric: Callable[[Record], float | None]) -> list[float]:
-    """The metric of the successful requests for which it is defined."""
+    """Return the values of a metric over the successful requests for which it is defined."""
     return [found for r in records if r.ok and (found := metric(r)) is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the objectives say of the requests scheduled in a window."""
+    """The verdict on the requests scheduled in a window; ``good`` of ``total`` met every objective."""
 
     met: bool
     good: int
@@ -140,11 +144,11 @@ class Judgement:
 
 
 def judge(records: Sequence[Record], window: Window, slo: Sequence[Objective]) -> Judgement | None:
-    """Whether each objective's share of *all* requests is within its limit; None without objectives.
+    """Return whether the SLO is met: for each objective, at least percentile % of *all* requests meet it.
 
-    A failed or cut-off request is within no limit. Met: within >= percentile % of all. The confidence
-    is that of a 95 % Wilson interval over the effective number of requests: near the knee latencies
-    are correlated, so the count is divided by the inefficiency of batch means.
+    A failed or interrupted request meets none. ``confidence`` is the result of a 95 % Wilson interval with
+    the effective number of requests: latencies near the knee are correlated, so the count is divided by the
+    statistical inefficiency. None without objectives.
     """
     if not slo:
         return None
@@ -166,16 +170,16 @@ def judge(records: Sequence[Record], window: Window, slo: Sequence[Objective]) -
     return Judgement(met, good, len(chosen), confidence)
 
 
-def _side(inside: Floats, wanted: float) -> tuple[bool, str]:
-    """Whether the share is reached, and whether its interval lies on one side of ``wanted``."""
+def _side(inside: Floats, required: float) -> tuple[bool, str]:
+    """Return whether the share is reached, and whether its interval is entirely on one side."""
     share = float(inside.mean())
     low, high = wilson(share, len(inside) / inefficiency(inside))
-    met = share >= wanted - 1e-12
-    return met, "pass" if low >= wanted else "fail" if high < wanted else "undecided"
+    met = share >= required - 1e-12
+    return met, "pass" if low >= required else "fail" if high < required else "undecided"
 
 
 def wilson(share: float, count: float, z: float = _T95) -> tuple[float, float]:
-    """Wilson's interval of a proportion."""
+    """Return Wilson's score interval of a proportion (Wilson 1927)."""
     spread = z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
@@ -183,7 +187,10 @@ def wilson(share: float, count: float, z: float = _T95) -> tuple[float, float]:
 
 
 def inefficiency(series: Floats, batches: int = 20) -> float:
-    """Variance of batch means over that of independent values, at least 1."""
+    """Return the statistical inefficiency: the variance of batch means over that of independent values.
+
+    At least 1; 1 if the series is too short to estimate it.
+    """
     size = len(series) // batches
     variance = float(series.var())
     if size < 4 or variance == 0:
@@ -193,7 +200,10 @@ def inefficiency(series: Floats, batches: int = 20) -> float:
 
 
 def pacing(records: Sequence[Record]) -> tuple[float | None, float | None]:
-    """Rate achieved (sends per second between first and last) and coefficient of variation of gaps."""
+    """Return the achieved rate (requests sent per second) and the coefficient of variation of the gaps.
+
+    Both are None with fewer than three requests.
+    """
     sent = np.sort(np.array([r.sent_ns for r in records if r.sent_ns is not None], np.float64))
     if len(sent) < 3:
         return None, None

@@ -5,30 +5,30 @@ from collections.abc import Sequence
 
 from loadgen.results.records import Knee, Point
 
-_SLACK = 1.005
+_SLACK = 1.005  # levels of a search are rounded to four digits
 
 
 def qualifies(point: Point) -> bool:
-    """Whether a point may be called an operating point."""
+    """Return whether a point is a valid operating point: SLO not missed, stable, not generator-bound."""
     done = point.requests > point.failed
     return done and point.slo_met is not False and point.stable and not point.generator_bound
 
 
 def level_of(point: Point) -> float:
-    """Its requests in flight (closed loop) or requests/s (open loop)."""
+    """Return the load of a point: requests in flight (closed loop) or requests/s (open loop)."""
     return float(point.concurrency if point.concurrency is not None else point.rate or 0.0)
 
 
 def merit(point: Point) -> tuple[float, float]:
-    """Tokens (or images) per joule where known; then goodput, then throughput."""
+    """Return the sort key of points: tokens (or images) per joule if known, then goodput or throughput."""
     per_joule = point.tokens_per_joule or point.images_per_joule or 0.0
     return per_joule, point.goodput_per_second or point.requests_per_second
 
 
 def best_index(points: Sequence[Point], knee: Knee | None = None) -> int | None:
-    """The most efficient point within the SLO; None if no point is.
+    """Return the index of the most efficient point within the SLO; None if there is none.
 
-    Above the knee of a search no point counts, however lucky its few seconds were.
+    Points above the knee of a search are excluded, even if their few seconds met the SLO.
     """
     top = math.inf if knee is None else knee.level or knee.low or 0.0
     good = [i for i, point in enumerate(points) if qualifies(point) and level_of(point) <= top * _SLACK]
@@ -36,7 +36,10 @@ def best_index(points: Sequence[Point], knee: Knee | None = None) -> int | None:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points no other beats in both coordinates, by the first one ascending."""
+    """Return the indices of the Pareto frontier: points that no other exceeds in both coordinates.
+
+    In ascending order of the first coordinate.
+    """
     order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1]))
     best = float("-inf")
     found = []

@@ -1,4 +1,4 @@
-"""One point's summary from one attack's records. Pure."""
+"""The summary of one point from the records of its attack. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from loadgen.measure.window import Window, drift_seconds_per_second, in_flight
 from loadgen.results.records import EnergyTotals, Point, Record
 from proxy.units import NS_PER_SECOND
 
+# The generator is the bottleneck if its own delays (p95) exceed the larger of these two:
 _LAG_FLOOR_S = 0.005
-_LAG_SHARE = 0.05
-_CPU_LIMIT = 0.95
+_LAG_SHARE = 0.05  # of the tightest limit of the SLO
+_CPU_LIMIT = 0.95  # of one core, as it has one thread
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a point is made of."""
+    """The input of a summary: one attack, its measurement window and its energy."""
 
     concurrency: int | None
     rate: float | None
@@ -32,13 +33,16 @@ class Measured:
 
 
 def summarize(measured: Measured, slo: Sequence[Objective]) -> Point:
-    """The point as ``run.json`` shows it."""
+    """Return the point as saved in ``run.json``.
+
+    Latencies are those of requests scheduled in the window; throughput counts requests that ended in it.
+    """
     window, records = measured.window, measured.records
     chosen = [r for r in records if window.holds(r.scheduled_ns)]
     ended = [r for r in records if r.ok and window.holds(r.end_ns)]
     seconds = window.seconds
     judged = metrics.judge(records, window, slo)
-    # Goodput counts like throughput, by ends in the window; a failure or a late answer is not in it.
+    # Goodput counts requests that ended in the window, like throughput, but only those that meet the SLO.
     good = None
     if judged is not None:
         good = sum(meets(metrics.latencies(r), slo) for r in ended) / seconds
@@ -94,7 +98,10 @@ def _latencies(chosen: Sequence[Record]) -> dict[str, Any]:
 
 
 def _tokens_in(records: Sequence[Record], window: Window) -> float | None:
-    """Output tokens that came within the window; a request's tokens spread over its output stamps."""
+    """Return the output tokens that arrived in the window; None if no request reports tokens.
+
+    The tokens of a request are distributed over its output stamps in proportion to their chunks.
+    """
     found, known = 0.0, False
     for record in records:
         n, chunks = record.output_tokens, sum(record.counts)
@@ -135,16 +142,17 @@ def generator_bound(
     chosen: Sequence[Record],
     slo: Sequence[Objective],
 ) -> str | None:
-    """Why the generator itself was the bottleneck; None if it was not.
+    """Return why the load generator itself was the bottleneck; None if it was not.
 
-    Its own delays: from due to dispatched (not the wait for a connection, which is the server's) and
-    of the event loop, each at the 95th percentile against 5 ms or a twentieth of the tightest limit.
+    Its own delays are those from scheduled to dispatched (not the wait for a connection, which is caused by
+    the server) and those of the event loop. Each is compared, at the 95th percentile, with 5 ms or a
+    twentieth of the tightest limit.
     """
     limit = max(_LAG_FLOOR_S, _LAG_SHARE * (tightest_seconds(slo) or 0.0))
     lags = [(r.dispatched_ns - r.scheduled_ns) / NS_PER_SECOND for r in chosen]
     own = metrics.distribution(lags).p95
     if measured.capped == 0 and own is not None and own > limit:
-        return f"requests went out {own * 1e3:.1f} ms late (p95): this machine cannot keep the pace"
+        return f"requests went out {own * 1e3:.1f} ms late (p95): this machine cannot sustain the rate"
     loop = metrics.distribution([lag / NS_PER_SECOND for lag in measured.lags_ns]).p95
     if loop is not None and loop > limit:
         return f"the event loop lagged {loop * 1e3:.1f} ms (p95)"
@@ -162,9 +170,9 @@ def _notes(
     if drift is not None:
         notes.append(f"not stable: latency grows by {drift * 1e3:.0f} ms each second")
     if measured.capped:
-        notes.append(f"--max-in-flight held requests back {measured.capped} times")
+        notes.append(f"--max-in-flight delayed requests {measured.capped} times")
     if judged is not None and judged.confidence == "undecided":
-        notes.append(f"SLO verdict not certain at 95 % with {judged.total} requests")
+        notes.append(f"SLO verdict not significant at 95 % with {judged.total} requests")
     failures = [r.error for r in measured.records if r.error]
     if failures:
         common = max(set(failures), key=failures.count)

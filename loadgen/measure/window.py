@@ -1,7 +1,7 @@
-"""Which part of a point counts: after the warm-up, before the tail. Pure.
+"""The measurement window of a point: after the warm-up, before the tail. Pure.
 
-Throughput counts what *ends* in the window, latency what was *scheduled* in it (and is waited for to its
-end): so neither the ramp nor the requests cut off at the end bend a number.
+Throughput counts requests that *end* in the window; latency those *scheduled* in it, which are awaited to
+their end. So neither the warm-up nor requests in flight at the end bias a number.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ import numpy.typing as npt
 from loadgen.results.records import Record
 from proxy.units import NS_PER_SECOND
 
-_BATCHES = 40
-_MIN_REQUESTS = 20
+_BATCHES = 40  # of MSER
+_MIN_REQUESTS = 20  # for MSER
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[start_ns, end_ns) since the start of the point, and why not all of it."""
+    """[start_ns, end_ns) since the start of the point; ``notes`` explain what is left out."""
 
     start_ns: int
     end_ns: int
@@ -28,22 +28,23 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length in seconds."""
         return (self.end_ns - self.start_ns) / NS_PER_SECOND
 
     def holds(self, t_ns: int | None) -> bool:
-        """Whether a stamp lies inside; an unknown stamp does not."""
+        """Return whether a time is inside; an unknown time is not."""
         return t_ns is not None and self.start_ns <= t_ns < self.end_ns
 
 
 def steady_window(
     records: Sequence[Record], end_ns: int, warmup: str | float, concurrency: int | None
 ) -> Window:
-    """The window of a point whose sending ended at ``end_ns``.
+    """Return the window of a point whose sending ended at ``end_ns``.
 
-    ``warmup`` is seconds, ``none``, ``mlenergy`` (as long as the number in flight is at its peak: the
-    rule of the ML.ENERGY benchmark) or ``auto``: one service time in a closed loop, where all begin at
-    once, then MSER over batch means of latency (White 1997), which may drop at most half.
+    ``warmup`` is seconds or a rule. ``none``: all of the point. ``mlenergy``: while the number of requests in
+    flight is at its peak, as in the ML.ENERGY benchmark. ``auto``: after one service time in a closed loop,
+    where all requests start at once, and after the truncation point of MSER over batch means of latency
+    (White 1997), which is in the first half.
     """
     if not isinstance(warmup, str):
         return _after(round(warmup * NS_PER_SECOND), end_ns, f"warm-up of {warmup:g} s left out")
@@ -69,12 +70,12 @@ def _after(start_ns: int, end_ns: int, note: str) -> Window:
 
 
 def _first_round_ns(ends: Sequence[tuple[int, int]]) -> int:
-    """When the first request that began at the start had ended."""
+    """Return when the first request had ended."""
     return min((at + lasted for at, lasted in ends), default=0)
 
 
 def _mser_ns(pairs: Sequence[tuple[int, int]]) -> int:
-    """Start that minimises the standard error of the mean of what remains (MSER, batched)."""
+    """Return the start that minimises the standard error of the mean of the remaining batches (MSER)."""
     ordered = sorted(pairs)
     size = max(1, len(ordered) // _BATCHES)
     count = len(ordered) // size
@@ -82,12 +83,12 @@ def _mser_ns(pairs: Sequence[tuple[int, int]]) -> int:
     means = values.reshape(count, size).mean(axis=1)
     score = [float(np.var(means[cut:])) / (count - cut) for cut in range(count // 2 + 1)]
     best = int(np.argmin(score))
-    # Noise alone always lowers the score a little: only a clear gain is a warm-up.
+    # Noise alone lowers the score a little: only a clear gain indicates a warm-up.
     return ordered[best * size][0] if best and score[best] < 0.8 * score[0] else 0
 
 
 def peak_window(records: Sequence[Record], end_ns: int) -> Window:
-    """From when the number in flight first reaches its peak until it last leaves it."""
+    """Return the window from the first to the last moment at the peak number of requests in flight."""
     steps = sorted([(r.scheduled_ns, 1) for r in records] + [(r.end_ns, -1) for r in records if r.end_ns])
     level, peak, first, last = 0, 0, 0, end_ns
     for at, change in steps:
@@ -100,13 +101,13 @@ def peak_window(records: Sequence[Record], end_ns: int) -> Window:
 
 
 def in_flight(records: Sequence[Record], window: Window) -> tuple[int, float | None]:
-    """Peak number in flight, and its mean over the window (by scheduled times)."""
+    """Return the peak number of requests in flight, and its mean over the window (by scheduled times)."""
     starts = np.array([r.scheduled_ns for r in records], dtype=np.int64)
     ends = np.array([window.end_ns if r.end_ns is None else r.end_ns for r in records], np.int64)
     if not len(starts) or window.seconds <= 0:
         return 0, None
     times = np.concatenate([starts, ends])
-    # At equal stamps an end comes before a start.
+    # At equal times, ends come before starts.
     order = np.lexsort((np.repeat([1, 0], len(starts)), times))
     level = np.cumsum(np.repeat([1, -1], len(starts))[order])
     inside = np.clip(ends, window.start_ns, window.end_ns) - np.clip(starts, window.start_ns, window.end_ns)
@@ -114,9 +115,9 @@ def in_flight(records: Sequence[Record], window: Window) -> tuple[int, float | N
 
 
 def drift_seconds_per_second(records: Sequence[Record], window: Window) -> float | None:
-    """Slope of latency over time if it is significant (3 standard errors of batch means), else None.
+    """Return the slope of latency over time; None unless it exceeds 3 standard errors of batch means.
 
-    A queue that only grows has no steady state, however good its first seconds look.
+    A growing queue has no steady state, however low its first latencies are.
     """
     pairs = sorted(
         (r.scheduled_ns, r.end_ns - r.scheduled_ns)

@@ -1,4 +1,4 @@
-"""The report's figures beside the curve: distributions, power against load, where the joules went."""
+"""The figures of the report below the curve: latency distributions, power against load, joules by part."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ _WIDE = 6
 
 
 def distributions(run: Run, records: Sequence[Record]) -> bytes | None:
-    """Empirical distribution functions of TTFT, TPOT and E2E, from scheduled; None without any."""
+    """Draw empirical distribution functions of TTFT, TPOT and E2E from scheduled; None without data."""
     chosen = _chosen(run)
     found = {
         name: [(index, _seconds(run.points[index], index, records, metric)) for index in chosen]
@@ -46,7 +46,7 @@ def distributions(run: Run, records: Sequence[Record]) -> bytes | None:
 
 
 def _chosen(run: Run) -> list[int]:
-    """At most six points: evenly over the loads, and the best one."""
+    """Return at most six points: evenly spaced over the loads, and the best one."""
     order = sorted(range(len(run.points)), key=lambda i: level_of(run.points[i]))
     if len(order) > _MOST_LINES:
         picks = {order[round(i)] for i in np.linspace(0, len(order) - 1, _MOST_LINES - 1)}
@@ -69,7 +69,7 @@ def _ecdf(axes: Axes, run: Run, name: str, rows: Sequence[tuple[int, list[float]
         if not seconds:
             continue
         shares = np.arange(1, len(seconds) + 1) / len(seconds) * 100
-        # A picture has no more pixels than this; each quantile stays where it is.
+        # More points would not be visible; each quantile keeps its position.
         keep = np.unique(np.linspace(0, len(seconds) - 1, _LONGEST).round().astype(int))
         label = point_name(run.points[index])
         xs = np.maximum(np.array(seconds)[keep] * 1e3, 1e-3)
@@ -87,13 +87,13 @@ def _ecdf(axes: Axes, run: Run, name: str, rows: Sequence[tuple[int, list[float]
 
 
 def energy(run: Run) -> bytes | None:
-    """Power against requests in flight, and joules per request by part; None where not measured."""
+    """Draw power against requests in flight, and joules per request by part; None if not measured."""
     known = [p for p in run.points if p.watts is not None and p.mean_in_flight is not None]
     if not known:
         return None
     known.sort(key=level_of)
 
-    # Devices alone say no parts, and a point in which nothing ended has no joules per request.
+    # Local devices have no parts, and a point in which no request ended has no joules per request.
     parted = [p for p in known if p.joules and p.joules_per_request and any(p.parts_joules.values())]
 
     def draw(panels: Sequence[Axes]) -> None:

@@ -1,8 +1,9 @@
-"""What changed between two runs, with what certainty, and where the joules went. Pure.
+"""The differences between two runs, with confidence intervals, and the joules by part. Pure.
 
-Points of the same load are compared. A change's interval comes from a seeded bootstrap over blocks of
-consecutive requests (latencies in a queue correlate; single requests would promise too much): 99 %, as
-many numbers are looked at. Changes of a point without enough requests have no interval, and say so.
+Points of the same load are compared. The interval of a change comes from a seeded bootstrap over blocks of
+consecutive requests: latencies in a queue are correlated, so that resampling single requests would give
+intervals that are too narrow. The level is 99 %, since many numbers are compared. A point with too few
+requests has no intervals.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +21,14 @@ from proxy.units import ns_from_seconds
 
 Floats = npt.NDArray[np.float64]
 _BLOCKS = 20
-_LEAST = 3 * _BLOCKS
+_LEAST = 3 * _BLOCKS  # requests for an interval
 _RESAMPLES = 1000
-_LEVEL = (0.5, 99.5)
+_LEVEL = (0.5, 99.5)  # percentiles of the interval
 _SAME_SPEC = ("endpoint", "model", "input", "output", "arrivals", "prefix_share", "dataset", "turns", "slo")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """``b / a - 1`` of one number of one load; ``low`` and ``high`` bound it at 99 %, if known."""
+    """The change ``b / a - 1`` of one metric; ``low`` and ``high`` are its 99 % interval, None if unknown."""
 
     name: str
     a: float | None
@@ -43,7 +44,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One load: its changes, and joules per request by part as (a, b)."""
+    """The changes at one load, and joules per request by part as (a, b)."""
 
     load: str
     changes: list[Change]
@@ -51,7 +52,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs; ``notes`` say what makes them incomparable."""
+    """The comparison of two runs; ``notes`` list the differences in their settings."""
 
     a: str
     b: str
@@ -82,10 +83,10 @@ _PLAIN = {
 
 
 def compare(a: tuple[Run, Sequence[Record]], b: tuple[Run, Sequence[Record]]) -> Comparison:
-    """Every load that both runs have; raises ``ValueError`` if they share none."""
+    """Compare two runs at every load that both have; raises ``ValueError`` if they have none in common."""
     (run_a, records_a), (run_b, records_b) = a, b
     if run_a.spec.get("mode") != run_b.spec.get("mode"):
-        raise ValueError("one run is over rates, the other over concurrency: there is nothing to compare")
+        raise ValueError("one run is over rates, the other over concurrency: they cannot be compared")
     first = {level_of(point): index for index, point in enumerate(run_a.points)}
     pairs = [(first[load], i) for i, p in enumerate(run_b.points) if (load := level_of(p)) in first]
     if not pairs and (run_a.knee is None or run_b.knee is None):
@@ -132,7 +133,7 @@ def _window(point: Point, records: Sequence[Record]) -> list[Record]:
 
 
 def _part(point: Point, name: str) -> float | None:
-    """Joules per request of a part: its share of the window's joules times joules per request."""
+    """Return joules per request of a part: its share of the window's joules times joules per request."""
     value = point.parts_joules.get(name)
     if value is None or not point.joules or point.joules_per_request is None:
         return None
@@ -165,7 +166,7 @@ def _statistic(metric: _Metric, values: Floats) -> float | None:
 
 
 def _resampled(metric: _Metric, values: Floats, seed: int) -> Floats:
-    """The statistic of resamples of whole blocks of consecutive requests."""
+    """Return the statistic of resamples of blocks of consecutive requests."""
     size = len(values) // _BLOCKS
     blocks = values[: size * _BLOCKS].reshape(_BLOCKS, size)
     picks = np.random.default_rng(seed).integers(0, _BLOCKS, (_RESAMPLES, _BLOCKS))
@@ -177,7 +178,7 @@ def _resampled(metric: _Metric, values: Floats, seed: int) -> Floats:
 
 
 def as_text(found: Comparison) -> str:
-    """For people: the significant changes marked, then where the joules of a request went."""
+    """Return the comparison as text, with significant changes marked."""
     lines = [f"a = {found.a}, b = {found.b}; * = changed at 99 % (bootstrap over blocks of requests)"]
     for one in found.loads:
         lines += ["", f"load {one.load}", f"  {'':10} {'a':>10} {'b':>10} {'change':>9}   99 % interval"]
@@ -199,8 +200,8 @@ def _part_lines(one: Compared) -> list[str]:
     if not known:
         return []
     order = sorted(known, key=lambda name: -abs(known[name][1] - known[name][0]))
-    whole = sum(b - a for a, b in known.values())
-    lines = [f"  where the joules of a request went ({whole:+.3g} J in all):"]
+    total = sum(b - a for a, b in known.values())
+    lines = [f"  where the joules of a request went ({total:+.3g} J in total):"]
     for name in order:
         a, b = known[name]
         lines.append(f"    {name:12} {a:9.3g} J {b:9.3g} J {b - a:+9.3g} J")

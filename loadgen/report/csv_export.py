@@ -1,4 +1,4 @@
-"""``points.csv`` and ``requests.csv``: the same numbers for spreadsheets; an empty cell is not known."""
+"""``points.csv`` and ``requests.csv``, for spreadsheets; an empty cell is an unknown value."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ _REQUEST_COLUMNS = (
 
 
 def points_csv(run: Run) -> bytes:
-    """One row a point; nested values as ``ttft_seconds.p95``; notes joined by ``; ``."""
+    """Return one row per point; nested values as ``ttft_seconds.p95``, notes joined by ``; ``."""
     rows = [_flat(point) for point in run.points]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _written(["point", *names], ([i, *(row.get(n) for n in names)] for i, row in enumerate(rows)))
 
 
 def requests_csv(records: Sequence[Record]) -> bytes:
-    """One row a request: its stamps (ns since the start of its point), latencies, tokens and joules."""
+    """Return one row per request: times (ns since the start of the point), latencies, tokens and joules."""
     metrics = (("ttft_seconds", ttft), ("tpot_seconds", tpot), ("e2e_seconds", e2e))
     head = [*_REQUEST_COLUMNS, *(name for name, _ in metrics)]
     rows = (

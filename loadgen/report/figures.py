@@ -1,4 +1,4 @@
-"""The figures of a run, where matplotlib is there: the extra ``plot``, 100 MB that measuring can spare."""
+"""All figures of a run, if matplotlib (the extra ``plot``) is installed; measuring does not need it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MATPLOTLIB_HINT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The curve as files, and what the page shows below it (None: nothing to show)."""
+    """The curve as SVG and PNG, and the figures below it on the page (None: no data)."""
 
     svg: bytes
     png: bytes
@@ -22,9 +22,9 @@ class Figures:
 
 
 def draw_figures(run: Run, records: Sequence[Record]) -> Figures | None:
-    """All of them: the same bytes for the same run. None where matplotlib is not installed."""
+    """Return all figures, the same bytes for the same run; None if matplotlib is not installed."""
     try:
-        from loadgen.report import charts, plot  # noqa: PLC0415  # takes most of a second, and may not be there
+        from loadgen.report import charts, plot  # noqa: PLC0415  # slow to import, and optional
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from loadgen.report.figures import MATPLOTLIB_HINT, Figures
-from loadgen.report.table import COLUMNS, cells, headline
+from loadgen.report.table import COLUMNS, headline, row
 from loadgen.results.records import Record, Run
 from proxy.schema import not_measured
 
@@ -19,7 +19,7 @@ svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 
 
 def report_html(run: Run, records: Sequence[Record], figures: Figures | None) -> bytes:
-    """The whole page; without its figures it says how to get them."""
+    """Return the page; without figures it contains the instructions to get them."""
     points = enumerate(run.points) if run.knee is None else ()
     notes = [*run.notes, *(f"point {i + 1}: {n}" for i, p in points for n in p.notes)]
     body = "".join(
@@ -30,8 +30,8 @@ def report_html(run: Run, records: Sequence[Record], figures: Figures | None) ->
             _curve(figures),
             "<h2>Points</h2>",
             _table(run),
-            _picture("Latency distributions", figures.distributions if figures else None),
-            _picture("Power and joules", figures.energy if figures else None),
+            _figure("Latency distributions", figures.distributions if figures else None),
+            _figure("Power and joules", figures.energy if figures else None),
             _notes(notes),
             _provenance(run, len(records)),
         )
@@ -51,8 +51,8 @@ def _curve(figures: Figures | None) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _picture(title: str, picture: bytes | None) -> str:
-    return f"<h2>{title}</h2>{picture.decode()}" if picture else ""
+def _figure(title: str, figure: bytes | None) -> str:
+    return f"<h2>{title}</h2>{figure.decode()}" if figure else ""
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -62,15 +62,15 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _banner(run: Run) -> str:
     reasons = {not_measured(p.energy_source) for p in run.points}
-    what = "Simulated device" if "simulated" in reasons else "Estimate" if "estimate" in reasons else None
-    return f"<p><b>{what}: joules and watts here are not a measurement.</b></p>" if what else ""
+    kind = "Simulated device" if "simulated" in reasons else "Estimate" if "estimate" in reasons else None
+    return f"<p><b>{kind}: joules and watts here are not a measurement.</b></p>" if kind else ""
 
 
 def _table(run: Run) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
     rows = "".join(
         f"<tr{' class=best' if index == run.best else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells(point))
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row(point))
         + "</tr>"
         for index, point in enumerate(run.points)
     )

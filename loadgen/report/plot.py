@@ -1,4 +1,7 @@
-"""The throughput-per-watt curve. The only file that knows matplotlib; the same run, the same bytes."""
+"""The throughput-per-watt curve, and the matplotlib helpers of all figures.
+
+The same bytes for the same run.
+"""
 
 import io
 from collections.abc import Callable, Sequence
@@ -41,7 +44,7 @@ _STYLE: Any = {
 
 
 def draw(run: Run, kind: str = "svg") -> bytes:
-    """The picture as ``svg`` or ``png`` (200 dots an inch)."""
+    """Draw the curve as ``svg`` or ``png`` (200 dpi)."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10.4, 5.4), layout="constrained")
         FigureCanvasAgg(figure)
@@ -56,7 +59,7 @@ def draw(run: Run, kind: str = "svg") -> bytes:
 
 
 def svg(draw_on: Callable[[Sequence[Axes]], None], panels: int, size: tuple[float, float]) -> bytes:
-    """Panels beside each other, drawn on by the caller; bare ``<svg>`` for a page. Inches."""
+    """Return panels side by side, filled by the caller, as ``<svg>`` without prologue; sizes in inches."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -68,7 +71,7 @@ def svg(draw_on: Callable[[Sequence[Axes]], None], panels: int, size: tuple[floa
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Numbers, not powers."""
+    """Label ticks with plain numbers instead of powers."""
     axis.set_major_locator(LogLocator(base=10, subs=(1, 3)))
     axis.set_major_formatter(_PLAIN)
     axis.set_minor_formatter(NullFormatter())
@@ -107,7 +110,7 @@ def _x(point: Point) -> float:
 
 
 def point_name(point: Point) -> str:
-    """Its load, short."""
+    """Return the load of a point as a short label."""
     return f"{point.concurrency}" if point.concurrency is not None else f"{point.rate:g}/s"
 
 
@@ -135,7 +138,7 @@ def _efficiency(axes: Axes, run: Run) -> None:
         axes.plot([xs[i] for i in edge], [ys[i] for i in edge], color=GOOD, linewidth=2.6, zorder=2)
     best = run.points[run.best] if run.best is not None else None
     for point, x, y in zip(shown, xs, ys, strict=True):
-        # The probes of a search crowd around the knee: their loads would hide each other.
+        # The probes of a search are close to the knee: their labels would overlap.
         _mark(axes, point, x, y, best=point is best, named=run.knee is None)
     axes.set_xlim(0, max(xs, default=1) * 1.12 or 1)
     axes.set_ylim(0, max(ys, default=1) * 1.24 or 1)
@@ -190,7 +193,7 @@ def _legend(axes: Axes, run: Run, *, edge: bool) -> None:
 
 
 def _latency(axes: Axes, run: Run) -> None:
-    """Latency against load, with the SLO's boundary; power beside it in grey where known."""
+    """Draw latency against load with the limit of the SLO, and power in grey if known."""
     objective = parse_slo(run.spec["slo"])[0] if run.spec.get("slo") else None
     seen = "ttft" if any(p.ttft_seconds.count for p in run.points) else "e2e"
     metric = objective.metric if objective else seen

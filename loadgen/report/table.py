@@ -1,4 +1,4 @@
-"""Points as rows of text, for the terminal, the report and plain logs."""
+"""Points as rows of text, for the terminal and the HTML page. Pure."""
 
 from loadgen.results.records import Distribution, Knee, Point, Run
 
@@ -8,8 +8,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def cells(point: Point) -> list[str]:
-    """One point, in the order of ``COLUMNS``; a dash is not known."""
+def row(point: Point) -> list[str]:
+    """Return the cells of a point in the order of ``COLUMNS``; a dash is an unknown value."""
     load = f"{point.concurrency}" if point.concurrency is not None else f"{point.rate:g}/s"
     return [
         load,
@@ -27,18 +27,18 @@ def cells(point: Point) -> list[str]:
 
 
 def slo_text(point: Point) -> str:
-    """The verdict of one point; a question mark where the sample leaves it open."""
+    """Return the verdict of one point; a question mark if the sample is too small to decide."""
     if point.generator_bound:
         return "generator!"
     if point.slo_met is None:
         return "-"
-    word = "met" if point.slo_met else "missed"
+    text = "met" if point.slo_met else "missed"
     unsure = "?" if point.slo_confidence == "undecided" else ""
-    return word + unsure + ("" if point.stable else ", unstable")
+    return text + unsure + ("" if point.stable else ", unstable")
 
 
 def number(value: float | None) -> str:
-    """Three digits; a dash for None."""
+    """Format a number with three digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -50,7 +50,7 @@ def _ms(found: Distribution, *names: str) -> list[str]:
 
 
 def knee_text(knee: Knee) -> str:
-    """What a search found, in words."""
+    """Describe the result of a search."""
     unit = "req/s" if knee.kind == "rate" else "at once"
     if knee.level is None:
         return f"no knee found: {knee.reason}"
@@ -59,23 +59,23 @@ def knee_text(knee: Knee) -> str:
 
 
 def headline(run: Run) -> str:
-    """The verdict in a sentence."""
+    """Return the verdict of a run as a sentence."""
     slo = run.spec.get("slo")
-    asked = f" (SLO {slo})" if slo else ""
+    limit = f" (SLO {slo})" if slo else ""
     failed = any(point.failed for point in run.points)
     why = "requests failed" if failed else "no point was stable: queues grew"
-    said = {
-        "pass": "PASS" + asked if slo else "DONE: no SLO was given (--slo), so nothing was judged",
-        "fail": "FAIL: the SLO is missed" + asked if slo else f"FAIL: {why}",
-        "generator-bound": "GENERATOR-BOUND: this machine could not drive the load; do not use the"
+    text = {
+        "pass": "PASS" + limit if slo else "DONE: no SLO was given (--slo), so there is no verdict",
+        "fail": "FAIL: the SLO is missed" + limit if slo else f"FAIL: {why}",
+        "generator-bound": "GENERATOR-BOUND: this machine could not generate the load; do not use the"
         " numbers of that point",
         "interrupted": "INTERRUPTED: partial results",
     }[run.verdict]
     if run.knee is not None:
-        said += "; " + knee_text(run.knee)
+        text += "; " + knee_text(run.knee)
     if run.best is None or len(run.points) < 2:
-        return said
+        return text
     best = run.points[run.best]
     load = f"concurrency {best.concurrency}" if best.concurrency else f"{best.rate:g} req/s"
     power = f", {number(best.tokens_per_joule)} tokens/J" if best.tokens_per_joule else ""
-    return f"{said}; best point: {load}, {number(best.requests_per_second)} req/s{power}"
+    return f"{text}; best point: {load}, {number(best.requests_per_second)} req/s{power}"

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere."""
+"""Output during a run: one live line on a terminal, plain lines otherwise."""
 
 from types import TracebackType
 from typing import Self, TextIO
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadgen.drive.attack import Progress
-from loadgen.report.table import COLUMNS, cells, headline
+from loadgen.report.table import COLUMNS, headline, row
 from loadgen.results.records import Point, Run
 from loadgen.run.view import View
 from proxy.schema import not_measured
@@ -20,7 +20,7 @@ _PLAIN_WIDTH = 140
 
 
 class Terminal(View):
-    """Shows notes, progress and points; a context manager."""
+    """Prints notes, progress and points; a context manager."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self._label = ""
@@ -45,41 +45,41 @@ class Terminal(View):
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a note, in colour."""
         self._console.print(Text("note: " + text, style="yellow"))
 
     def line(self, text: str) -> None:
-        """A line of its own, without colour."""
+        """Print a line."""
         self._console.print(Text(text))
 
     def watch(self, label: str, progress: Progress) -> None:
-        """Remember what to show."""
+        """Show the progress of a probe or point in the live line."""
         self._label, self._progress = label, progress
 
     def point_started(self, label: str, progress: Progress) -> None:
-        """The same, and a line where nothing moves."""
+        """Show the progress of a point; print a line if there is no live line."""
         self.watch(label, progress)
         if self._live is None:
             self._console.print(Text(f"{label}: started"))
 
     def point_ended(self, point: Point) -> None:
-        """One line a point."""
-        shown = dict(zip(COLUMNS, cells(point), strict=False))
+        """Print one line for a point."""
+        shown = dict(zip(COLUMNS, row(point), strict=False))
         line = f"{self._label}: {shown['req/s']} req/s, TTFT p50 {shown['TTFT p50']} ms"
         if point.watts is not None:
             line += f", {shown['W']} W, {shown['tok/J']} tok/J"
         self._console.print(Text(f"{line}, SLO {shown['SLO']}"))
 
     def finished(self, run: Run) -> None:
-        """The table and the verdict."""
+        """Print the table of points, their notes and the verdict."""
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
         for index, point in enumerate(run.points):
-            row = cells(point)
-            style = _STYLES.get(row[-1].rstrip("?"), "")
+            cells = row(point)
+            style = _STYLES.get(cells[-1].rstrip("?"), "")
             mark = " *" if index == run.best and len(run.points) > 1 else ""
-            table.add_row(row[0], *row[1:-1], Text(row[-1] + mark, style=style))
+            table.add_row(cells[0], *cells[1:-1], Text(cells[-1] + mark, style=style))
         self._console.print(table)
         self._console.print(Text("latencies in ms, from the scheduled arrival", style="dim"))
         for number, point in enumerate(run.points, start=1):
@@ -92,7 +92,7 @@ class Terminal(View):
         self._console.print(Text(headline(run), style="bold"))
 
     def say(self, text: str) -> None:
-        """A plain line."""
+        """Print a line."""
         self._console.print(Text(text))
 
     def _line(self) -> Text:

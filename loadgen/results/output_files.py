@@ -1,6 +1,6 @@
-"""Claim a run directory before a run, and write files so that none is ever half there.
+"""Claim of the run directory before a run, and atomic writes.
 
-Imports nothing that draws: it is used before the first request.
+Imports no matplotlib, numpy or zstd, since it is used before the first request.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ REQUESTS: Final = "requests.jsonl.zst"
 
 
 def claim(out: Path, *, overwrite: bool) -> list[Path]:
-    """Create the directory and check that it can be written to; return what was created, deepest first.
+    """Create the directory and check that it is writable; return the created directories, deepest first.
 
-    Raises ``ValueError`` naming ``--out`` where that fails, or where it holds a run and not ``overwrite``.
+    Raises ``ValueError`` naming ``--out`` if that fails, or if it contains a run and ``overwrite`` is False.
     """
     if not overwrite and any((out / name).exists() for name in (RUN, REQUESTS)):
-        raise ValueError(f"--out {out}: holds a run; give another directory, or --force to replace it")
+        raise ValueError(f"--out {out}: contains a run; give another directory, or --force to replace it")
     try:
         new = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
@@ -31,16 +31,16 @@ def claim(out: Path, *, overwrite: bool) -> list[Path]:
 
 
 def release(created: list[Path]) -> None:
-    """Remove what ``claim`` created, for a run that did not start; what is not empty stays."""
+    """Remove the directories that ``claim`` created for a run that did not start, unless they have files."""
     with contextlib.suppress(OSError):
         for folder in created:
             folder.rmdir()
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file completely or leave the old one; raises ``OSError`` with ``filename`` set.
+    """Replace a file atomically; raises ``OSError`` with ``filename`` set.
 
-    A device or a pipe (``/dev/stdout``) is written to as it is: it must not be replaced by a file.
+    A device or a pipe (``/dev/stdout``) is written in place: it must not be replaced by a file.
     """
     special = path.exists() and not path.is_file()
     part = path if special else path.with_name(f"{path.name}.part")
@@ -52,5 +52,5 @@ def write_file(path: Path, data: bytes) -> None:
         if not special:
             with contextlib.suppress(OSError):
                 part.unlink()
-        # A failed write(2), as on a full disk, does not say which file it was.
+        # The error of write(2), such as a full disk, has no file name.
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error

@@ -1,7 +1,7 @@
-"""What a run leaves behind: one record a request, one summary a point, one file a run. Pure.
+"""The result formats: ``Record`` (one request), ``Point`` (one load) and ``Run``. Pure.
 
-Times of a record are nanoseconds since the start of its point, of this machine's monotonic clock.
-``None`` is not known (or undefined), never zero.
+Times of a record are nanoseconds since the start of its point, on the monotonic clock of the load generator.
+``None`` means unknown or undefined, never zero. Field names and order are part of the file formats.
 """
 
 from typing import Any, Literal
@@ -18,9 +18,10 @@ Verdict = Literal["pass", "fail", "generator-bound", "interrupted"]
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One request.
 
-    ``scheduled_ns`` is when it was due, ``dispatched_ns`` when the generator got to it, ``sent_ns`` when
-    its bytes went to the socket. ``outputs_ns`` are the stamps of the reads that carried tokens and
-    ``counts`` how many token chunks each carried. ``error`` is None for a success.
+    ``scheduled_ns`` is its deadline in the schedule, ``dispatched_ns`` when the load generator processed it,
+    ``sent_ns`` when its bytes were written to the socket. ``outputs_ns`` are the arrival times of the reads
+    with tokens, and ``counts`` the number of token chunks in each. ``error`` is None for a success.
+    ``joules`` and ``parts`` are the proxy's; ``unknown`` is the reason if it has none.
     """
 
     point: int
@@ -44,7 +45,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Answered whole and without an error."""
+        """Whether the response was complete and without an error."""
         return self.error is None
 
 
@@ -52,7 +53,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     """Mean, percentiles and maximum in seconds; a percentile the sample cannot support is null.
 
     ``mean_low`` and ``mean_high`` are the 95 % interval of the mean, ``intervals`` those of percentiles
-    by name; one that the sample cannot bound is not there.
+    by name; an interval that the sample cannot bound is absent.
     """
 
     count: int = 0
@@ -68,7 +69,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnergyTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """Joules of a span of time over all devices; the parts sum to ``joules``."""
+    """Joules of a time span over all devices; the parts add up to ``joules``."""
 
     joules: float
     seconds: float
@@ -78,7 +79,7 @@ class EnergyTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One point of a run, as ``run.json`` shows it. Latencies are from *scheduled*."""
+    """The summary of one point, as in ``run.json``. Latencies are from *scheduled* unless named otherwise."""
 
     concurrency: int | None
     rate: float | None
@@ -137,7 +138,7 @@ class Knee(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``: everything of a run but its requests."""
+    """``run.json``: everything about a run except its requests."""
 
     schema: int = SCHEMA
     run_id: str
@@ -152,22 +153,22 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_run(run: Run) -> bytes:
-    """``run.json``, indented, fields in a fixed order."""
+    """Encode ``run.json``, indented, with fields in a fixed order."""
     return msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n"
 
 
 def decode_run(data: bytes) -> Run:
-    """Raises ``ValueError`` (msgspec's) naming the field that is wrong."""
+    """Decode ``run.json``; raises ``ValueError`` with the invalid field."""
     return msgspec.json.decode(data, type=Run)
 
 
 def encode_records(records: list[Record]) -> bytes:
-    """One JSON object a line."""
+    """Encode records as JSON lines."""
     return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
 
 
 def decode_records(data: bytes) -> list[Record]:
-    """The records of their lines; raises ``ValueError`` naming the line."""
+    """Decode records from JSON lines; raises ``ValueError`` with the line number."""
     decoder = msgspec.json.Decoder(Record)
     found = []
     for number, line in enumerate(data.splitlines(), start=1):

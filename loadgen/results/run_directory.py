@@ -1,4 +1,4 @@
-"""The run directory: ``run.json``, ``requests.jsonl.zst``, report and figures made from these two."""
+"""Save, load and resume of a run: ``run.json`` and ``requests.jsonl.zst`` in a run directory."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from proxy import zstd
 
 
 def keep(out: Path, run: Run, records: list[Record]) -> None:
-    """Write what was measured, each file completely or not at all; the directory is created.
+    """Write both files of a run, each completely or not at all; create the directory.
 
     Raises ``OSError`` naming the file that cannot be written.
     """
@@ -29,17 +29,20 @@ def keep(out: Path, run: Run, records: list[Record]) -> None:
 
 
 def resumable(out: Path) -> tuple[Run, list[Record]]:
-    """A sweep that was not over: its whole points and their requests; raises ``ValueError`` if it was."""
+    """Load the complete points of an interrupted sweep, and their requests.
+
+    Raises ``ValueError`` if the run is not an interrupted sweep over a grid.
+    """
     run, records = load(out)
     if run.verdict != "interrupted" or run.spec.get("command") != "sweep" or run.spec.get("search"):
-        raise ValueError(f"--resume {out}: only a sweep over a grid that was interrupted can go on")
+        raise ValueError(f"--resume {out}: only an interrupted sweep over a grid can be resumed")
     points = [point for point in run.points if INTERRUPTED not in point.notes]
     kept = [record for record in records if record.point < len(points)]
     return msgspec.structs.replace(run, points=points), kept
 
 
 def load(out: Path) -> tuple[Run, list[Record]]:
-    """What ``save`` wrote; raises ``ValueError`` naming the file that is missing or wrong."""
+    """Load a run and its records; raises ``ValueError`` with the file that is missing or invalid."""
     try:
         run = decode_run((out / RUN).read_bytes())
         packed = (out / REQUESTS).read_bytes()

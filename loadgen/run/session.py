@@ -1,4 +1,4 @@
-"""The composition of a run: preflight, points one after the other, energy joined, verdict."""
+"""The session of one run: preflight, the points of the grid one after the other, energy, verdict."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ Search = Callable[["Session", Server], Awaitable[Knee | None]]
 
 @dataclass(slots=True)
 class Finished:
-    """A run and all its requests."""
+    """A run and the records of all its requests."""
 
     run: Run
     records: list[Record]
@@ -44,7 +44,11 @@ class Finished:
 
 @dataclass(slots=True)
 class Session:
-    """One run under way."""
+    """One run in progress.
+
+    ``points`` and ``records`` may have those of an interrupted sweep. ``save`` is called after each point
+    but the last one, so that an interrupted sweep can be resumed.
+    """
 
     config: Config
     view: View
@@ -60,7 +64,7 @@ class Session:
     _fleet: Fleet | None = None
 
     def __post_init__(self) -> None:
-        """Read the files of the run; raises ``ValueError``. What they leave out is noted."""
+        """Read the input files; raises ``ValueError``. Skipped rows are noted."""
         self.inputs = read_inputs(self.config.spec)
         self.notes.extend(self.inputs.notes)
 
@@ -76,7 +80,7 @@ class Session:
         if spec.source != "nvml":
             admin = Admin(spec.admin_url, spec.devices, self.config.admin_token)
         loop = asyncio.get_running_loop()
-        # SIGHUP too: a power limit must be given back where the terminal goes away. Not under nohup.
+        # SIGHUP as well: power limits must be restored if the terminal is closed. nohup ignores SIGHUP.
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)
@@ -86,7 +90,7 @@ class Session:
                 await try_one(client, self.config, found)
                 model = found.name
                 if found.listed and not found.is_listed:
-                    self._note(f"model {model!r} is not listed by {spec.url}, but it answers")
+                    self._note(f"model {model!r} is not listed by {spec.url}, but it accepts requests")
                 admin = await self._probe(admin)
                 for number in signals:
                     loop.add_signal_handler(number, self.interrupt)
@@ -99,7 +103,7 @@ class Session:
             await client.close()
             if admin is not None:
                 await admin.close()
-            for number in signals:  # last: a second Ctrl-C meanwhile must not lose what was measured
+            for number in signals:  # last: a second Ctrl-C must not lose the measurements
                 loop.remove_signal_handler(number)
         return self.finished(model, knee)
 
@@ -110,7 +114,7 @@ class Session:
         if not spec.power_limits:
             await self._grid(server, None)
             return None
-        from loadgen.energy.nvml import power_limits  # noqa: PLC0415  # only where limits are asked for
+        from loadgen.energy.nvml import power_limits  # noqa: PLC0415  # only with --power-limits
 
         with power_limits(spec.power_limits) as limits:
             for watts in spec.power_limits:
@@ -135,14 +139,14 @@ class Session:
         self.view.note(text)
 
     def interrupt(self) -> None:
-        """End now, with what there is: what a signal does."""
+        """End the run now, with the points and requests so far; the signal handler."""
         self.interrupted = True
         self._interrupt.set()
         if self._attack is not None:
             self._attack.interrupt()
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, until a Ctrl-C at most."""
+        """Sleep, at most until an interrupt."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._interrupt.wait(), seconds)
 
@@ -158,7 +162,7 @@ class Session:
                 return
             with no_collections():
                 await self._point(server, len(self.points), level, power_limit)
-            # A run that is killed can be taken up where it was.
+            # A run that is killed can be resumed from here.
             if self.save is not None and len(self.points) < len(spec.levels) * max(1, len(spec.power_limits)):
                 self.save(self.finished(server.model, None, over=False))
 
@@ -167,7 +171,7 @@ class Session:
         attack = self._fleet_attack(number, level) or await self._own_attack(server, number, level)
         self.view.point_started(label(spec, level), attack.progress)
         pair, why = await read_clock(server.admin)
-        if self.interrupted:  # while connections were opened or the clock was read
+        if self.interrupted:  # during the connection setup or the clock reading
             return
         outcome = await attack.run()
         from loadgen.measure.window import steady_window  # noqa: PLC0415  # numpy: not before the first request
@@ -176,9 +180,9 @@ class Session:
         concurrency = int(level) if spec.mode == "concurrency" else None
         window = steady_window(outcome.records, outcome.sending_end_ns, spec.warmup_rule, concurrency)
         records, energy, notes = await read_energy(server, pair, outcome, window)
-        cut = [INTERRUPTED] if outcome.interrupted else []
+        interrupted = [INTERRUPTED] if outcome.interrupted else []
         part = MeasuredPoint(
-            outcome, records, window, energy, [*cut, *outcome.notes, *why, *notes], power_limit
+            outcome, records, window, energy, [*interrupted, *outcome.notes, *why, *notes], power_limit
         )
         self.view.point_ended(self.keep(server, level, part))
 
@@ -191,12 +195,12 @@ class Session:
     async def _own_attack(self, server: Server, number: int, level: float) -> Attack:
         spec = self.config.spec
         lengths, pacer = plan(spec, level, trace=self.inputs.trace)
-        with contextlib.suppress(OSError):  # a server that died since: the requests fail, and say why
+        with contextlib.suppress(OSError):  # if the server died since, the requests fail with the reason
             await server.client.warm(warm_connections(spec, level))
         return self.attack(server, number, lengths, pacer)
 
     def attack(self, server: Server, number: int, lengths: Lengths, pacer: Pacer) -> Attack:
-        """An attack that a Ctrl-C ends."""
+        """Return an attack for a pacer; ``interrupt`` ends it."""
         spec = self.config.spec
         self._attack = attack = Attack(
             server.client,
@@ -213,7 +217,7 @@ class Session:
         return attack
 
     def keep(self, server: Server, level: float, part: "MeasuredPoint") -> Point:
-        """Summarise a point and keep it."""
+        """Append the summary of a point and its records; return the summary."""
         from loadgen.measure.summary import Measured, summarize  # noqa: PLC0415  # numpy, as above
 
         spec = self.config.spec
@@ -238,7 +242,7 @@ class Session:
         return point
 
     def finished(self, model: str, knee: Knee | None, *, over: bool = True) -> Finished:
-        """The run as it stands; one that is not ``over`` can be resumed."""
+        """Return the run as of now; one that is not ``over`` is marked as interrupted and can be resumed."""
         spec = msgspec.structs.replace(self.config.spec, model=model)
         run = Run(
             run_id=self.run_id,
@@ -247,7 +251,7 @@ class Session:
             versions=versions(),
             verdict=verdict(spec, self.points, knee, interrupted=self.interrupted or not over),
             best=best_index(self.points, knee),
-            points=list(self.points),  # as they are now: more may come
+            points=list(self.points),  # a copy: more may follow
             notes=list(self.notes),
             knee=knee,
         )
@@ -256,7 +260,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPoint:
-    """A point's attack and what was made of it."""
+    """The outcome of a point, with joules joined to its records."""
 
     outcome: Outcome
     records: list[Record]
@@ -267,12 +271,12 @@ class MeasuredPoint:
 
 
 def label(spec: Spec, level: float) -> str:
-    """A point's name for people."""
+    """Return the label of a point in messages."""
     return f"{level:g} req/s" if spec.mode == "rate" else f"{level:g} at once"
 
 
 def verdict(spec: Spec, points: Sequence[Point], knee: Knee | None, *, interrupted: bool) -> Verdict:
-    """One word for the run; a sweep passes if any of its points does, a search if it found a load."""
+    """Return the verdict; a sweep passes if any of its points does, a search if it found a load."""
     if interrupted:
         return "interrupted"
     if best_index(points, knee) is not None and (spec.slo or all(p.failed == 0 for p in points)):
@@ -283,7 +287,7 @@ def verdict(spec: Spec, points: Sequence[Point], knee: Knee | None, *, interrupt
 
 
 def versions() -> dict[str, str]:
-    """What the numbers depend on."""
+    """Return the versions that the numbers depend on."""
     from importlib import metadata  # noqa: PLC0415  # not before the first request
 
     names = ("jouleproxy", "uvloop", "httptools", "msgspec", "numpy")

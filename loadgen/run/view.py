@@ -5,19 +5,19 @@ from loadgen.results.records import Point
 
 
 class View:
-    """What a run tells while it goes on; the base tells nothing."""
+    """Receives the progress of a run; the methods of this base class do nothing."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Receive a note, which is part of the run as well."""
 
     def line(self, text: str) -> None:
-        """How a search gets on."""
+        """Receive the result of a probe of a search."""
 
     def watch(self, label: str, progress: Progress) -> None:
-        """A probe of a search begins; ``progress`` may be read until it ends."""
+        """Receive the start of a probe of a search; ``progress`` is updated until it ends."""
 
     def point_started(self, label: str, progress: Progress) -> None:
-        """A point begins; ``progress`` may be read until it ends."""
+        """Receive the start of a point; ``progress`` is updated until it ends."""
 
     def point_ended(self, point: Point) -> None:
-        """A point is summarised."""
+        """Receive the summary of a point."""

@@ -1,4 +1,4 @@
-"""The shell of a search: runs the probes that ``search.py`` asks for, one handed over to the next."""
+"""Runs the probes of a search in real time, one after the other, as ``strategy`` decides."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ _WARM_CONNECTIONS = 64
 
 
 async def search_knee(session: Session, server: Server) -> Knee:
-    """Probe until the search ends, Ctrl-C, or the generator itself becomes the bottleneck."""
+    """Probe until the search ends, an interrupt, or the load generator becomes the bottleneck."""
     spec = session.config.spec
     limits = Limits(spec.levels[0], spec.levels[-1], spec.mode == "concurrency", spec.budget_seconds)
     search = Search(limits, spec.objectives)
@@ -45,7 +45,7 @@ async def search_knee(session: Session, server: Server) -> Knee:
 
 @dataclass(slots=True)
 class _Ended:
-    """A probe whose last answer has come."""
+    """A probe whose last response has arrived."""
 
     attack: Attack
     level: float
@@ -76,14 +76,14 @@ class _SearchRun:
             took_s = time.monotonic() - start
             if why := self._lagged(attack):
                 self._strikes += 1
-                self._tell(asked, f"not counted: {why}")
+                self._report(asked, f"not counted: {why}")
                 if self._strikes > _STRIKES:
-                    return self.search.stopped("this machine cannot keep the pace")
+                    return self.search.stopped("this machine cannot sustain the rate")
                 self.search.wasted(took_s)
             else:
                 self._strikes = 0
                 self.search.done(asked, elapsed_s, attack.so_far(), took_s)
-                self._tell(asked, self.search.tallies[-1].text)
+                self._report(asked, self.search.tallies[-1].text)
             asked = self.search.next()
         return asked
 
@@ -92,11 +92,11 @@ class _SearchRun:
         measured = Measured(None, None, records, Window(0, 1), lags_ns=attack.lags_ns)
         return generator_bound(measured, records, self.search.slo)
 
-    def _tell(self, probe: Probe, text: str) -> None:
+    def _report(self, probe: Probe, text: str) -> None:
         self.session.view.line(f"{probe.kind} {label(self.session.config.spec, probe.level)}: {text}")
 
     async def _settle(self, most: int | None) -> bool:
-        """Wait until the backlog has gone, or long enough; false where the run was interrupted."""
+        """Wait until the backlog is gone, or for a time limit; return False if the run was interrupted."""
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while most is not None and sum(attack.in_flight for attack in self.attacks) > most:
             if self.session.interrupted or time.monotonic() > deadline:
@@ -124,24 +124,24 @@ class _SearchRun:
     async def _finish(self, attack: Attack, probe: Probe) -> None:
         outcome = await attack.run()
         window = probe_window(probe, outcome.sending_end_ns)
-        # The clocks were paired once: asking in between would disturb the next probe.
+        # The clocks were paired once: a request in between would disturb the next probe.
         found = await read_energy(self.server, self.pair, outcome, window, alone=False)
         records, energy, notes = found
         part = MeasuredPoint(outcome, records, window, energy, [*self.notes, *notes])
         self.ended.append(_Ended(attack, probe.level, part))
 
     def keep_all(self) -> None:
-        """Summaries after the search: making them in between would delay requests."""
+        """Append the summaries after the search: in between they would delay requests."""
         for one in sorted(self.ended, key=lambda one: one.attack.point):
             self.session.keep(self.server, one.level, one.part)
 
 
 def probe_pacer(spec: Spec, probe: Probe, number: int) -> Pacer:
-    """The arrivals of probe ``number``."""
+    """Return the pacer of probe ``number``."""
     end_ns = ns_from_seconds(probe.max_s)
     if spec.mode == "concurrency":
         return ClosedLoop(int(probe.level), end_ns)
-    # Each probe draws arrivals of its own: the same ones again would tell nothing new.
+    # Each probe has its own random arrivals: the same ones would add no information.
     seed = spec.seed * 1_000_003 + number
     pacer = OpenLoop(make_arrivals(spec.arrivals, probe.level, seed, probe.max_s), end_ns)
     if spec.max_in_flight is None:
@@ -150,7 +150,7 @@ def probe_pacer(spec: Spec, probe: Probe, number: int) -> Pacer:
 
 
 def probe_window(probe: Probe, end_ns: int) -> Window:
-    """What counts of a probe that sent until ``end_ns``."""
+    """Return the window of a probe that sent until ``end_ns``."""
     start_ns = ns_from_seconds(probe.warm_s)
     if start_ns >= end_ns:
         start_ns = 0
@@ -159,6 +159,6 @@ def probe_window(probe: Probe, end_ns: int) -> Window:
 
 
 def some(records: list[Record]) -> list[Record]:
-    """All records, or evenly some of very many: a look must not delay requests."""
+    """Return all records, or an even sample of very many: an evaluation must not delay requests."""
     found = sorted(records, key=lambda record: record.index)
     return found[:: 1 + len(found) // _SAMPLE_LIMIT]

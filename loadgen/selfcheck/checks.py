@@ -1,8 +1,9 @@
-"""``loadgen selfcheck``: what this client can be trusted_range for on this machine, against known truth.
+"""``loadgen selfcheck``: the accuracy of the load generator on this machine, against a known server.
 
-The server runs in a process of its own and tells when each request came and each token truly left it. So
-two errors are shown: the client's own, against what the server did, and the one against what it should
-have done (client, server and the machine's other work together, as peers are compared).
+The server runs in a separate process and records when each request arrived and each token was sent. Two
+errors are reported: the client's own error, relative to the server's records, and the total error relative
+to the nominal latency (client, server and other load of the machine together), which is the usual measure
+of load generators.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ _QUEUE = Truth(ttft_s=0.05, itl_s=0.09, tokens=8, slots=32)  # 0.68 s of service
 _NO_PROXY = "http://127.0.0.1:1"
 _SERVER_LATE_MS = 2.0
 _SHARED = 0.01
-_AT_ONCE = 64
+_CONCURRENCY = 64
 _ROW_S, _OVERLOAD_S = 4.0, 17.0  # a minute for everything, on a slow machine too
 RATES = (50, 150, 400)
 
@@ -50,14 +51,14 @@ RATES = (50, 150, 400)
 class ErrorRow:
     """Errors at one load in milliseconds, at the 50th and 99th percentile.
 
-    ``nominal``: TTFT as measured minus the server's nominal one, the server's own lateness included.
-    ``ttft``, ``itl`` and ``e2e``: as measured minus what the server says it truly did, so this client's own.
-    ``server``: how late the server's writes were. ``shared``: of all chunks, those that were read together
-    with others and share a stamp.
+    ``nominal``: measured minus nominal TTFT, including the lateness of the server. ``ttft``, ``itl`` and
+    ``e2e``: measured minus the server's record, which is the error of this client. ``server``: the lateness
+    of the server's writes. ``shared``: the share of chunks that were read together with others and have one
+    stamp.
     """
 
     chunks_per_second: float
-    asked_per_second: float
+    offered_per_second: float
     nominal_ms: tuple[float, float]
     ttft_ms: tuple[float, float]
     itl_ms: tuple[float, float]
@@ -70,7 +71,7 @@ class ErrorRow:
 
     @property
     def limit(self) -> str | None:
-        """Which side could not keep up, if one could not."""
+        """Which side could not sustain the load; None if both did."""
         if self.bound:
             return "generator-bound: do not use"
         return "the truth server was late" if self.server_ms[1] > _SERVER_LATE_MS else None
@@ -78,7 +79,7 @@ class ErrorRow:
 
 @contextlib.contextmanager
 def truth_server(truth: Truth) -> Iterator[str]:
-    """The URL of a server in a process of its own."""
+    """Run a truth server in a separate process; yield its URL."""
     argv = [sys.executable, "-m", "loadgen.selfcheck.truth_server", "--ttft", str(truth.ttft_s)]
     argv += ["--itl", str(truth.itl_s), "--tokens", str(truth.tokens)]
     argv += ["--slots", str(truth.slots)] if truth.slots else []
@@ -91,7 +92,10 @@ def truth_server(truth: Truth) -> Iterator[str]:
 
 
 def drive(truth: Truth, *options: str, energy: bool = False) -> tuple[Point, list[Record]]:
-    """One point of the command itself against a fresh server; raises ``RuntimeError`` if it cannot."""
+    """Run ``loadgen run`` against a new server; return its point and records.
+
+    Raises ``RuntimeError`` if the run cannot start.
+    """
     with TemporaryDirectory() as out, truth_server(truth) as url:
         admin = url if energy else _NO_PROXY
         argv = [*options, "--url", url, "--admin-url", admin, "--out", out, "--quiet"]
@@ -102,10 +106,10 @@ def drive(truth: Truth, *options: str, energy: bool = False) -> tuple[Point, lis
 
 
 def error_row(rate: int, seconds: float = 5.0, truth: Truth = _STREAM) -> ErrorRow:
-    """The error at ``rate`` answers a second (Poisson) of 64 chunks each, 10 ms apart."""
+    """Measure the errors at ``rate`` responses per second (Poisson) of 64 chunks each, 10 ms apart."""
     with truth_server(truth) as url, no_collections():
-        outcome, told = run_event_loop(_attack(url, rate, seconds))
-    return _row(rate, outcome, told)
+        outcome, log = run_event_loop(_attack(url, rate, seconds))
+    return _row(rate, outcome, log)
 
 
 async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, ServerLog]:
@@ -115,15 +119,15 @@ async def _attack(url: str, rate: int, seconds: float) -> tuple[Outcome, ServerL
     try:
         await client.warm(2 * rate)
         outcome = await Attack(client, workload, pacer, 0, "truth").run()
-        told = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=ServerLog)
+        log = msgspec.json.decode((await client.fetch("GET", "/truth"))[1], type=ServerLog)
     finally:
         await client.close()
-    return outcome, told
+    return outcome, log
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one core of this client can take, from its CPU time, and what was reached; per second."""
+    """Throughput of the client per second: the limit of one core, from its CPU time, and the rate reached."""
 
     requests: float
     chunks: float
@@ -132,66 +136,67 @@ class Capacity:
 
 
 def capacity(tokens: int, seconds: float = 3.0) -> Capacity:
-    """Sixty-four at once against a server that answers ``tokens`` at once."""
+    """Measure throughput with 64 requests in flight; the server sends all ``tokens`` at once."""
     with truth_server(Truth(0.0, 0.0, tokens)) as url, no_collections():
         outcome: Outcome = run_event_loop(_flood(url, tokens, seconds))
     requests = len([r for r in outcome.records if r.ok])
     chunks = sum(sum(r.counts) for r in outcome.records)
-    whole = outcome.end_ns / NS_PER_SECOND
-    core = outcome.cpu_share * whole
-    return Capacity(requests / core, chunks / core, requests / whole, chunks / whole)
+    duration = outcome.end_ns / NS_PER_SECOND
+    core = outcome.cpu_share * duration
+    return Capacity(requests / core, chunks / core, requests / duration, chunks / duration)
 
 
 async def _flood(url: str, tokens: int, seconds: float) -> Outcome:
     client = Client(Target(url))
     workload = Workload("chat", MODEL, Lengths(Fixed(8), Fixed(tokens)))
     try:
-        await client.warm(_AT_ONCE)
-        pacer = ClosedLoop(_AT_ONCE, ns_from_seconds(seconds))
+        await client.warm(_CONCURRENCY)
+        pacer = ClosedLoop(_CONCURRENCY, ns_from_seconds(seconds))
         return await Attack(client, workload, pacer, 0, "flood").run()
     finally:
         await client.close()
 
 
-def _row(rate: int, outcome: Outcome, told: ServerLog) -> ErrorRow:
-    good = [r for r in outcome.records if r.ok and r.id in told.served]
+def _row(rate: int, outcome: Outcome, log: ServerLog) -> ErrorRow:
+    good = [r for r in outcome.records if r.ok and r.id in log.served]
     chunks = sum(sum(r.counts) for r in good)
-    whole = Window(0, outcome.sending_end_ns)
+    complete = Window(0, outcome.sending_end_ns)
     measured = Measured(
-        None, rate, outcome.records, whole, lags_ns=outcome.lags_ns, cpu_share=outcome.cpu_share
+        None, rate, outcome.records, complete, lags_ns=outcome.lags_ns, cpu_share=outcome.cpu_share
     )
-    errors = [errors_ns(r, told.served[r.id]) for r in good]
+    errors = [errors_ns(r, log.served[r.id]) for r in good]
     ttft_ns = ns_from_seconds(_STREAM.ttft_s)
     return ErrorRow(
         chunks_per_second=sum(
-            count for r in good for t, count in zip(r.outputs_ns, r.counts, strict=True) if whole.holds(t)
+            count for r in good for t, count in zip(r.outputs_ns, r.counts, strict=True) if complete.holds(t)
         )
-        / whole.seconds,
-        asked_per_second=float(rate * _STREAM.tokens),
+        / complete.seconds,
+        offered_per_second=float(rate * _STREAM.tokens),
         nominal_ms=_ends([(r.first_ns or 0) - (r.sent_ns or 0) - ttft_ns for r in good]),
         ttft_ms=_ends([ttft for ttft, _, _ in errors]),
         itl_ms=_ends([gap for _, gaps, _ in errors for gap in gaps]),
         e2e_ms=_ends([e2e for _, _, e2e in errors]),
-        server_ms=_ends(told.late_ns),
+        server_ms=_ends(log.late_ns),
         shared=sum(n for r in good for n in r.counts if n > 1) / chunks,
         client_us_per_chunk=outcome.cpu_share * outcome.end_ns / 1e3 / chunks,
-        server_us_per_chunk=told.cpu_seconds * 1e6 / chunks,
+        server_us_per_chunk=log.cpu_seconds * 1e6 / chunks,
         bound=generator_bound(measured, outcome.records, ()),
     )
 
 
 def errors_ns(record: Record, served: Served) -> tuple[int, list[int], int]:
-    """Measured minus true: TTFT, each gap between reads, E2E. Both sides' stamps are of one clock.
+    """Return measured minus true TTFT, gaps between reads, and E2E, in nanoseconds.
 
-    A read of several tokens came with the last of them, so that is the one it is compared to.
+    Both processes use the monotonic clock of this machine. A read of several tokens has the stamp of the
+    last one, so it is compared with that.
     """
-    came, left = served.arrived_ns, served.written_ns
+    arrived, written = served.arrived_ns, served.written_ns
     sent = record.sent_ns or 0
-    true = [left[at - 1] for at in accumulate(record.counts)]
+    true = [written[at - 1] for at in accumulate(record.counts)]
     seen = record.outputs_ns
     gaps = [b - a - (d - c) for (a, b), (c, d) in zip(pairwise(seen), pairwise(true), strict=True)]
-    ttft = (seen[0] - sent) - (true[0] - came)
-    return ttft, gaps, (record.end_ns or 0) - sent - (left[-1] - came)
+    ttft = (seen[0] - sent) - (true[0] - arrived)
+    return ttft, gaps, (record.end_ns or 0) - sent - (written[-1] - arrived)
 
 
 def _ends(values_ns: list[Any]) -> tuple[float, float]:
@@ -200,22 +205,26 @@ def _ends(values_ns: list[Any]) -> tuple[float, float]:
 
 
 def overload(seconds: float = 20.0) -> Point:
-    """60 req/s offered to a server of 47 through a cap of 32: the wait at the client must show.
+    """Offer 60 req/s to a server with a capacity of 47, with a cap of 32 in flight.
 
-    The queue grows all the time, so its percentiles are of this length of run only.
+    The wait in the client must be part of the latency. The queue grows during the run, so its percentiles
+    depend on ``seconds``.
     """
     options = ["--rate", "60", "--max-in-flight", "32", "--duration", f"{seconds:g}s"]
     return drive(_QUEUE, *options, "--slo", "p95:ttft=200ms", "--warmup", "none")[0]
 
 
 def known_power(seconds: float = 3.0) -> Point:
-    """A run of ``seconds`` on a device of known power that goes on working after its end."""
+    """Run for ``seconds`` on a device of known power, which is busy until after the end."""
     options = ["--concurrency", "4", "--duration", f"{seconds:g}s", "--warmup", "none"]
     return drive(_QUEUE, *options, energy=True)[0]
 
 
 def energy_error(point: Point) -> float | None:
-    """Joules against the truth, as a share: busy all the time, but for the grace after the window."""
+    """Return the relative error of the joules.
+
+    The device is busy during the whole window. None if unknown.
+    """
     if point.joules is None:
         return None
     truth = KnownDevice().busy_watts * point.duration_seconds
@@ -223,9 +232,9 @@ def energy_error(point: Point) -> float | None:
 
 
 def show(rows: list[ErrorRow]) -> str:
-    """The table as text."""
+    """Format the table of errors."""
     lines = [
-        "this client's errors in ms, p50/p99: against what the server did, and (nominal) what it should have",
+        "this client's errors in ms, p50/p99: relative to the server's records, and (nominal) to its target",
         f" chunks/s{'TTFT':>15}{'ITL':>15}{'E2E':>15}{'nominal':>15}{'server late':>15}  CPU us/chunk",
     ]
     for row in rows:
@@ -233,13 +242,13 @@ def show(rows: list[ErrorRow]) -> str:
         cells = "".join(f"{f'{low:+.2f}/{high:+.2f}':>15}" for low, high in pairs)
         cpu = f"{row.client_us_per_chunk:9.0f} +{row.server_us_per_chunk:3.0f}"
         shared = f"  {row.shared:.0%} of chunks share a read" if row.shared >= _SHARED else ""
-        said = f"  {row.limit}" if row.limit else ""
-        lines.append(f"{row.chunks_per_second:9,.0f}{cells}{cpu}{shared}{said}")
+        limit = f"  {row.limit}" if row.limit else ""
+        lines.append(f"{row.chunks_per_second:9,.0f}{cells}{cpu}{shared}{limit}")
     return "\n".join([*lines, ""])
 
 
 def show_cases(queue: Point, power: Point) -> str:
-    """Both cases as text."""
+    """Format both cases."""
 
     def p95(found: Any) -> str:
         return "-" if found.p95 is None else f"{found.p95 * 1e3:,.0f} ms"
@@ -258,19 +267,19 @@ def show_cases(queue: Point, power: Point) -> str:
 
 
 def trusted_range(rows: list[ErrorRow]) -> str:
-    """What the table says in one line."""
+    """Summarise the table in one line."""
     good = [row for row in rows if not row.bound]
     if not good:
-        return "this machine is too busy to time anything now: no load was driven\n"
+        return "this machine is too busy for a measurement: no load was reached\n"
     best = good[-1]
     return (
-        f"believe this client here up to {best.chunks_per_second:,.0f} chunks/s:"
+        f"this client is accurate on this machine up to {best.chunks_per_second:,.0f} chunks/s:"
         f" its own error of TTFT is {best.ttft_ms[0]:+.2f} ms (p50), {best.ttft_ms[1]:+.2f} ms (p99)\n"
     )
 
 
 def selfcheck() -> int:
-    """The command: 0 if both cases come out right, 1 if not, 3 if the lightest load was not driven."""
+    """Return 0 if both cases are correct, 1 if not, 3 if the lightest load was not reached."""
     rows = [error_row(rate, _ROW_S) for rate in RATES]
     sys.stdout.write(show(rows) + trusted_range(rows))
     sys.stdout.flush()
@@ -287,6 +296,8 @@ def selfcheck() -> int:
         return 3
     timed = any(not row.bound for row in rows)
     sys.stdout.write(
-        "self-check passed\n" if timed else "both cases are right; times were not checked: too busy\n"
+        "self-check passed\n"
+        if timed
+        else "both cases are correct; latencies were not checked: the machine is too busy\n"
     )
     return 0

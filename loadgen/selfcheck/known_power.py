@@ -1,7 +1,7 @@
-"""A device of known power for the self-check: what a run must report is arithmetic. Pure.
+"""A device of known power for the self-check, so that the joules of a run can be computed. Pure.
 
-It draws ``busy_watts`` while anything is in service and ``idle_watts`` otherwise; its account is the
-integral of that, in the shape of the proxy's admin port.
+It draws ``busy_watts`` while requests are in service and ``idle_watts`` otherwise. Its account is the
+integral, in the format of the proxy's admin port.
 """
 
 import bisect
@@ -20,12 +20,12 @@ class KnownDevice:
     _edges_ns: list[int] = field(default_factory=list)
 
     def changed(self, t_ns: int, *, busy: bool) -> None:
-        """Work began or ended at ``t_ns``."""
+        """Record that service began or ended at ``t_ns``."""
         if busy != bool(len(self._edges_ns) % 2):
             self._edges_ns.append(t_ns)
 
     def account(self, start_ns: int, end_ns: int) -> DeviceAccount:
-        """Joules of [start_ns, end_ns): all above idle belongs to requests."""
+        """Return the account of [start_ns, end_ns); all energy while busy is attributed to requests."""
         busy_s = (self._busy_ns(end_ns) - self._busy_ns(start_ns)) / NS_PER_SECOND
         seconds = (end_ns - start_ns) / NS_PER_SECOND
         requests = busy_s * self.busy_watts
@@ -41,7 +41,7 @@ class KnownDevice:
         )
 
     def _busy_ns(self, t_ns: int) -> int:
-        """Time in service before ``t_ns``."""
+        """Return the busy time before ``t_ns``, nanoseconds."""
         edges = self._edges_ns[: bisect.bisect_right(self._edges_ns, t_ns)]
         if len(edges) % 2:
             edges.append(t_ns)

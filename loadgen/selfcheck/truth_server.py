@@ -1,10 +1,9 @@
-"""A server of known latency: what a client measures beyond it is the client's own error.
+"""A server of known latency, with which the error of a client is measured.
 
-Tokens leave at absolute times (arrival + TTFT + k * ITL), written to the socket when due, past the
-loop's buffers. ``GET /truth`` says when each request came and each token truly left, and how late the
-server itself was, so that the two sides can be told apart. ``slots`` bounds the requests in service, the
-rest queue (first come, first served); a device of known power stands behind ``/energy``, on this
-host's clock.
+Tokens are sent at absolute times (arrival + TTFT + k * ITL), written directly to the socket. ``GET /truth``
+returns when each request arrived and each token was written, and the lateness of the server, so that the
+errors of client and server can be separated. ``slots`` limits the requests in service; the others wait first
+come, first served. ``/energy`` has the accounts of a device of known power, on this host's clock.
 """
 
 import argparse
@@ -39,10 +38,10 @@ _MODELS = b'{"object":"list","data":[{"id":"truth","object":"model"}]}'
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the server does to every request; with no time to the first token it answers all at once.
+    """Latency of every request; with ``ttft_s`` 0 all tokens are sent at once.
 
-    ``role_first``: the chunk that names the role, and is no token, comes at once; else with the first token,
-    as real engines send it (there are clients that take it for the first token).
+    ``role_first``: the chunk with the role, which has no token, is sent at once; otherwise with the first
+    token, as by real engines. Some clients mistake it for the first token.
     """
 
     ttft_s: float = 0.05
@@ -53,14 +52,14 @@ class Truth:
 
 
 class Served(msgspec.Struct, array_like=True):
-    """When a request came to the server's socket and when its tokens were written; monotonic."""
+    """When a request arrived at the server's socket and when its tokens were written; monotonic."""
 
     arrived_ns: int
     written_ns: list[int] = []
 
 
 class ServerLog(msgspec.Struct, frozen=True):
-    """``GET /truth``: what was served by request id, tokens' lateness, CPU."""
+    """``GET /truth``: requests by id, lateness of each token, CPU seconds of the server."""
 
     served: dict[str, Served]
     late_ns: list[int]
@@ -83,32 +82,32 @@ _LAST = _event("{}", '"stop"')
 
 @dataclass(slots=True)
 class Engine:
-    """The schedule of all answers; one alarm rings for the next token due."""
+    """The schedule of all responses; one timer expires for the next token due."""
 
     truth: Truth
     device: KnownDevice = field(default_factory=KnownDevice)
     served: dict[str, Served] = field(default_factory=dict)
     late_ns: list[int] = field(default_factory=list)
-    _due: list[tuple[int, int, "_Answer"]] = field(default_factory=list)
-    _queue: deque["_Answer"] = field(default_factory=deque)
+    _due: list[tuple[int, int, "_Response"]] = field(default_factory=list)
+    _queue: deque["_Response"] = field(default_factory=deque)
     _serial: int = 0
     _busy: int = 0
     _itl_ns: int = field(init=False)
     _timer: DeadlineTimer = field(init=False)
 
     def start(self) -> None:
-        """Needs a running loop."""
+        """Create the timer; needs a running event loop."""
         self._itl_ns = ns_from_seconds(self.truth.itl_s)
-        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._ring)
+        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._send_due)
 
     def close(self) -> None:
-        """Stop ringing."""
+        """Cancel the timer."""
         self._timer.close()
 
-    def accept(self, answer: "_Answer", name: str) -> None:
+    def accept(self, answer: "_Response", name: str) -> None:
         """Serve now, or queue for a slot; ``name`` is the request's id."""
         if not self.truth.ttft_s:
-            answer.whole()
+            answer.send_all()
             return
         self.served[name] = answer.served
         if self.truth.slots is not None and self._busy >= self.truth.slots:
@@ -116,11 +115,11 @@ class Engine:
             return
         self._begin(answer, answer.served.arrived_ns)
 
-    def told(self) -> ServerLog:
-        """What happened so far."""
+    def log(self) -> ServerLog:
+        """Return the records so far."""
         return ServerLog(self.served, self.late_ns, time.process_time())
 
-    def _begin(self, answer: "_Answer", now: int) -> None:
+    def _begin(self, answer: "_Response", now: int) -> None:
         self._busy += 1
         if self._busy == 1:
             self.device.changed(time.monotonic_ns(), busy=True)
@@ -130,8 +129,8 @@ class Engine:
         if self._due[0][2] is answer:
             self._timer.set(due)
 
-    def _ring(self) -> None:
-        # The whole cost of the server: one replacement in the heap and one write for a token.
+    def _send_due(self) -> None:
+        # The cost of a token is one replacement in the heap and one write.
         due, late = self._due, self.late_ns
         while due and due[0][0] <= (now := time.monotonic_ns()):
             at, _, answer = due[0]
@@ -154,8 +153,8 @@ class Engine:
         self.device.changed(now, busy=self._busy > 0)
 
 
-class _Answer:
-    """One answer on its way."""
+class _Response:
+    """One response in progress."""
 
     __slots__ = ("_early", "_left", "_tokens", "_transport", "served", "usage")
 
@@ -167,8 +166,8 @@ class _Answer:
         self.usage = usage
         wire.write(_HEAD + _ROLE if truth.role_first else _HEAD)
 
-    def whole(self) -> None:
-        """All tokens in one write."""
+    def send_all(self) -> None:
+        """Write all tokens at once."""
         self._transport.write(self._early + _TOKEN * (self._tokens - 1) + self._end())
 
     def step(self) -> bool:
@@ -196,7 +195,7 @@ class _Asked(msgspec.Struct):
 
 
 class _Connection:
-    """The server's side of one connection: the owner of its wire."""
+    """The server's side of one connection: the owner of its transport."""
 
     def __init__(self, engine: Engine, sock: socket.socket, ended: Callable[["_Connection"], None]) -> None:
         self._engine = engine
@@ -217,7 +216,7 @@ class _Connection:
             self._ended(self)
 
     def lost(self, error: OSError | None) -> None:
-        del error  # what is due for it finds the wire closed
+        del error  # its pending tokens find the transport closed
         self._ended(self)
 
     def close(self) -> None:
@@ -239,27 +238,27 @@ class _Connection:
         if self._url.endswith(b"/chat/completions"):
             asked = msgspec.json.decode(bytes(self._body), type=_Asked)
             if asked.model not in {None, MODEL}:
-                self._say(b"404 Not Found", _NO_MODEL)
+                self._respond(b"404 Not Found", _NO_MODEL)
                 return
-            # The truth's own count rules, so that every request of a case is alike.
+            # max_tokens is ignored: all requests have the same number of tokens.
             usage = bool((asked.stream_options or {}).get("include_usage"))
-            answer = _Answer(self._transport, self._engine.truth, self._now, usage=usage)
+            answer = _Response(self._transport, self._engine.truth, self._now, usage=usage)
             self._engine.accept(answer, self._name)
             return
         found = self._control()
-        self._say(*((b"404 Not Found", b"{}") if found is None else (b"200 OK", found)))
+        self._respond(*((b"404 Not Found", b"{}") if found is None else (b"200 OK", found)))
 
-    def _say(self, status: bytes, body: bytes) -> None:
+    def _respond(self, status: bytes, body: bytes) -> None:
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.write(head % (status, len(body)) + body)
 
     def _control(self) -> bytes | None:
-        """The answer of every path but the one that serves; None where there is none."""
+        """Return the response body of the other paths; None for an unknown path."""
         parts = urlsplit(self._url.decode("latin-1"))
         if parts.path.endswith("/models"):
             return _MODELS
         if parts.path == "/truth":
-            return msgspec.json.encode(self._engine.told())
+            return msgspec.json.encode(self._engine.log())
         if parts.path == "/energy/clock":
             return msgspec.json.encode({"now_ns": time.monotonic_ns()})
         if parts.path == "/energy/requests":
@@ -283,7 +282,7 @@ class TruthServer:
     _all: set[_Connection] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         self._engine = Engine(self.truth)
         self._engine.start()
         self._socket = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
@@ -295,7 +294,7 @@ class TruthServer:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stop listening, and hang up."""
+        """Stop listening and close all connections."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
         for connection in self._all:
@@ -309,7 +308,7 @@ class TruthServer:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m loadgen.selfcheck.truth_server``: prints its URL, serves until interrupted."""
+    """``python -m loadgen.selfcheck.truth_server``: print the URL and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="loadgen.selfcheck.truth_server", description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ttft", type=float, default=0.05, help="seconds")

@@ -1,7 +1,6 @@
-"""``--simulate PROFILE``: the same pacers, lengths and metrics in virtual time, without a server.
+"""One point in virtual time: the same pacers, lengths and records as in real time, without a server.
 
-Each point begins with a fresh simulator at time zero; a search keeps one. What comes out says that it is
-simulated.
+Each point of a grid starts with a new simulator at time zero; a search uses one for all probes.
 """
 
 import random
@@ -29,7 +28,7 @@ _PARTS = ("static", "prefill", "decode", "context", "idle")
 
 @dataclass(slots=True)
 class VirtualAttack:
-    """One point, as ``Attack`` is one in real time; its times are since ``start_ns`` of the simulator's."""
+    """One point, like ``Attack`` in real time; its times are since ``start_ns`` of the simulator's clock."""
 
     simulator: Simulator
     pacer: Pacer
@@ -44,16 +43,16 @@ class VirtualAttack:
 
     @property
     def now_ns(self) -> int:
-        """Since the start."""
+        """Time since the start, nanoseconds."""
         return self.simulator.now_ns - self.start_ns
 
     @property
     def in_flight(self) -> int:
-        """Requests without an end so far, those that were told ahead included."""
+        """Requests without an end so far, including announced future arrivals."""
         return len(self._due)
 
     def run(self) -> int:
-        """All requests to their end, or to an interruption; when sending ended, nanoseconds."""
+        """Run to the end of all requests, or to an interrupt; return when sending ended, nanoseconds."""
         self.advance(None)
         end_ns = max(duration_ns(self.spec.duration_seconds) or self.now_ns, 1)
         self.drain(max(end_ns, *(scheduled_ns for _, scheduled_ns, _ in self._due.values()), 0))
@@ -67,7 +66,7 @@ class VirtualAttack:
         return max(end_ns, last + 1)
 
     def advance(self, until_ns: int | None) -> None:
-        """Send, and let time go by until ``until_ns`` or a step later; None: until sending has ended."""
+        """Send requests and advance to ``until_ns`` or one step further; None: until sending has ended."""
         while not self.interrupted() and (until_ns is None or self.now_ns < until_ns):
             decision = self.pacer.decide(self.now_ns, self.progress.sent, len(self._due))
             if isinstance(decision, Stop) and until_ns is None:
@@ -80,20 +79,20 @@ class VirtualAttack:
                 self._arrive(decision)
 
     def drain(self, sending_end_ns: int) -> None:
-        """Until all that was sent has ended, at most the drain time after sending did: as in real time."""
+        """Advance until all requests have ended, at most to the drain time after the end of sending."""
         until_ns = sending_end_ns + ns_from_seconds(self.spec.drain_seconds)
         while self._due and self.now_ns < until_ns and not self.interrupted():
             self._go(until_ns)
 
     def cut_off(self) -> None:
-        """What is still in flight fails, and says why; all records in the order of their requests."""
+        """Record requests still in flight as failed with the reason; sort all records by request."""
         if self._due:
             drained = f"not ended {self.spec.drain_seconds:g} s after the last"
             self.records = self.so_far("interrupted" if self.interrupted() else drained)
         self.records.sort(key=lambda record: record.index)
 
     def so_far(self, error: str | None = None) -> list[Record]:
-        """Records as of now; those of requests under way have ``error``, no end, and their tokens so far."""
+        """Return the records as of now; requests in flight have ``error``, no end and their tokens so far."""
         outputs = {one.id: one.outputs_us for one in self.simulator.so_far()}
         underway = (
             self._record(Result(name, 200, 0.0, error, outputs_us=outputs.get(name)), *due, ended=False)
@@ -108,16 +107,16 @@ class VirtualAttack:
 
     def _arrive(self, decision: Send) -> None:
         number = self.progress.sent
-        # As of the workload itself: the same request has the same lengths against a real server.
+        # The same seed as the workload: the request has the same lengths as against a real server.
         rng = random.Random(seed_of(self.spec.seed * 1_000_003 + self.point, number))
         prompt, output = self.lengths.of(number, rng)
-        # An open loop's arrivals are told ahead: the simulator stops at the ends of steps only. Its client
-        # has no lag; anybody else sends when something ended.
+        # Arrivals of an open loop are announced ahead, since the simulator stops at the ends of steps only.
+        # This client has no lag; other pacers send when a request ends.
         sent_ns = decision.deadline_ns if isinstance(self.pacer, OpenLoop) else self.now_ns
         name = f"sim-{self.point}-{number}"
         arrive: dict[str, Any] = {
             "id": name,
-            # Not before now: rounded to nanoseconds it may lie in the past.
+            # Not before now: rounding to nanoseconds may put it in the past.
             "at_seconds": max((self.start_ns + sent_ns) / NS_PER_SECOND, self.simulator.now_seconds),
             "prompt_tokens": prompt,
             "output_tokens": output,
@@ -139,7 +138,7 @@ class VirtualAttack:
     def _record(
         self, result: Result, index: int, scheduled_ns: int, sent_ns: int, *, ended: bool = True
     ) -> Record:
-        # Tokens of one step come at one time, as in one chunk.
+        # Tokens of one step arrive together, as in one chunk.
         steps = Counter(us * 1000 - self.start_ns for us in accumulate(result.outputs_us or []))
         stamps = list(steps)
         known = {name: result.joules.get(name, 0.0) for name in _PARTS}
@@ -166,7 +165,7 @@ class VirtualAttack:
 def keep(
     session: Session, attack: VirtualAttack, level: float, window: Window, notes: tuple[str, ...] = ()
 ) -> Point:
-    """Summarise a point and keep it, with its requests."""
+    """Append the summary of a point and its records to the session; return the summary."""
     spec, pacer = session.config.spec, attack.pacer
     measured = Measured(
         concurrency=int(level) if spec.mode == "concurrency" else None,

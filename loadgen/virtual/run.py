@@ -16,7 +16,10 @@ from loadgen.virtual.simulator import Simulator
 
 
 def simulate(session: Session, profile: str) -> Finished:
-    """A whole run in virtual time; raises ``PreflightError`` for a profile that cannot be used."""
+    """Run in virtual time.
+
+    Raises ``PreflightError`` for an invalid profile. The run is noted as simulated.
+    """
     session.notes.append(f"simulated in virtual time by profile {profile}: nothing was measured")
     with _signals(session):
         knee: Knee | None = None
@@ -30,7 +33,7 @@ def simulate(session: Session, profile: str) -> Finished:
 
 @contextlib.contextmanager
 def _signals(session: Session) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run with what there is."""
+    """Let SIGINT and SIGTERM end the run with the points so far."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: session.interrupt()) for number in numbers]
     try:

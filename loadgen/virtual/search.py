@@ -1,4 +1,7 @@
-"""``--search --simulate``: the probes that ``search.py`` asks for, against one simulator in virtual time."""
+"""``--search --simulate``.
+
+The probes of ``loadgen.search.strategy``, against one simulator in virtual time.
+"""
 
 from dataclasses import dataclass, field
 
@@ -37,7 +40,7 @@ class _SearchRun:
     probes: list[tuple[Probe, VirtualAttack, int]] = field(default_factory=list)
 
     def run(self) -> Knee:
-        """One probe handed over to the next, as in real time."""
+        """Run one probe after the other, as in real time."""
         asked = self.search.next()
         while isinstance(asked, Probe):
             start_ns = self.simulator.now_ns
@@ -53,7 +56,7 @@ class _SearchRun:
         return asked
 
     def _settle(self, most: int | None) -> None:
-        """Let time go by until the backlog has gone, or long enough."""
+        """Advance until the backlog is gone, or to a time limit."""
         deadline_ns = self.simulator.now_ns + ns_from_seconds(SETTLE_LIMIT_S)
         while most is not None and sum(attack.in_flight for _, attack, _ in self.probes) > most:
             if self.session.interrupted or self.simulator.now_ns > deadline_ns:
@@ -78,7 +81,7 @@ class _SearchRun:
         return attack, elapsed_ns
 
     def keep_all(self) -> None:
-        """The last answers, and summaries."""
+        """Complete the last requests and append the summaries."""
         for probe, attack, elapsed_ns in self.probes:
             attack.drain(attack.now_ns)
             attack.cut_off()

@@ -1,4 +1,4 @@
-"""The simulator as a process of its own that speaks JSON lines: ``python -m proxy.simulator.virtual``."""
+"""The simulator as a subprocess with a protocol of JSON lines: ``python -m proxy.simulator.virtual``."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 
 class Result(msgspec.Struct):
-    """A request that ended; ``outputs_us`` are the first token's time, then gaps."""
+    """A request that ended; ``outputs_us`` is the time of the first token, then gaps, microseconds."""
 
     id: str
     status: int
@@ -25,7 +25,7 @@ class Result(msgspec.Struct):
 
 
 class Underway(msgspec.Struct):
-    """The tokens so far of a request that has not ended."""
+    """The tokens so far of a request in flight; see ``Result``."""
 
     id: str
     outputs_us: list[int]
@@ -47,12 +47,12 @@ class _Answer(msgspec.Struct):
 
 
 class Simulator:
-    """The other end of the pipe; a context manager. Raises ``PreflightError`` with what it says."""
+    """Client of one simulator process; a context manager. Raises ``PreflightError`` with its errors."""
 
     def __init__(self, profile: str) -> None:
         argv = [sys.executable, "-m", "proxy.simulator.virtual", profile]
         pipe = subprocess.PIPE
-        # In a session of its own: a terminal's Ctrl-C is for the load generator, which keeps what there is.
+        # In its own session: Ctrl-C must reach only the load generator, which then saves the points so far.
         self._process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         self._owners: dict[str, Callable[[Result], None]] = {}
         self.now_ns, self.now_seconds = 0, 0.0
@@ -66,14 +66,14 @@ class Simulator:
         self._process.communicate()
 
     def arrive(self, request: dict[str, Any], ended: Callable[[Result], None]) -> None:
-        """A request comes, at its ``at_seconds``; told when it ended."""
+        """Announce a request for its ``at_seconds``; ``ended`` is called with its result."""
         self._owners[request["id"]] = ended
-        self._tell({"arrive": request})
+        self._send({"arrive": request})
 
     def go(self, until_ns: int | None) -> None:
-        """Until that time or a step later, or until requests ended; None: only that."""
+        """Advance to a time or one step further, or until requests ended; None: only until requests ended."""
         until = None if until_ns is None else until_ns / NS_PER_SECOND
-        answer = self._ask({"until_seconds": until})
+        answer = self._query({"until_seconds": until})
         if answer.now_seconds is not None:
             self.now_seconds = answer.now_seconds
             self.now_ns = ns_from_seconds(answer.now_seconds)
@@ -81,19 +81,19 @@ class Simulator:
             self._owners.pop(result.id)(result)
 
     def so_far(self) -> list[Underway]:
-        """All requests under way that have tokens."""
-        return self._ask({"so_far": True}).so_far
+        """Return the requests in flight that have tokens."""
+        return self._query({"so_far": True}).so_far
 
     def joules(self, *at_ns: int) -> list[dict[str, float]]:
-        """Cumulative joules by part at times that have passed."""
-        return self._ask({"energy_at_seconds": [t / NS_PER_SECOND for t in at_ns]}).joules
+        """Return cumulative joules by part at past times, nanoseconds."""
+        return self._query({"energy_at_seconds": [t / NS_PER_SECOND for t in at_ns]}).joules
 
-    def _tell(self, command: dict[str, Any]) -> None:
+    def _send(self, command: dict[str, Any]) -> None:
         if self._process.stdin is not None:
             self._process.stdin.write(msgspec.json.encode(command) + b"\n")
 
-    def _ask(self, command: dict[str, Any]) -> _Answer:
-        self._tell(command)
+    def _query(self, command: dict[str, Any]) -> _Answer:
+        self._send(command)
         if self._process.stdin is not None:
             self._process.stdin.flush()
         answer = msgspec.json.decode(self._line(), type=_Answer)
@@ -105,5 +105,5 @@ class Simulator:
         line = self._process.stdout.readline() if self._process.stdout else b""
         if line:
             return line
-        said = self._process.communicate()[1].decode().strip().splitlines()
-        raise PreflightError(f"--simulate: {said[-1] if said else 'the simulator ended'}")
+        errors = self._process.communicate()[1].decode().strip().splitlines()
+        raise PreflightError(f"--simulate: {errors[-1] if errors else 'the simulator exited'}")

@@ -1,8 +1,8 @@
-"""Arrival processes: the k-th arrival time, exact by seed. Pure.
+"""Arrival processes: the time of the k-th arrival, reproducible by seed. Pure.
 
 Every process is a deterministic sequence of absolute times, drawn in blocks from one
-``numpy.random.Generator``; seed 0 is a seed like any other. Times are sums of gaps or closed forms,
-never "now + gap", so nothing drifts.
+``numpy.random.Generator``; 0 is a valid seed. Times are sums of gaps or closed forms, never "now + gap", so
+delays of the sender do not accumulate.
 """
 
 import math
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.inputs import parse_number
 from proxy.units import NS_PER_SECOND
 
-if TYPE_CHECKING:  # half of a start's time, and constant arrivals do without
+if TYPE_CHECKING:  # numpy takes half of the start-up time, and constant arrivals do not need it
     import numpy as np
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
 
 _BLOCK = 1024
-# Outside these a schedule is all bursts, or its nanoseconds overflow.
+# Beyond these limits a schedule consists of bursts only, or its nanoseconds overflow 64 bits.
 _LEAST_CV, _MOST_CV = 0.01, 100.0
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
 _LEAST_PERIOD_S, _MOST_PERIOD_S = 1e-3, 1e6
@@ -30,7 +30,7 @@ class Arrivals(Protocol):
     """A sequence of arrival times."""
 
     def at_ns(self, index: int) -> int | None:
-        """Time of arrival ``index`` since the start, nanoseconds; None after the last one."""
+        """Return the time of arrival ``index`` since the start, nanoseconds; None after the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Constant:
     rate: float
 
     def at_ns(self, index: int) -> int:
-        """Computed, not summed: no rounding accumulates."""
+        """Return index/rate, which accumulates no rounding errors."""
         return round(index * NS_PER_SECOND / self.rate)
 
 
@@ -64,7 +64,7 @@ class Renewal:
         self._rng = np.random.default_rng([self.seed, 1])
 
     def at_ns(self, index: int) -> int:
-        """The sum of the first ``index + 1`` gaps."""
+        """Return the sum of the first ``index + 1`` gaps."""
         while index >= len(self._times):
             times = self._last + self._gaps().cumsum()
             self._last = float(times[-1])
@@ -80,9 +80,10 @@ class Renewal:
 
 @dataclass(slots=True)
 class Varying:
-    """Poisson arrivals of a rate that changes: unit-rate times put through the inverse of the mean.
+    """Poisson arrivals at a varying rate, by inversion of the mean function (Cinlar 1975).
 
-    ``inverse(mass)`` gives the time by which ``mass`` arrivals are expected (Cinlar's inversion).
+    ``inverse(mass)`` returns the time in seconds by which ``mass`` arrivals are expected. Applied to the
+    arrivals of a process of rate 1, it yields the process of the varying rate.
     """
 
     inverse: Callable[[float], float]
@@ -93,7 +94,7 @@ class Varying:
         self._unit = Renewal(1.0, 1.0, self.seed)
 
     def at_ns(self, index: int) -> int | None:
-        """The inverted unit-rate time; None where the expected number never gets that high."""
+        """Return the inverted unit-rate time; None if the expected number never reaches it."""
         seconds = self.inverse(self._unit.at_ns(index) / NS_PER_SECOND)
         return None if math.isinf(seconds) else round(seconds * NS_PER_SECOND)
 
@@ -105,12 +106,12 @@ class Trace:
     times_ns: Sequence[int]
 
     def at_ns(self, index: int) -> int | None:
-        """The recorded time."""
+        """Return the recorded time; None after the last one."""
         return self.times_ns[index] if index < len(self.times_ns) else None
 
 
 def ramp(start: float, end: float, seconds: float, seed: int) -> Varying:
-    """Poisson with a rate going linearly from ``start`` to ``end`` in ``seconds``, then staying."""
+    """Return Poisson arrivals with a rate that changes linearly from ``start`` to ``end`` and then stays."""
     slope = (end - start) / seconds
     total = (start + end) / 2 * seconds
 
@@ -119,34 +120,34 @@ def ramp(start: float, end: float, seconds: float, seed: int) -> Varying:
             return seconds + (mass - total) / end if end else math.inf
         if slope == 0:
             return mass / start
-        # The root of slope/2 t^2 + start t = mass, in the form that loses no digits near t = 0.
+        # The root of slope/2 t^2 + start t = mass, in the form without cancellation near t = 0.
         return 2 * mass / (start + math.sqrt(start * start + 2 * slope * mass))
 
     return Varying(inverse, seed)
 
 
 def sine(rate: float, depth: float, period: float, seed: int) -> Varying:
-    """Poisson with rate ``rate * (1 + depth * sin(2 pi t / period))``, 0 <= depth <= 1."""
+    """Return Poisson arrivals with rate ``rate * (1 + depth * sin(2 pi t / period))``, 0 <= depth <= 1."""
     turn = 2 * math.pi / period
 
     def mass(t: float) -> float:
         return rate * (t + depth / turn * (1 - math.cos(turn * t)))
 
-    def inverse(wanted: float) -> float:
-        low = max(0.0, wanted / rate - 2 * depth / turn)
-        high = wanted / rate
+    def inverse(target: float) -> float:
+        low = max(0.0, target / rate - 2 * depth / turn)
+        high = target / rate
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if mass(middle) < wanted else (low, middle)
+            low, high = (middle, high) if mass(middle) < target else (low, middle)
         return high
 
     return Varying(inverse, seed)
 
 
 def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
-    """Kind and numbers of ``poisson``, ``constant``, ``gamma:CV``, ``ramp:A..B``, ``sine:DEPTH,PERIOD``.
+    """Parse ``poisson``, ``constant``, ``gamma:CV``, ``ramp:A..B``, ``sine:DEPTH,PERIOD``.
 
-    ``trace:FILE`` has no numbers. Raises ``ValueError`` that says what would be right.
+    ``trace:FILE`` has no numbers. Raises ``ValueError`` with the valid forms.
     """
     kind, _, rest = text.partition(":")
     wrong = ValueError(
@@ -178,7 +179,7 @@ def parse_arrivals(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def make_arrivals(text: str, rate: float, seed: int, seconds: float | None) -> Arrivals:
-    """The process of a parsed ``--arrivals`` at ``rate`` (a ramp brings its own rates)."""
+    """Return the process of ``--arrivals`` at ``rate`` per second (a ramp has its own rates)."""
     kind, numbers = parse_arrivals(text)
     if kind == "constant":
         return Constant(rate)

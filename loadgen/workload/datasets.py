@@ -1,9 +1,9 @@
-"""Own prompts: JSON lines (or one JSON array) in the shapes of ShareGPT and of OpenAI. Nothing is downloaded.
+"""Data sets of the user: JSON lines (or one JSON array) in the formats of ShareGPT and OpenAI.
 
 ShareGPT: ``{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}, ...]}``; the
 conversation up to its last human turn is sent. OpenAI: ``{"messages": [...]}`` or ``{"prompt": "..."}``,
-with ``max_tokens`` (or ``max_completion_tokens``) if the answer's length matters, or a batch file's lines
-with these under ``body``. Content parts (images as ``image_url``) pass as they are.
+optionally with ``max_tokens`` (or ``max_completion_tokens``), or the lines of a batch file with these under
+``body``. Content parts (images as ``image_url``) are sent unchanged. Nothing is downloaded.
 """
 
 import json
@@ -31,7 +31,7 @@ _ROLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of a data set: the messages to send, and the length of the answer where given."""
+    """One row of a data set: the messages to send, and the response length if given."""
 
     messages: Sequence[dict[str, Any]]
     output_tokens: int | None = None
@@ -39,19 +39,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """The rows that can be sent, and what is to be said of the others."""
+    """The rows that can be sent, and notes about the others."""
 
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
 
 
-class _Said(msgspec.Struct):
+class _Turn(msgspec.Struct):
     who: str | None = msgspec.field(name="from", default=None)
     value: str | None = None
 
 
 class _Fields(msgspec.Struct):
-    conversations: list[_Said] | None = None
+    conversations: list[_Turn] | None = None
     messages: list[msgspec.Raw] | None = None
     prompt: str | list[str] | None = None
     max_tokens: int | None = None
@@ -66,42 +66,42 @@ _ROW: Final = LenientDecoder(_Row)
 
 
 class _RowError(Exception):
-    """A row cannot be used; the text says why."""
+    """A row cannot be used; the message is the reason."""
 
 
 def read_dataset(path: Path, *, strict: bool = False) -> DataSet:
-    """Read all rows that can be sent; others are left out and reported, or refused if ``strict``.
+    """Read all rows that can be sent; skip and report the others, or reject them if ``strict``.
 
-    Raises ``ValueError`` naming option, file and what would be right.
+    Raises ``ValueError`` with option, file, row and the valid formats.
     """
-    left_out = SkippedRows(f"--dataset {path}", strict)
-    lengths = SkippedRows(f"--dataset {path}", strict, "answer lengths not used")
-    data = read_file(path, left_out.what)
+    skipped = SkippedRows(f"--dataset {path}", strict)
+    lengths = SkippedRows(f"--dataset {path}", strict, "response lengths not used")
+    data = read_file(path, skipped.what)
     items = []
-    for where, raw in json_rows(data, left_out):
+    for where, raw in json_rows(data, skipped):
         try:
             items.append(_item(raw, where, lengths))
         except _RowError as error:
-            left_out.add(where, error)
+            skipped.add(where, error)
     if not items:
-        raise left_out.nothing(_SHAPES)
-    left_out.read = len(items)
+        raise skipped.nothing(_SHAPES)
+    skipped.read = len(items)
     lengths.read = len(items) - lengths.count
-    return DataSet(tuple(items), left_out.notes() + lengths.notes())
+    return DataSet(tuple(items), skipped.notes() + lengths.notes())
 
 
 def _item(raw: bytes, where: str, lengths: SkippedRows) -> Item:
     unread: list[str] = []
     row = _ROW.decode(raw, unread)
     if row is None:
-        raise _RowError("no JSON object")
+        raise _RowError("not a JSON object")
     fields: _Fields = row.body or row
     messages = _messages(fields, [name.removeprefix("body.") for name in unread])
     return Item(messages, _length(fields, unread, where, lengths))
 
 
 def _messages(fields: _Fields, unread: list[str]) -> list[dict[str, Any]]:
-    """Return what a row asks for, from the first of its fields that can be used."""
+    """Return the messages of a row, from the first of its fields that can be used."""
     odd = next((name.partition(".")[0] for name in unread), None)
     if fields.messages and "messages" not in unread:
         return [_message(raw, number) for number, raw in enumerate(fields.messages, start=1)]
@@ -111,27 +111,27 @@ def _messages(fields: _Fields, unread: list[str]) -> list[dict[str, Any]]:
     if fields.conversations and not any(name.startswith("conversations") for name in unread):
         return _conversation(fields.conversations)
     if len(prompts) > 1:
-        raise _RowError("prompt is a list of several")
+        raise _RowError("prompt is a list of several prompts")
     if odd in {"messages", "prompt", "conversations"}:
-        raise _RowError(f"{odd} cannot be read")
+        raise _RowError(f"{odd} cannot be decoded")
     raise _RowError("neither messages, prompt nor conversations")
 
 
 def _length(fields: _Fields, unread: list[str], where: str, lengths: SkippedRows) -> int | None:
     length = fields.max_completion_tokens or fields.max_tokens
     if any(name.endswith(("max_tokens", "max_completion_tokens")) for name in unread) and length is None:
-        lengths.add(where, "max_tokens is no whole number: --output counts")
+        lengths.add(where, "max_tokens is not a whole number: --output applies")
     if length is not None and not 0 < length <= MAX_EXACT_INTEGER:
-        lengths.add(where, f"max_tokens {length} is no length: --output counts")
+        lengths.add(where, f"max_tokens {length} is not a valid length: --output applies")
         return None
     return length
 
 
 def _message(raw: msgspec.Raw, number: int) -> dict[str, Any]:
-    """Return a message as it is, but for what cannot be sent as JSON."""
+    """Return a message unchanged, except for what cannot be encoded as JSON."""
     message = _loose_json(bytes(raw))
     if not isinstance(message, dict):
-        raise _RowError(f"message {number} is no object")
+        raise _RowError(f"message {number} is not an object")
     if not isinstance(message.get("role"), str):
         raise _RowError(f"message {number} has no role")
     content = message.get("content")
@@ -140,13 +140,13 @@ def _message(raw: msgspec.Raw, number: int) -> dict[str, Any]:
     parts = content if isinstance(content, list) else [content]
     for part in parts:
         if not isinstance(part, dict) or not isinstance(part.get("text", ""), str):
-            right = 'text or a list of parts as {"type": "text", "text": ...}'
+            right = 'text or a list of parts such as {"type": "text", "text": ...}'
             raise _RowError(f"message {number}: content must be {right}")
     return message
 
 
 def _loose_json(raw: bytes) -> object:
-    """Decode JSON; also with NaN (null), unpaired surrogates and bytes that are no UTF-8 (U+FFFD)."""
+    """Decode JSON leniently: NaN as null, unpaired surrogates and invalid UTF-8 as U+FFFD."""
     try:
         return msgspec.json.decode(raw)
     except (ValueError, RecursionError):
@@ -156,7 +156,7 @@ def _loose_json(raw: bytes) -> object:
             json.loads(raw.decode("utf-8", "replace"), strict=False, parse_constant=lambda _: None)
         )
     except (ValueError, RecursionError):
-        raise _RowError("a message is no JSON") from None
+        raise _RowError("a message is not JSON") from None
 
 
 def _sendable(value: Any) -> Any:
@@ -169,12 +169,12 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-def _conversation(said: Sequence[_Said]) -> list[dict[str, Any]]:
+def _conversation(conversation: Sequence[_Turn]) -> list[dict[str, Any]]:
     turns = []
-    for number, one in enumerate(said, start=1):
+    for number, one in enumerate(conversation, start=1):
         role = _ROLES.get((one.who or "").strip().lower())
         if role is None:
-            raise _RowError(f"turn {number} is from {one.who!r}; one of {', '.join(_ROLES)}")
+            raise _RowError(f"turn {number} is from {one.who!r}; must be one of {', '.join(_ROLES)}")
         if one.value is None:
             raise _RowError(f"turn {number} has no value")
         turns.append({"role": role, "content": one.value})

@@ -6,23 +6,23 @@ import struct
 import zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CELL = 32
-_LARGEST = 4096
+_CELL = 32  # pixels
+_LARGEST = 4096  # pixels per side
 
 
 def parse_size(text: str, option: str) -> tuple[int, int]:
-    """Width and height of ``512x512``; raises ``ValueError`` that says what would be right."""
+    """Parse width and height of ``512x512``; raises ``ValueError`` with the option and an example."""
     width, _, height = text.partition("x")
     digits = width + height
     if not (width and height and digits.isascii() and digits.isdecimal() and len(digits) <= 8) or not all(
         1 <= int(side) <= _LARGEST for side in (width, height)
     ):
-        raise ValueError(f"{option} {text!r}: write WIDTHxHEIGHT up to {_LARGEST}, as 512x512")
+        raise ValueError(f"{option} {text!r}: write WIDTHxHEIGHT up to {_LARGEST}, such as 512x512")
     return int(width), int(height)
 
 
 def png(width: int, height: int, rng: random.Random) -> bytes:
-    """A grey checkerboard of random cells: different for each state of ``rng``, quick to make."""
+    """Return a grey checkerboard of random cells, which is fast to generate."""
     across = -(-width // _CELL)
     rows = []
     for _ in range(-(-height // _CELL)):
@@ -39,5 +39,5 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def data_url(width: int, height: int, rng: random.Random) -> str:
-    """The picture as ``image_url`` takes it."""
+    """Return an image as a data URL for ``image_url``."""
     return "data:image/png;base64," + base64.b64encode(png(width, height, rng)).decode()

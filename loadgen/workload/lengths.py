@@ -1,4 +1,4 @@
-"""Lengths of prompts and answers: fixed, distributed, or from a trace. Pure and seeded."""
+"""Lengths of prompts and responses in tokens: fixed, distributed, or from a trace. Pure and seeded."""
 
 import math
 import random
@@ -16,7 +16,7 @@ class Length(Protocol):
     """A distribution of token counts."""
 
     def draw(self, rng: random.Random) -> int:
-        """One count, at least 1."""
+        """Return one count, at least 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,20 @@ class Fixed:
     tokens: int
 
     def draw(self, rng: random.Random) -> int:
-        """The count; no randomness is used."""
+        """Return the count; ``rng`` is not used."""
         del rng
         return self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Whole numbers from ``low`` to ``high``, both included."""
+    """Integers from ``low`` to ``high``, inclusive."""
 
     low: int
     high: int
 
     def draw(self, rng: random.Random) -> int:
-        """One count."""
+        """Return one count."""
         return rng.randint(self.low, self.high)
 
 
@@ -51,13 +51,13 @@ class LogNormal:
     sigma: float
 
     def draw(self, rng: random.Random) -> int:
-        """One count."""
+        """Return one count."""
         return max(1, min(_LARGEST, round(rng.lognormvariate(math.log(self.median), self.sigma))))
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Prompt and answer lengths of requests by index; ``pairs`` (of a trace) come first."""
+    """Prompt and response lengths of requests by index; those in ``pairs`` (of a trace) come first."""
 
     prompt: Length
     answer: Length
@@ -65,18 +65,18 @@ class Lengths:
 
     @property
     def drawn(self) -> bool:
-        """Whether chance has a part in any."""
+        """Whether any length is random."""
         return not (isinstance(self.prompt, Fixed) and isinstance(self.answer, Fixed))
 
     def of(self, index: int, rng: random.Random) -> tuple[int, int]:
-        """Prompt and answer tokens of request ``index``."""
+        """Return prompt and response tokens of request ``index``."""
         if index < len(self.pairs):
             return self.pairs[index]
         return self.prompt.draw(rng), self.answer.draw(rng)
 
 
 def parse_length(text: str, option: str) -> Length:
-    """A distribution; raises ``ValueError`` that says what would be right."""
+    """Parse a length distribution; raises ``ValueError`` with the option and the valid forms."""
     kind, _, rest = text.partition(":")
     try:
         if kind == "uniform":

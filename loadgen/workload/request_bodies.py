@@ -1,9 +1,9 @@
 # Compiled by mypyc: see setup.py.
-"""Seeded request bodies: same seed and index, same bytes, whatever was asked before.
+"""Seeded request bodies: the same seed and index give the same bytes, in any order of calls.
 
-Prompts are slices of one long text of short common words (about a token each with usual vocabularies),
-opened by the request's own number so that no two share a prefix unless asked to. Nothing is downloaded
-and no tokenizer is needed; true counts come back in the server's ``usage``.
+Prompts are slices of one long text of short common words (about one token each with usual vocabularies). Each
+begins with the number of its request, so that no two share a prefix unless ``--prefix-share`` is given.
+Nothing is downloaded and no tokenizer is needed; the true counts are in the server's ``usage``.
 """
 
 import bisect
@@ -34,20 +34,20 @@ study book eye job word business issue side kind head house service friend fathe
 hour game line
 """.split()  # noqa: SIM905  # readable as text
 _TEXT_WORDS = 16_384
-_STRIDE = 10_125  # odd: a walk over all places, each far from the last
-_MARK, _NUMBER = "@prompt@", 987_654_321  # in the place of what differs between bodies
+_STRIDE = 10_125  # odd: visits all positions of the text, each far from the one before
+_MARK, _NUMBER = "@prompt@", 987_654_321  # placeholders of prompt and length in a body template
 _BOUNDARY = "----loadgen-7d1f0c7e9b"
 JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What requests are like beside their lengths.
+    """Properties of requests other than their lengths.
 
-    ``exact`` asks for exactly the output length (``ignore_eos``, known to vLLM, SGLang and llama.cpp).
-    ``turns`` > 1: conversations that grow turn by turn, ``sessions`` of them interleaved; the answers in
-    between are stand-ins of the output length, so that nothing of a real answer is kept. ``picture`` adds a
-    picture of that size to each chat request, and is the size of what images and videos endpoints make.
+    ``exact`` requests exactly the output length (``ignore_eos`` of vLLM, SGLang and llama.cpp). ``turns`` >
+    1: conversations that grow turn by turn, ``sessions`` of them interleaved; the assistant's earlier turns
+    are generated with the output length, so that real responses need not be kept. ``picture`` adds an image
+    of that size to each chat request; on image and video endpoints it is the size of the output.
     """
 
     stream: bool = True
@@ -59,12 +59,12 @@ class Style:
 
 
 def seed_of(seed: int, index: int) -> int:
-    """What request ``index`` of a workload is drawn from: its lengths first."""
+    """Return the random seed of request ``index``, from which its lengths are drawn first."""
     return seed << 64 | index
 
 
 class Workload:
-    """Bodies of requests by index."""
+    """Request bodies by index."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Workload:
         style: Style | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        """``items`` of a data set are drawn with replacement. Without a tokenizer a word is a token."""
+        """Draw ``items`` of a data set with replacement; without a tokenizer, count a word as a token."""
         style = style or Style()
         self.endpoint = endpoint
         self.streamed = style.stream and endpoint in {"chat", "completions"}
@@ -103,38 +103,41 @@ class Workload:
             self._parts = before, between, after
 
     def body(self, index: int) -> bytes:
-        """The body of request ``index``: JSON, or a form for videos."""
+        """Return the body of request ``index``: JSON, or a multipart form for videos."""
         rng = self._rng
         if self._lengths.drawn or self._parts is None:
-            rng.seed(seed_of(self._seed, index))  # reseeded: making one would cost most of a body
-        asked, answer = self._lengths.of(index, rng)
+            rng.seed(
+                seed_of(self._seed, index)
+            )  # reseeded: a new generator would cost most of the time of a body
+        prompt_tokens, output_tokens = self._lengths.of(index, rng)
         place = (self._first + index * _STRIDE) % _TEXT_WORDS
         if self._parts is not None:
             before, between, after = self._parts
-            prompt = self._prompt(str(index), asked, place)
-            return b"%b%b%b%d%b" % (before, prompt, between, answer, after)
+            prompt = self._prompt(str(index), prompt_tokens, place)
+            return b"%b%b%b%d%b" % (before, prompt, between, output_tokens, after)
         if self._items:
             item = self._items[rng.randrange(len(self._items))]
-            fields = self._from_item(item, item.output_tokens or answer, rng)
+            fields = self._from_item(item, item.output_tokens or output_tokens, rng)
         elif self._style.turns > 1:
-            fields = self._from_item(Item(self._session(index)), answer, rng)
+            fields = self._from_item(Item(self._session(index)), output_tokens, rng)
         else:
-            fields = self._from_text(self._prompt(str(index), asked, place).decode(), answer, rng)
+            text = self._prompt(str(index), prompt_tokens, place).decode()
+            fields = self._from_text(text, output_tokens, rng)
         return _form(fields) if self.endpoint == "videos" else msgspec.json.encode(fields)
 
     def _session(self, index: int) -> list[dict[str, Any]]:
-        """The messages of turn ``index // sessions % turns`` of one of the interleaved sessions."""
+        """Return the messages of turn ``index // sessions % turns`` of one of the interleaved sessions."""
         sessions, turns = self._style.sessions, self._style.turns
         lap, place = divmod(index, sessions)
         name, turn = (lap // turns) * sessions + place, lap % turns
         rng = random.Random(f"{self._seed} session {name}")
         found: list[dict[str, Any]] = []
         for at in range(turn + 1):
-            asked, answer = self._lengths.of(index, rng)
-            prompt = self._prompt(f"{name}.{at}", asked, rng.randrange(_TEXT_WORDS))
+            prompt_tokens, output_tokens = self._lengths.of(index, rng)
+            prompt = self._prompt(f"{name}.{at}", prompt_tokens, rng.randrange(_TEXT_WORDS))
             found.append({"role": "user", "content": prompt.decode()})
-            stand_in = self._words(rng.randrange(_TEXT_WORDS), answer)
-            found.append({"role": "assistant", "content": stand_in.decode()})
+            reply = self._words(rng.randrange(_TEXT_WORDS), output_tokens)
+            found.append({"role": "assistant", "content": reply.decode()})
         return found[:-1]
 
     def _prompt(self, name: str, tokens: int, place: int) -> bytes:

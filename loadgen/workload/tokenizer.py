@@ -1,4 +1,4 @@
-"""A local tokenizer file (Hugging Face's ``tokenizer.json``), where token counts are not to be the server's.
+"""Token counts by a local tokenizer file (Hugging Face's ``tokenizer.json``) instead of the server's usage.
 
 Nothing is downloaded. The library is the extra ``tokenizer``.
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Tokenizer:
-    """Counts tokens; special ones (begin, end) are not text and not counted."""
+    """Counts tokens; special tokens (begin, end) are not counted."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ``ValueError`` that says what would be right."""
+        """Load the file; raises ``ValueError`` with the reason if that fails."""
         try:
             from tokenizers import Tokenizer as Loaded  # noqa: PLC0415  # an extra
         except ModuleNotFoundError as error:
@@ -24,17 +24,17 @@ class Tokenizer:
             raise ValueError(f"--tokenizer {path}: {error.strerror}") from error
         try:
             self._tokenizer: Any = Loaded.from_buffer(data)
-        except Exception as error:  # the library raises no other
+        except Exception as error:  # the library raises plain Exception
             raise ValueError(f"--tokenizer {path}: not a tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
+        """Return the number of tokens of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [len(one.ids) for one in found]
 
     def running(self, words: Sequence[str]) -> list[int]:
-        """Tokens before each word of a text of words, and of all: one more than there are words."""
+        """Return the cumulative tokens of a text: before each word, and of all words (one value more)."""
         counted = self.count([words[0], *(f" {word}" for word in words[1:])])
         return [0, *accumulate(counted)]

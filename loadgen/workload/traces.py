@@ -1,4 +1,4 @@
-"""Recorded arrivals: Azure LLM inference 2023 and 2024 (CSV), Mooncake (JSONL), or the same in own files."""
+"""Recorded traces in the formats of Azure LLM inference 2023 and 2024 (CSV) and Mooncake (JSONL)."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from loadgen.workload.row_reader import SkippedRows, json_rows, read_file
 from proxy.api.lenient import LenientDecoder, UnreadableError, integer_of
 from proxy.units import ns_from_seconds
 
-MAX_TOKENS: Final = 1_000_000  # of one prompt or answer
+MAX_TOKENS: Final = 1_000_000  # of one prompt or response
 _SHAPE: Final = (
     "a trace is CSV with TIMESTAMP,ContextTokens,GeneratedTokens (Azure), or JSONL with timestamp in"
     " ms, input_length, output_length (Mooncake)"
@@ -23,21 +23,21 @@ _SHAPE: Final = (
 _COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _DELIMITERS: Final = (",", ";", "\t")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Azure writes seven digits after the second (2023), or six and an offset (2024); datetime keeps six at most.
+# Azure has seven decimals of seconds (2023), or six and an offset (2024); datetime supports six at most.
 _STAMP: Final = re.compile(r"(.*\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|UTC|[+-]\d\d(?::?\d\d)?)?", re.IGNORECASE)
 _MAX_STAMP_S: Final = 1e11  # the year 5138; also the largest count of milliseconds, in seconds
 
 
 @dataclass(frozen=True, slots=True)
 class TraceData:
-    """Arrival times since the first one, ascending, and (prompt, answer) tokens of each."""
+    """Arrival times since the first one, ascending nanoseconds, and (prompt, response) tokens of each."""
 
     times_ns: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
-    notes: tuple[str, ...] = ()  # what was left out
+    notes: tuple[str, ...] = ()  # about skipped rows
 
     def played(self, speed: float) -> "TraceData":
-        """The same, ``speed`` times as fast."""
+        """Return the trace at ``speed`` times its recorded rate."""
         times = tuple(round(at / speed) for at in self.times_ns)
         return TraceData(times, self.pairs, self.notes)
 
@@ -49,28 +49,28 @@ class _Row(msgspec.Struct):
 
 
 _ROW: Final = LenientDecoder(_Row)
-_Arrival = tuple[int, int, int]  # nanoseconds, tokens of prompt and answer
+_Arrival = tuple[int, int, int]  # nanoseconds, tokens of prompt and response
 
 
 def read_trace(path: Path, speed: float = 1.0, *, strict: bool = False) -> TraceData:
-    """Read a trace, to be played ``speed`` times as fast.
+    """Read a trace, to be replayed at ``speed`` times its recorded rate.
 
-    Rows that cannot be used are left out and reported in ``notes``, or refused if ``strict``. Raises
-    ``ValueError`` naming option and file.
+    Rows that cannot be used are skipped and reported in ``notes``, or rejected if ``strict``. Raises
+    ``ValueError`` with option, file and row.
     """
-    left_out = SkippedRows(f"--arrivals trace:{path}", strict)
-    data = read_file(path, left_out.what)
+    skipped = SkippedRows(f"--arrivals trace:{path}", strict)
+    data = read_file(path, skipped.what)
     arrivals = _mooncake if data.lstrip()[:1] in {b"{", b"["} else _azure
-    rows = sorted(arrivals(data, left_out))
+    rows = sorted(arrivals(data, skipped))
     if not rows:
-        raise left_out.nothing(_SHAPE)
-    left_out.read = len(rows)
+        raise skipped.nothing(_SHAPE)
+    skipped.read = len(rows)
     first = rows[0][0]
     pairs = tuple((max(1, prompt), max(1, answer)) for _, prompt, answer in rows)
-    return TraceData(tuple(at - first for at, _, _ in rows), pairs, left_out.notes()).played(speed)
+    return TraceData(tuple(at - first for at, _, _ in rows), pairs, skipped.notes()).played(speed)
 
 
-def _azure(data: bytes, left_out: SkippedRows) -> Iterator[_Arrival]:
+def _azure(data: bytes, skipped: SkippedRows) -> Iterator[_Arrival]:
     text = data.decode("utf-8", "replace")
     head = text.lstrip().partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
@@ -82,22 +82,22 @@ def _azure(data: bytes, left_out: SkippedRows) -> Iterator[_Arrival]:
             if not any(cells):
                 continue
             if places is None:
-                places = _places(cells, left_out.what)
+                places = _places(cells, skipped.what)
                 continue
             stamp, prompt, answer = (cells[place] if place < len(cells) else "" for place in places)
             yield _stamp_ns(stamp), _count(prompt, _COLUMNS[1]), _count(answer, _COLUMNS[2])
         except StopIteration:
             return
         except (csv.Error, _RowError) as error:
-            left_out.add(f"line {reader.line_num}", error)
+            skipped.add(f"line {reader.line_num}", error)
 
 
 class _RowError(Exception):
-    """A row cannot be used; the text says why."""
+    """A row cannot be used; the message is the reason."""
 
 
 def _places(head: list[str], what: str) -> list[int]:
-    """Return where the columns are; case, spaces and underscores of their names do not matter."""
+    """Return the indices of the columns; case, spaces and underscores of their names are ignored."""
     names = [re.sub(r"[\s_]", "", cell).lower() for cell in head]
     for column in _COLUMNS:
         if column.lower() not in names:
@@ -108,15 +108,17 @@ def _places(head: list[str], what: str) -> list[int]:
 
 
 def _stamp_ns(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO 8601 time; one without an offset is in UTC."""
+    """Return the nanoseconds since 1970 of an ISO 8601 time; UTC if it has no offset."""
     found = _STAMP.fullmatch(text)
-    whole, fraction, offset = found.groups() if found else (text, None, None)
+    seconds, fraction, offset = found.groups() if found else (text, None, None)
     if offset is not None and offset.upper() in {"Z", "UTC"}:
         offset = "+00:00"
     try:
-        at = datetime.fromisoformat(whole.strip() + (offset or ""))
+        at = datetime.fromisoformat(seconds.strip() + (offset or ""))
     except ValueError:
-        raise _RowError(f"TIMESTAMP {text[:40]!r} is no time as 2024-05-10 00:00:00.009930+00:00") from None
+        raise _RowError(
+            f"TIMESTAMP {text[:40]!r} is not a time such as 2024-05-10 00:00:00.009930+00:00"
+        ) from None
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     microseconds = (at - _EPOCH) // timedelta(microseconds=1)
     return microseconds * 1000 + int((fraction or "0").ljust(9, "0")[:9])
@@ -126,7 +128,7 @@ def _count(text: str, column: str) -> int:
     try:
         return _in_range(integer_of(text.encode()), column)
     except UnreadableError:
-        raise _RowError(f"{column} {text[:40]!r} is no whole number") from None
+        raise _RowError(f"{column} {text[:40]!r} is not a whole number") from None
 
 
 def _in_range(number: int, column: str) -> int:
@@ -135,21 +137,21 @@ def _in_range(number: int, column: str) -> int:
     return number
 
 
-def _mooncake(data: bytes, left_out: SkippedRows) -> Iterator[_Arrival]:
-    for where, raw in json_rows(data, left_out):
+def _mooncake(data: bytes, skipped: SkippedRows) -> Iterator[_Arrival]:
+    for where, raw in json_rows(data, skipped):
         row = _ROW.decode(raw, [])
         try:
             yield _arrival(row)
         except _RowError as error:
-            left_out.add(where, error)
+            skipped.add(where, error)
 
 
 def _arrival(row: _Row | None) -> _Arrival:
     if row is None:
-        raise _RowError("no JSON object")
+        raise _RowError("not a JSON object")
     if row.timestamp is None or row.input_length is None or row.output_length is None:
         missing = next(name for name in row.__struct_fields__ if getattr(row, name) is None)
-        raise _RowError(f"{missing} is missing or no number")
+        raise _RowError(f"{missing} is missing or not a number")
     seconds = row.timestamp / 1000
     if not abs(seconds) <= _MAX_STAMP_S:
         raise _RowError(f"timestamp {row.timestamp:g}: must be milliseconds")

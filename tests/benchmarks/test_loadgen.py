@@ -48,7 +48,7 @@ def test_error_table() -> None:
         assert fast.requests > 1.2 * requests.requests
     for row in rows:
         # A row that was not driven must say so: the table never passes for what it is not.
-        driven = row.chunks_per_second > 0.7 * row.asked_per_second
+        driven = row.chunks_per_second > 0.7 * row.offered_per_second
         assert driven or row.limit is not None
         if row.bound is None:
             assert abs(row.ttft_ms[0]) < P50_MS
@@ -79,12 +79,12 @@ def _capacity(chunks: Capacity, requests: Capacity) -> str:
 
 
 def _targets(rows: Sequence[ErrorRow], chunks: Capacity, requests: Capacity) -> str:
-    missed = [f"{row.asked_per_second:,.0f} chunks/s not driven: {row.bound}" for row in rows if row.bound]
+    missed = [f"{row.offered_per_second:,.0f} chunks/s not driven: {row.bound}" for row in rows if row.bound]
     missed += [
-        f"{name} {low:+.2f}/{high:+.2f} ms at {row.asked_per_second:,.0f} chunks/s"
+        f"{name} {low:+.2f}/{high:+.2f} ms at {row.offered_per_second:,.0f} chunks/s"
         for row in rows
         for name, (low, high) in (("TTFT", row.ttft_ms), ("ITL", row.itl_ms), ("E2E", row.e2e_ms))
-        if abs(low) > P50_MS or abs(high) > P99_MS[round(row.asked_per_second)]
+        if abs(low) > P50_MS or abs(high) > P99_MS[round(row.offered_per_second)]
     ]
     missed += [f"{chunks.chunks:,.0f} chunks/s a core"] if chunks.chunks < CHUNKS else []
     missed += [f"{requests.requests:,.0f} req/s a core"] if requests.requests < REQUESTS else []

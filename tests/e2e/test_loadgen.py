@@ -82,7 +82,7 @@ async def test_a_generator_that_is_held_up_does_not_blame_the_server(
     code, said = await ended(process)
     assert code == 3
     assert "GENERATOR-BOUND" in said
-    assert "late (p95): this machine cannot keep the pace" in said
+    assert "late (p95): this machine cannot sustain the rate" in said
     run, _ = load(tmp_path)
     assert (run.verdict, run.points[0].generator_bound) == ("generator-bound", True)
 

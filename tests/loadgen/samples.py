@@ -15,7 +15,7 @@ def record(
     tokens: int | None = None,
     error: str | None = None,
 ) -> Record:
-    """A record with stamps in nanoseconds; sent as scheduled unless told."""
+    """Return a record with times in nanoseconds; sent as scheduled by default."""
     first = scheduled + 1000 if first is None else first
     return Record(
         point=0,
@@ -35,7 +35,7 @@ def record(
 
 
 def point(concurrency: int, **changes: object) -> Point:
-    """A point of a good run."""
+    """Return a point of a valid run."""
     empty = Distribution()
     made = Point(
         concurrency=concurrency,

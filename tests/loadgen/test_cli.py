@@ -73,7 +73,7 @@ async def test_sweep_json_and_rebuilding_to_the_same_bytes(server: TruthServer, 
 @pytest.mark.parametrize(
     "redirection", ["| head -1", ">/dev/full", "<&-", ">&-", "2>&-", "--workers 2 <&- >&-"]
 )
-async def test_the_run_is_saved_whatever_becomes_of_the_terminal(
+async def test_the_run_is_saved_after_the_terminal_is_closed(
     server: TruthServer, tmp_path: Path, redirection: str
 ) -> None:
     argv = (
@@ -122,7 +122,7 @@ async def test_a_run_directory_is_replaced_only_by_force(server: TruthServer, tm
     first = load(tmp_path)[0].run_id
     code, _, err = await loadgen(*argv)
     assert code == 2
-    assert "holds a run; give another directory, or --force" in err
+    assert "contains a run; give another directory, or --force" in err
     assert load(tmp_path)[0].run_id == first
     assert (await loadgen(*argv, "--force"))[0] == 0
     assert load(tmp_path)[0].run_id != first
@@ -153,7 +153,7 @@ async def test_a_missed_slo_is_exit_1(server: TruthServer, tmp_path: Path) -> No
     assert "FAIL" in out
 
 
-async def test_ctrl_c_saves_what_there_is(server: TruthServer, tmp_path: Path) -> None:
+async def test_ctrl_c_saves_the_points_so_far(server: TruthServer, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadgen.cli", "--rate", "50", "--duration", "50s", "--url",
         server.url, "--admin-url", NOWHERE, "--out", str(tmp_path), stdout=subprocess.PIPE,
@@ -202,7 +202,7 @@ async def test_a_model_that_is_neither_listed_nor_served_is_diagnosed(server: Tr
     assert "no model 'nope'? It lists truth" in err
 
 
-async def test_rows_left_out_are_reported_however_quiet(server: TruthServer, tmp_path: Path) -> None:
+async def test_skipped_rows_are_reported_even_with_quiet(server: TruthServer, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "a"}\n{"prompt": {}}\n')
     argv = (
@@ -292,7 +292,7 @@ def test_usage_errors_are_one_line_and_exit_2(
     assert says in err
 
 
-def test_what_the_first_request_does_not_need_is_not_imported_before_it() -> None:
+def test_slow_modules_are_not_imported_before_the_first_request() -> None:
     script = "import sys; from loadgen.cli import main; main(sys.argv[1:]); print(*sys.modules)"
     found = subprocess.run(
         [sys.executable, "-c", script, "run", "--url", NOWHERE, "--rate", "1"],

@@ -1,4 +1,4 @@
-"""What a run directory turns into, word for word. ``UPDATE_GOLDEN=1`` writes the files anew: look at them."""
+"""The files made from a run directory, byte for byte. ``UPDATE_GOLDEN=1`` writes them again: review them."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from loadgen.report.compare import as_text, compare
 from loadgen.report.csv_export import points_csv
 from loadgen.report.figures import Figures
 from loadgen.report.html_page import report_html
-from loadgen.report.table import COLUMNS, cells, headline
+from loadgen.report.table import COLUMNS, headline, row
 from loadgen.results.records import Knee, Record, Run, encode_run
 from tests.loadgen.samples import record
 
@@ -52,11 +52,11 @@ def made(first_ms: int) -> tuple[Run, list[Record]]:
 
 def table() -> str:
     run, _ = made(40)
-    return "\n".join([" | ".join(COLUMNS), *(" | ".join(cells(p)) for p in run.points), headline(run), ""])
+    return "\n".join([" | ".join(COLUMNS), *(" | ".join(row(p)) for p in run.points), headline(run), ""])
 
 
 def page() -> str:
-    """The report but for what matplotlib draws: its next version draws the same otherwise."""
+    """Return the report without the drawings of matplotlib, which differ between its versions."""
     run, records = made(40)
     return report_html(
         run, records, Figures(b"<svg>curve</svg>", b"", b"<svg>distributions</svg>", None)

@@ -33,13 +33,13 @@ OTHERS = (
 
 
 class ActiveRequest:
-    """What an attack's call does with an answer."""
+    """Handle a response like the request of an attack."""
 
-    def __init__(self, *, lanes: bool) -> None:
+    def __init__(self, *, templates: bool) -> None:
         self.answer = StreamedResponse()
-        self.lanes = 0
+        self.templates = 0
         self.end: str | None = "none yet"
-        self._follows = lanes
+        self._follows = templates
 
     def started(self, t_ns: int) -> None:
         pass
@@ -52,7 +52,7 @@ class ActiveRequest:
 
     def template(self, data: bytes) -> ChunkTemplate | None:
         found = self.answer.template(data) if self._follows else None
-        self.lanes += found is not None
+        self.templates += found is not None
         return found
 
     def ended(self, _t_ns: int) -> None:
@@ -74,8 +74,8 @@ class Nowhere:
         self.open = False
 
 
-def read(reads: list[bytes], *, lanes: bool) -> ActiveRequest:
-    connection, call = Connection(lambda _: None), ActiveRequest(lanes=lanes)
+def read(reads: list[bytes], *, templates: bool) -> ActiveRequest:
+    connection, call = Connection(lambda _: None), ActiveRequest(templates=templates)
     connection._transport = Nowhere()
     connection.send(call, b"GET / HTTP/1.1\r\n\r\n")
     for number, data in enumerate(reads):
@@ -93,7 +93,7 @@ def test_any_stream_cut_anywhere_counts_alike(stream: list[bytes], cuts: list[in
     whole = b"".join([*stream, *end])
     edges = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
     reads = [whole[a:b] for a, b in pairwise(edges)] if joined else [*stream, *end]
-    short, long = (read([HEAD, *reads], lanes=lanes) for lanes in (True, False))
+    short, long = (read([HEAD, *reads], templates=templates) for templates in (True, False))
     assert short.end is None
     assert long.end is None
     assert short.answer.counts == long.answer.counts
@@ -101,30 +101,30 @@ def test_any_stream_cut_anywhere_counts_alike(stream: list[bytes], cuts: list[in
     assert short.answer.usage.output == long.answer.usage.output
 
 
-def test_tokens_alike_take_the_short_way() -> None:
+def test_repeating_chunks_match_the_template() -> None:
     reads = [HEAD, *(chunk(event(f" word{n}")) for n in range(20)), chunk(event("x")) * 3]
-    call = read(reads, lanes=True)
-    assert call.lanes == 1
+    call = read(reads, templates=True)
+    assert call.templates == 1
     assert call.answer.counts == [1] * 20 + [3]
     assert call.answer.outputs_ns == sorted(call.answer.outputs_ns)
     assert call.answer.first_ns == call.answer.outputs_ns[0]
 
 
-def test_a_stream_of_many_shapes_is_not_followed_for_ever() -> None:
+def test_attempts_to_learn_a_template_are_limited() -> None:
     reads = [HEAD, *(chunk(event("a").replace(b'"c"', b'"%d"' % n)) for n in range(30))]
-    call = read(reads, lanes=True)
-    assert call.lanes == 8
+    call = read(reads, templates=True)
+    assert call.templates == 8
     assert call.answer.counts == [1] * 30
 
 
 @pytest.mark.parametrize(
     "data", [chunk(event(""))[:-1], chunk(event("")), chunk(USAGE), b"0\r\n\r\n", b"", event("a")]
 )
-def test_what_cannot_be_followed(data: bytes) -> None:
+def test_chunks_without_a_template(data: bytes) -> None:
     assert template_of(data, [], []) is None
 
 
-def test_a_lane_does_nothing_with_what_differs() -> None:
+def test_a_template_ignores_chunks_that_differ() -> None:
     outputs: list[int] = []
     template = template_of(chunk(event("a")), outputs, [])
     assert template is not None

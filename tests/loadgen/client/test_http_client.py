@@ -31,7 +31,7 @@ async def answering(data: bytes) -> AsyncIterator[Client]:
         server.close()
 
 
-async def test_whole_answers_with_and_without_a_length() -> None:
+async def test_complete_responses_with_and_without_a_length() -> None:
     async with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi") as client:
         assert await client.fetch("GET", "/") == (200, b"hi")
     async with answering(b"HTTP/1.1 200 OK\r\n\r\nto the end") as client:
@@ -43,7 +43,7 @@ async def test_whole_answers_with_and_without_a_length() -> None:
     [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", b"rubbish\r\n\r\n",
      b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n"],
 )  # fmt: skip
-def test_a_broken_answer_is_never_a_whole_one(data: bytes) -> None:
+def test_a_broken_response_is_never_complete(data: bytes) -> None:
     async def ask() -> None:
         async with answering(data) as client:
             await client.fetch("GET", "/", limit_s=5)
@@ -52,7 +52,7 @@ def test_a_broken_answer_is_never_a_whole_one(data: bytes) -> None:
         asyncio.run(ask())
 
 
-async def test_refused_connections_say_so() -> None:
+async def test_a_refused_connection_is_reported() -> None:
     client = Client(Target("http://127.0.0.1:1"))
     with pytest.raises(ConnectionError, match="cannot connect"):
         await client.fetch("GET", "/")
@@ -67,7 +67,7 @@ def test_targets() -> None:
             Target(bad)
 
 
-async def test_a_connection_carries_one_request_after_the_other_unless_told_to_close() -> None:
+async def test_a_connection_is_reused_unless_the_response_closes_it() -> None:
     async with TruthServer(Truth(0.001, 0.001, 3)) as server:
         client = Client(Target(server.url))
         for _ in range(3):

@@ -20,7 +20,7 @@ async def driven(server: VideoServer) -> list[Record]:
     return outcome.records
 
 
-async def test_a_job_is_followed_to_its_end() -> None:
+async def test_a_job_is_polled_until_it_ends() -> None:
     server = VideoServer(questions=2)
     records = await driven(server)
     assert [record.error for record in records] == [None] * 4

@@ -39,20 +39,20 @@ def test_byte_by_byte_is_the_same() -> None:
         '{"delta":{"content":[{"type":"text","text":"x"}]}}',
     ],
 )
-def test_all_that_carries_a_token(delta: str) -> None:
+def test_chunks_with_a_token(delta: str) -> None:
     answer = StreamedResponse()
     answer.feed(f'data: {{"choices":[{delta}]}}\r\n\r\n'.encode(), 9)
     assert answer.first_ns == 9
 
 
 @pytest.mark.parametrize("delta", ["{}", '{"delta":{"tool_calls":[]}}', '{"delta":null}', '{"text":null}'])
-def test_what_carries_none(delta: str) -> None:
+def test_chunks_without_a_token(delta: str) -> None:
     answer = StreamedResponse()
     answer.feed(f'data: {{"choices":[{delta}]}}\n\n'.encode(), 9)
     assert answer.first_ns is None
 
 
-def test_a_cut_stream_an_error_event_and_malformed_are_failures() -> None:
+def test_a_truncated_stream_an_error_event_and_malformed_data_are_failures() -> None:
     cut, told, malformed = StreamedResponse(), StreamedResponse(), StreamedResponse()
     cut.feed(ROLE + WORD, 1)
     told.feed(WORD + b'data: {"error":{"message":"no\\n more"}}\n\n' + DONE, 1)
@@ -78,7 +78,7 @@ ODD = {
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("at", [0, 2, 5])
-def test_an_odd_event_does_not_matter(odd: list[bytes], at: int) -> None:
+def test_a_malformed_event_does_not_invalidate_the_stream(odd: list[bytes], at: int) -> None:
     answer = StreamedResponse()
     answer.feed(b"".join([*PLAIN[:at], *odd, *PLAIN[at:]]), 7)
     assert answer.outcome() is None
@@ -107,7 +107,7 @@ ALIKE = {
 
 @pytest.mark.parametrize("changes", ALIKE.values(), ids=ALIKE)
 @pytest.mark.parametrize("size", [1, 5, 10_000])
-def test_streams_that_say_the_same_are_measured_alike(changes: list[tuple[bytes, bytes]], size: int) -> None:
+def test_equivalent_streams_are_measured_alike(changes: list[tuple[bytes, bytes]], size: int) -> None:
     stream = b"".join(PLAIN)
     for old, new in changes:
         assert old in stream
@@ -119,7 +119,7 @@ def test_streams_that_say_the_same_are_measured_alike(changes: list[tuple[bytes,
     assert (sum(answer.counts), answer.usage.prompt, answer.usage.output) == (2, 3, 2)
 
 
-def test_what_cannot_be_read_is_named() -> None:
+def test_fields_that_cannot_be_decoded_are_named() -> None:
     answer = StreamedResponse()
     answer.feed(
         WORD + b'data: {"choices":[],"usage":{"completion_tokens":"many","prompt_tokens":3}}\n\n' + DONE, 1
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_named() -> None:
     "error",
     [b'{"error":"no"}', b'{"error":{"detail":1}}', b'{"object":"error","message":"no","code":400}'],
 )
-def test_errors_of_all_shapes_are_failures(error: bytes) -> None:
+def test_errors_of_all_formats_are_failures(error: bytes) -> None:
     stream, whole = StreamedResponse(), NonStreamedResponse()
     stream.feed(WORD + STOP + b"data: " + error + b"\n\n" + DONE, 1)
     whole.feed(error, 1)
@@ -141,7 +141,7 @@ def test_errors_of_all_shapes_are_failures(error: bytes) -> None:
         assert "the server reported an error with status 200" in str(answer.outcome())
 
 
-def test_whole_answers() -> None:
+def test_non_streamed_responses() -> None:
     good, bad, told = NonStreamedResponse(), NonStreamedResponse(), NonStreamedResponse()
     good.feed(b'{"data":[{"b64_json":"x"}],', 1)
     good.feed(b'"usage":{"prompt_tokens":4}}', 2)

@@ -1,10 +1,10 @@
-"""What was said, beside what is measured of it."""
+"""The text of a response is captured beside its measurement."""
 
 from loadgen.client.responses import NonStreamedResponse, StreamedResponse
 from loadgen.client.text_capture import TextCapture
 
 
-def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
+def test_a_stream_is_measured_as_without_capture_and_its_text_is_kept() -> None:
     events = (
         b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n',
         b'data: {"choices":[{"delta":{"reasoning_content":"hm, "}}]}\n\n',
@@ -25,7 +25,7 @@ def test_a_stream_is_measured_as_without_and_its_text_is_kept() -> None:
     assert spoken.usage.output == plain.usage.output == 3
 
 
-def test_a_whole_answer() -> None:
+def test_a_non_streamed_response() -> None:
     spoken = TextCapture(NonStreamedResponse())
     spoken.feed(b'{"choices":[{"message":{"content":"ha ', 1)
     spoken.feed(b'ho"}}],"usage":{"completion_tokens":2}}', 2)
@@ -33,7 +33,7 @@ def test_a_whole_answer() -> None:
     assert spoken.text() == "ha ho"
 
 
-def test_what_is_no_answer_says_nothing() -> None:
+def test_data_that_is_no_response_has_no_text() -> None:
     spoken = TextCapture(NonStreamedResponse())
     spoken.feed(b"<html>", 1)
     assert spoken.outcome() is not None

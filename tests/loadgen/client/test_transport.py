@@ -21,7 +21,7 @@ kernel_stamps = pytest.mark.skipif(not transport._STAMPED, reason="the kernel st
 
 @dataclass
 class Heard:
-    """An owner that notes what it is told."""
+    """An owner that records its events."""
 
     reads: list[tuple[bytes, int]] = field(default_factory=list)
     ends: list[OSError | None] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Pair:
 
 @pytest.fixture
 def stamping() -> None:
-    """Linux begins to stamp some time after the first socket of the machine asks for it."""
+    """Wait until Linux stamps packets, some time after the first socket of the machine enables it."""
     until = time.monotonic_ns() + round(PATIENCE_SECONDS * NS_PER_SECOND)
     ours, peer = _connected()
     with ours, peer:
@@ -76,14 +76,14 @@ def test_the_kernel_goes_on_stamping_while_no_connection_is_open() -> None:
     while time.monotonic_ns() < until:
         ours, peer = _connected()
         with ours, peer:
-            peer.send(b"x")  # before this one asks for stamps
+            peer.send(b"x")  # before this socket enables stamps
             transport.stamp_reads(ours)
             assert _read_stamps(ours)
 
 
 @kernel_stamps
 @pytest.mark.usefixtures("stamping")
-async def test_a_late_reader_still_knows_when_the_bytes_came(pair: Pair) -> None:
+async def test_a_late_read_has_the_arrival_time_of_its_bytes(pair: Pair) -> None:
     before = time.monotonic_ns()
     pair.peer.send(b"first")
     time.sleep(LATE_SECONDS)  # noqa: ASYNC251 - the loop is held up, as by the work of other streams
@@ -120,7 +120,7 @@ def _connected() -> tuple[socket.socket, socket.socket]:
         return ours, server.accept()[0]
 
 
-async def test_more_than_a_socket_holds_arrives_whole_and_in_order(pair: Pair) -> None:
+async def test_data_beyond_the_socket_buffer_arrives_completely_and_in_order(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     pair.peer.setblocking(False)
     first, second = b"a" * 20_000_000, b"b" * 1000
@@ -132,7 +132,7 @@ async def test_more_than_a_socket_holds_arrives_whole_and_in_order(pair: Pair) -
     assert got == first + second
 
 
-async def test_the_peers_end_is_told_once_and_ones_own_is_not(pair: Pair) -> None:
+async def test_the_end_of_the_peer_is_reported_once_and_the_own_close_is_not(pair: Pair) -> None:
     pair.peer.close()
     await pair.heard.told.wait()
     pair.wire.close()
@@ -141,14 +141,14 @@ async def test_the_peers_end_is_told_once_and_ones_own_is_not(pair: Pair) -> Non
     pair.wire.write(b"to nobody")
 
 
-async def test_a_reset_is_told_as_an_error(pair: Pair) -> None:
+async def test_a_reset_is_reported_as_an_error(pair: Pair) -> None:
     pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     pair.peer.close()
     await pair.heard.told.wait()
     assert isinstance(pair.heard.ends[0], ConnectionResetError)
 
 
-async def test_names_are_resolved_and_a_refusal_says_so() -> None:
+async def test_names_are_resolved_and_a_refused_connection_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         (await connect("localhost", port, None, Heard())).close()

@@ -48,7 +48,7 @@ def test_durations_by_command() -> None:
         ("--rate 1 --power-limits 300", "--source nvml"),
     ],
 )
-def test_what_does_not_go_together(words: str, says: str) -> None:
+def test_conflicting_options_are_rejected(words: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read_config("sweep", words.split())
 
@@ -58,9 +58,14 @@ def test_workers_are_for_runs_and_grids() -> None:
     assert read_config("sweep", ["--rate", "1..8", "--ray", "auto"]).spec.ray == "auto"
     wrong = {
         "--workers 0: must be from 1 to 1024": ["--workers", "0"],
-        "--workers: a run or a grid": ["--workers", "2", "--search", "--slo", "1s"],
-        "--ray: a run or a grid": ["--ray", "auto", "--simulate", "h100-llama-3.1-8b"],
-        "--max-in-flight 1: at least one for each": ["--workers", "2", "--max-in-flight", "1"],
+        "--workers: several workers support a run or a grid": ["--workers", "2", "--search", "--slo", "1s"],
+        "--ray: several workers support a run or a grid": [
+            "--ray",
+            "auto",
+            "--simulate",
+            "h100-llama-3.1-8b",
+        ],
+        "--max-in-flight 1: must be at least one for each": ["--workers", "2", "--max-in-flight", "1"],
     }
     for text, words in wrong.items():
         with pytest.raises(ValueError, match=text):
@@ -96,7 +101,7 @@ def test_headers_and_keys_go_out_as_they_were_meant() -> None:
 
 @pytest.mark.parametrize("option", ["--requests", "--seed", "--workers", "--prefix-share"])
 @pytest.mark.parametrize("text", ["", "x", "nan", "inf", "1e400", "٣", str(2**70)])
-def test_a_number_that_is_none_is_refused(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_number_is_rejected(option: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises((SystemExit, ValueError)) as caught:  # argparse leaves with the status itself
         read_config("run", ["--rate", "1", option, text])
     assert option in f"{caught.value} {capsys.readouterr().err}"
@@ -104,6 +109,6 @@ def test_a_number_that_is_none_is_refused(option: str, text: str, capsys: pytest
 
 @pytest.mark.parametrize("option", ["--duration", "--drain", "--warmup"])
 @pytest.mark.parametrize("text", ["30", "=1s", "٣s", "9" * 400 + "s"])
-def test_a_duration_that_is_none_is_refused_by_name(option: str, text: str) -> None:
+def test_a_malformed_duration_is_rejected_by_name(option: str, text: str) -> None:
     with pytest.raises(ValueError, match=option):
         read_config("run", ["--rate", "1", option, text])

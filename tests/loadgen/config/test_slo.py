@@ -20,7 +20,7 @@ def test_lists_with_percentiles() -> None:
 @pytest.mark.parametrize(
     "text", ["", "200", "ttft", "foo=1s", "p0:ttft=1s", "px:ttft=1s", "0ms", "ttft=1s,ttft=2s", "1s,"]
 )
-def test_malformed_says_what_would_be_right(text: str) -> None:
+def test_a_malformed_slo_is_reported_with_a_valid_one(text: str) -> None:
     with pytest.raises(ValueError, match="--slo"):
         parse_slo(text)
 
@@ -42,7 +42,7 @@ def test_durations() -> None:
     assert (format_duration(0.2), format_duration(2.5)) == ("200ms", "2.5s")
 
 
-def test_a_first_token_that_never_came_is_not_in_time() -> None:
+def test_a_missing_first_token_violates_the_limit() -> None:
     nothing = {"ttft": None, "tpot": None, "itl": None, "e2e": 0.1}
     assert not meets(nothing, parse_slo("ttft=1s"))
     assert meets(nothing, parse_slo("tpot=1ms,e2e=1s"))

@@ -82,7 +82,7 @@ async def test_a_cap_shows_in_the_wait_from_scheduled(client: Client) -> None:
     assert (last.sent_ns or 0) > 7 * 20_000_000
 
 
-async def test_what_does_not_end_is_a_failure_with_its_reason(stuck: Client) -> None:
+async def test_a_request_without_an_end_fails_with_its_reason(stuck: Client) -> None:
     outcome = await attack(stuck, OpenLoop(Constant(100.0), None, 2), drain_s=0.001).run()
     assert {r.error for r in outcome.records} == {"not ended 0.001 s after the last"}
     assert all(r.end_ns is None for r in outcome.records)
@@ -90,7 +90,7 @@ async def test_what_does_not_end_is_a_failure_with_its_reason(stuck: Client) -> 
 
 @pytest.fixture
 async def stuck() -> AsyncIterator[Client]:
-    """A client of a server that reads requests and never answers."""
+    """Yield a client of a server that reads requests and never responds."""
     hung_up: list[bytes] = []
 
     async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +113,7 @@ async def test_a_request_that_takes_too_long_fails_and_the_next_is_sent(stuck: C
     assert not outcome.interrupted
 
 
-async def test_a_request_in_time_is_not_given_up(client: Client) -> None:
+async def test_a_request_within_its_timeout_is_not_abandoned(client: Client) -> None:
     one = attack(client, ClosedLoop(2, None, 4))
     one.timeout_s, one.silence_s = 30.0, 30.0
     assert all(r.ok for r in (await one.run()).records)
@@ -149,7 +149,7 @@ async def test_connecting_counts_as_part_of_the_time_of_a_request() -> None:
     assert [r.error for r in outcome.records] == ["no complete response within 0.1 s (--request-timeout)"] * 2
 
 
-async def test_an_interrupt_keeps_what_there_is() -> None:
+async def test_an_interrupt_keeps_the_records_so_far() -> None:
     def interrupt(record: Record) -> None:
         if record.ok:
             one.interrupt()
@@ -164,7 +164,7 @@ async def test_an_interrupt_keeps_what_there_is() -> None:
     assert {record.error for record in outcome.records} == {None, "interrupted"}
 
 
-async def test_a_generator_that_cannot_keep_the_pace_says_so(client: Client) -> None:
+async def test_a_generator_that_cannot_sustain_the_rate_is_reported(client: Client) -> None:
     def busy(record: Record) -> None:
         began = time.monotonic_ns()
         while record.ok and time.monotonic_ns() < began + 25_000_000:
@@ -232,7 +232,7 @@ async def test_a_request_that_cannot_be_made_ends_the_point_with_its_reason(clie
         await asyncio.wait_for(one.run(), PATIENCE_SECONDS)
 
 
-async def test_a_schedule_that_cannot_be_kept_leaves_the_loop_time_to_listen(client: Client) -> None:
+async def test_sending_behind_schedule_does_not_starve_the_event_loop(client: Client) -> None:
     one = attack(client, OpenLoop(Constant(1e7), duration_ns(60.0)), drain_s=0.01)
     asyncio.get_running_loop().call_later(0.2, one.interrupt)
     assert (await asyncio.wait_for(one.run(), PATIENCE_SECONDS)).interrupted

@@ -20,14 +20,14 @@ def due(decision: Decision) -> int:
     return decision.deadline_ns
 
 
-def test_open_loop_ignores_what_is_in_flight() -> None:
+def test_an_open_loop_ignores_requests_in_flight() -> None:
     pacer = OpenLoop(Constant(10.0), duration_ns(1.0))
     assert due(pacer.decide(0, 3, 0)) == due(pacer.decide(10**9, 3, 10**6)) == 300_000_000
     assert pacer.decide(0, 10, 0) == STOP
 
 
 @given(st.integers(0, 99), st.integers(1, 7))
-def test_workers_together_realise_the_one_process(seed: int, workers: int) -> None:
+def test_the_arrivals_of_all_workers_are_those_of_one(seed: int, workers: int) -> None:
     whole = schedule_ns(OpenLoop(Renewal(50.0, 1.0, seed), duration_ns(2.0)))
     parts = [
         schedule_ns(OpenLoop(Renewal(50.0, 1.0, seed), duration_ns(2.0), None, worker, workers))

@@ -22,7 +22,7 @@ def spec(**changes: object) -> Spec:
 
 
 def dealt(one: Spec, workers: int) -> list[list[int]]:
-    """The schedule of each worker."""
+    """Return the schedule of each worker."""
     found = []
     for worker in range(workers):
         pacer = plan(one, one.levels[0], worker, workers)[1]
@@ -37,7 +37,7 @@ def dealt(one: Spec, workers: int) -> list[list[int]]:
     arrivals=st.sampled_from(["poisson", "constant", "gamma:2", "ramp:1..80", "sine:0.5,2"]),
     requests=st.none() | st.integers(1, 150),
 )
-def test_workers_together_are_the_one_schedule(
+def test_the_schedules_of_all_workers_add_up_to_the_one_schedule(
     workers: int, seed: int, arrivals: str, requests: int | None
 ) -> None:
     asked = spec(arrivals=arrivals, seed=seed, requests=requests)
@@ -47,7 +47,7 @@ def test_workers_together_are_the_one_schedule(
     assert joint == whole
 
 
-def test_the_joint_process_of_workers_is_poisson() -> None:
+def test_the_combined_arrivals_of_workers_are_poisson() -> None:
     joint = sorted(t for part in dealt(spec(levels=(500.0,), duration_seconds=20.0), 7) for t in part)
     gaps = np.sort(np.diff(joint)) / NS_PER_SECOND
     expected = 1.0 - np.exp(-500.0 * gaps)
@@ -56,7 +56,7 @@ def test_the_joint_process_of_workers_is_poisson() -> None:
 
 
 @given(whole=st.integers(0, 1000), workers=st.integers(1, 12))
-def test_parts_add_up_and_differ_by_one_at_most(whole: int, workers: int) -> None:
+def test_shares_add_up_and_differ_by_at_most_one(whole: int, workers: int) -> None:
     parts = [share_of(whole, worker, workers) for worker in range(workers)]
     assert sum(parts) == whole
     assert max(parts) - min(parts) <= 1

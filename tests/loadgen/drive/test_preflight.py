@@ -32,13 +32,13 @@ def test_headers_carry_the_key() -> None:
         (b"", "start it"),
     ],
 )
-async def test_what_to_do_is_said(answer: bytes, says: str) -> None:
+async def test_a_preflight_error_contains_the_remedy(answer: bytes, says: str) -> None:
     async with answering(answer) as client:
         with pytest.raises(PreflightError, match=says):
             await find_model(client, CONFIG)
 
 
-async def test_a_key_that_is_refused_is_not_asked_for_again() -> None:
+async def test_a_rejected_key_is_reported_as_rejected() -> None:
     refusal = b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"
     async with answering(refusal) as client:
         with pytest.raises(PreflightError, match="does not accept the key"):
@@ -48,7 +48,7 @@ async def test_a_key_that_is_refused_is_not_asked_for_again() -> None:
             await find_model(client, msgspec.structs.replace(CONFIG, api_key=None))
 
 
-async def test_the_wrong_scheme_is_said() -> None:
+async def test_the_wrong_scheme_is_reported() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.close()
@@ -101,7 +101,7 @@ async def test_a_model_that_is_not_listed_is_tried() -> None:
     assert (found.name, found.is_listed, found.listed) == ("other", False, ["only", "both"])
 
 
-async def test_a_refused_try_names_the_models_that_are_listed() -> None:
+async def test_a_rejected_test_request_lists_the_models() -> None:
     async with answering(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n") as client:
         with pytest.raises(PreflightError, match="no model 'other'\\? It lists only, both"):
             await try_one(client, CONFIG, Found("other", ["only", "both"]))

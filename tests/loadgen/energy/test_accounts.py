@@ -42,14 +42,14 @@ def test_bodies_of_the_admin_port() -> None:
         decode_clock(b"{}")
 
 
-def test_join_is_by_id_and_says_what_is_missing() -> None:
+def test_records_are_joined_by_id_and_missing_ones_noted() -> None:
     records, notes = join([record(0), record(1)], [energy("r-0", final=False, output_tokens=7)])
     assert (records[0].joules, records[0].output_tokens) == (4.0, 7)
     assert records[1].joules is None
     assert [note.split()[0] for note in notes] == ["1", "1"]
 
 
-def test_parts_sum_to_the_whole() -> None:
+def test_parts_sum_to_the_total() -> None:
     records, _ = join([record(0), record(1)], [energy("r-0"), energy("r-1")])
     found = totals([account(open_joules=5.0)], records)
     assert isinstance(found, EnergyTotals)

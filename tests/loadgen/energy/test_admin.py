@@ -4,7 +4,7 @@ from loadgen.energy.admin import Admin, AdminError
 from tests.fakes.admin_port import FakeAdmin
 
 
-async def test_windows_are_of_the_devices_asked_for() -> None:
+async def test_windows_contain_only_the_selected_devices() -> None:
     async with FakeAdmin() as fake:
         for names in ((), ("GPU-0",)):
             admin = Admin(fake.url, names)
@@ -12,7 +12,7 @@ async def test_windows_are_of_the_devices_asked_for() -> None:
             await admin.close()
 
 
-async def test_a_device_that_is_not_there_is_named_with_those_that_are() -> None:
+async def test_an_unknown_device_is_reported_with_the_existing_ones() -> None:
     async with FakeAdmin() as fake:
         admin = Admin(fake.url, ("gpu7",))
         with pytest.raises(AdminError, match="no gpu7, it has GPU-0"):
@@ -20,7 +20,7 @@ async def test_a_device_that_is_not_there_is_named_with_those_that_are() -> None
         await admin.close()
 
 
-async def test_a_token_is_given_and_asked_for() -> None:
+async def test_a_token_is_sent_and_a_missing_one_reported() -> None:
     async with FakeAdmin(token="secret") as fake:
         without, given = Admin(fake.url), Admin(fake.url, token="secret")
         with pytest.raises(AdminError, match="HTTP 401: give --admin-token"):
@@ -31,7 +31,7 @@ async def test_a_token_is_given_and_asked_for() -> None:
             await admin.close()
 
 
-async def test_answers_that_are_not_understood_and_nobody_at_all() -> None:
+async def test_malformed_responses_and_an_unreachable_port_are_errors() -> None:
     async with FakeAdmin() as fake:
         admin = Admin(fake.url + "/elsewhere")
         with pytest.raises(AdminError, match="HTTP 404"):

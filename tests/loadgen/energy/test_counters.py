@@ -9,7 +9,7 @@ MS = 1_000_000
 
 
 def sampled(watts: float, update_ms: int, until_ms: int = 3000, read_ms: int = 10) -> Counter:
-    """A device of constant power whose counter moves every ``update_ms``."""
+    """Return the counter of a device of constant power that changes every ``update_ms``."""
     counter = Counter("gpu0")
     for t in range(0, until_ms, read_ms):
         counter.read(t * MS, round(watts * (t // update_ms * update_ms)))
@@ -26,7 +26,7 @@ def test_a_window_of_known_power_has_its_energy(update_ms: int, start_ms: int, l
     assert found.parts == {}
 
 
-def test_unknown_is_a_reason() -> None:
+def test_unknown_energy_has_a_reason() -> None:
     still = Counter("gpu0")
     still.read(0, 5)
     still.read(MS, 5)

@@ -52,7 +52,7 @@ async def test_local_devices_without_a_proxy_and_limits_that_are_not_permitted(t
     assert "Traceback" not in why
 
 
-async def test_no_driver_is_said(tmp_path: Path) -> None:
+async def test_a_missing_driver_is_reported(tmp_path: Path) -> None:
     nowhere = ("--url", "http://127.0.0.1:1", "--out", str(tmp_path))
     code, out = await loadgen({}, "--rate", "1", "--source", "nvml", *nowhere)
     assert code == 2
@@ -72,7 +72,7 @@ def settable() -> list[SimulatedDevice]:
     return [SimulatedDevice(name=f"Simulated GPU {i}", limit_watts=700.0, settable=True) for i in range(2)]
 
 
-async def test_limits_are_set_one_after_the_other_and_given_back(library: Path, tmp_path: Path) -> None:
+async def test_limits_are_set_one_after_the_other_and_restored(library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
     with FakeNvml(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
@@ -99,11 +99,11 @@ async def test_limits_are_set_one_after_the_other_and_given_back(library: Path, 
     assert seen == [300, 400]
     assert after == [700, 700]
     assert refused == 2
-    assert "--power-limits 900: gpu0 takes 200 to 700 W" in why
+    assert "--power-limits 900: gpu0 supports 200 to 700 W" in why
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_gives_the_limit_back(number: int, library: Path, tmp_path: Path) -> None:
+async def test_a_signal_restores_the_limit(number: int, library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
     with FakeNvml(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
@@ -121,7 +121,7 @@ async def test_a_signal_gives_the_limit_back(number: int, library: Path, tmp_pat
     assert code == 130
 
 
-def test_an_exception_gives_the_limit_back(library: Path, tmp_path: Path) -> None:
+def test_an_exception_restores_the_limit(library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
     script = (
         "from loadgen.energy.nvml import LocalDevices, power_limits\n"

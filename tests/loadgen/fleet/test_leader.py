@@ -1,4 +1,4 @@
-"""Merging and leading, with workers that are told their clocks and their ends."""
+"""Merging and leading, with fake workers of given clocks and outcomes."""
 
 import asyncio
 
@@ -62,22 +62,22 @@ def fleet_of(*workers: Scripted) -> Fleet:
     return Fleet(workers, [Offset(worker.shift_ns, 0) for worker in workers])
 
 
-def test_records_are_merged_in_order_and_the_worst_worker_speaks_for_all() -> None:
+def test_records_are_merged_in_order_with_the_lag_of_the_worst_worker() -> None:
     merged = merge(9, [outcome(0, 3, lag_ns=5, cpu=0.2), outcome(1, 2, 4, lag_ns=50, cpu=0.1)])
     assert [r.index for r in merged.records] == [0, 1, 2, 3, 4]
     assert (merged.start_ns, merged.sending_end_ns, merged.end_ns) == (9, 103, 200)
     assert (merged.lags_ns, merged.cpu_share, merged.capped, merged.interrupted) == ([50], 0.2, 2, False)
     assert merge(9, [outcome(0), outcome(1, interrupted=True)]).interrupted
-    assert merge(9, [outcome(0)], whole=False).interrupted
+    assert merge(9, [outcome(0)], complete=False).interrupted
 
 
-async def test_a_foreign_clock_is_measured_and_the_same_one_is_none() -> None:
+async def test_the_offset_of_another_clock_is_measured_and_of_the_same_is_zero() -> None:
     far = await offset_of(Scripted("far", None, shift_ns=3_600_000_000_000))
     assert abs(far.ns - 3_600_000_000_000) <= far.error_ns
     assert await offset_of(Scripted("near", None)) == Offset(0, 0)
 
 
-async def test_workers_start_at_one_instant_each_in_its_own_clock() -> None:
+async def test_workers_start_at_the_same_time_on_their_own_clocks() -> None:
     workers = [Scripted("a", outcome(0)), Scripted("b", outcome(1), shift_ns=1_000_000_000)]
     merged = await fleet_of(*workers).attack(0, 8.0).run()
     assert workers[0].started_ns == merged.start_ns
@@ -85,10 +85,10 @@ async def test_workers_start_at_one_instant_each_in_its_own_clock() -> None:
     assert not merged.notes
 
 
-async def test_a_clock_that_is_not_known_well_is_said() -> None:
+async def test_a_large_clock_error_is_noted() -> None:
     one = Scripted("a", outcome(0))
     merged = await Fleet([one], [Offset(9, 2_500_000)]).attack(0, 8.0).run()
-    assert merged.notes == ("a: its clock is known to +- 2.5 ms",)
+    assert merged.notes == ("a: the offset of its clock is known to +- 2.5 ms",)
 
 
 async def test_a_worker_that_dies_ends_the_point_and_is_named() -> None:
@@ -100,13 +100,13 @@ async def test_a_worker_that_dies_ends_the_point_and_is_named() -> None:
     assert merged.interrupted
 
 
-async def test_a_lost_part_is_no_whole_point_though_the_others_ended() -> None:
+async def test_a_point_with_a_dead_worker_is_interrupted() -> None:
     merged = await fleet_of(Scripted("a", None), Scripted("b", outcome(1))).attack(0, 8.0).run()
     assert merged.interrupted
     assert merged.notes == ("a was killed by signal 9",)
 
 
-async def test_a_worker_that_cannot_begin_says_why() -> None:
+async def test_a_worker_that_cannot_prepare_is_reported() -> None:
     with pytest.raises(PreflightError, match="a: no such level"):
         await fleet_of(Scripted("a", outcome(0))).attack(0, -1.0).run()
 
@@ -117,7 +117,7 @@ async def test_an_interrupt_reaches_all_and_progress_is_summed() -> None:
         worker.waits = True
     attack = fleet_of(*workers).attack(0, 8.0)
     running = asyncio.ensure_future(attack.run())
-    while attack.progress.sent != 4:  # noqa: ASYNC110  # it is looked at, not told
+    while attack.progress.sent != 4:  # noqa: ASYNC110  # progress is polled
         await asyncio.sleep(0.01)
     assert attack.progress.elapsed_ns == 7
     attack.interrupt()

@@ -59,7 +59,7 @@ async def test_one_worker_is_no_fleet(server: TruthServer) -> None:
     assert await fleet(config(spec(server, workers=1)), "truth", "r") is None
 
 
-async def test_two_processes_offer_the_one_schedule(server: TruthServer) -> None:
+async def test_two_processes_share_one_schedule(server: TruthServer) -> None:
     one = spec(server)
     found = await ready(one)
     try:
@@ -76,7 +76,7 @@ async def test_two_processes_offer_the_one_schedule(server: TruthServer) -> None
     assert not outcome.interrupted
 
 
-async def test_a_run_over_workers_is_a_run(server: TruthServer) -> None:
+async def test_a_run_with_workers_has_all_requests(server: TruthServer) -> None:
     session = Session(config(spec(server, slo="60s")), View())
     finished = await session.run()
     assert finished.run.verdict == "pass"
@@ -89,7 +89,7 @@ async def test_a_killed_worker_is_named_and_the_rest_is_kept(server: TruthServer
     found = await ready(spec(server, duration_seconds=30.0))
     attack = found.attack(0, 100.0)
     running = asyncio.ensure_future(attack.run())
-    while attack.progress.ended < 5:  # noqa: ASYNC110  # it is looked at, not told
+    while attack.progress.ended < 5:  # noqa: ASYNC110  # progress is polled
         await asyncio.sleep(0.01)
     first = found.workers[0]
     assert isinstance(first, WorkerProcess)
@@ -103,7 +103,7 @@ async def test_a_killed_worker_is_named_and_the_rest_is_kept(server: TruthServer
         await first.clock()
 
 
-async def test_what_a_worker_cannot_do_is_said(server: TruthServer) -> None:
+async def test_an_error_of_a_worker_is_reported(server: TruthServer) -> None:
     found = await ready(spec(server, url="http://127.0.0.1:1"))
     with pytest.raises(PreflightError, match=r"worker . of 2 .*: .*[Cc]onnect"):
         await found.attack(0, 100.0).run()

@@ -96,5 +96,5 @@ def test_pacing_of_constant_sends() -> None:
     assert pacing([]) == (None, None)
 
 
-def test_latencies_name_every_metric() -> None:
+def test_latencies_contain_every_metric() -> None:
     assert set(latencies(record(0))) == {"ttft", "tpot", "itl", "e2e"}

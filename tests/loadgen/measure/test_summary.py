@@ -37,13 +37,13 @@ def test_rates_latencies_and_energy() -> None:
     assert not point.generator_bound
 
 
-def test_without_energy_its_fields_are_null() -> None:
+def test_fields_of_unknown_energy_are_null() -> None:
     point = summarize(Measured(None, 10.0, steady(), Window(0, 10 * S)), ())
     assert (point.watts, point.joules, point.tokens_per_joule) == (None, None, None)
     assert (point.slo_met, point.goodput_per_second) == (None, None)
 
 
-def test_failures_and_late_answers_are_no_goodput() -> None:
+def test_failures_and_late_responses_are_no_goodput() -> None:
     some = steady()
     some[:20] = [msgspec.structs.replace(r, error="HTTP 500") for r in some[:20]]
     some[20:30] = [msgspec.structs.replace(r, first_ns=r.scheduled_ns + 80 * MS) for r in some[20:30]]
@@ -54,13 +54,13 @@ def test_failures_and_late_answers_are_no_goodput() -> None:
     assert "HTTP 500" in point.notes[-1]
 
 
-def test_a_generator_that_lags_says_so() -> None:
+def test_a_lagging_generator_is_reported() -> None:
     late = [msgspec.structs.replace(r, dispatched_ns=r.scheduled_ns + 30 * MS) for r in steady()]
     window = Window(0, 10 * S)
     assert summarize(Measured(None, 10.0, late, window), ()).generator_bound
     # A cap that binds is named as such: its wait is not the generator's slowness.
     capped = summarize(Measured(None, 10.0, late, window, capped=3), ())
     assert not capped.generator_bound
-    assert "held requests back 3 times" in capped.notes[-1]
+    assert "delayed requests 3 times" in capped.notes[-1]
     assert summarize(Measured(None, 10.0, steady(), window, lags_ns=[50 * MS] * 40), ()).generator_bound
     assert summarize(Measured(None, 10.0, steady(), window, cpu_share=1.0), ()).generator_bound

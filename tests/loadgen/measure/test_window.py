@@ -19,7 +19,7 @@ def test_seconds_and_rules() -> None:
     assert "longer than" in steady_window(steady(), S, 5.0, None).notes[0]
 
 
-def test_a_steady_run_loses_nothing_and_a_slow_start_is_left_out() -> None:
+def test_a_steady_run_is_complete_and_a_slow_start_is_left_out() -> None:
     assert steady_window(steady(), 10 * S, "auto", None).start_ns == 0
     slow = [record(i, scheduled=i * S // 10, end=i * S // 10 + 3 * S) for i in range(20)]
     mixed = slow + [record(i, scheduled=i * S // 10, end=i * S // 10 + S // 9) for i in range(20, 100)]

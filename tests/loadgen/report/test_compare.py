@@ -60,7 +60,7 @@ def test_the_same_process_is_seldom_called_changed() -> None:
     assert called <= 3  # of 10 x 6 looked at, at 99 % each
 
 
-def test_where_the_joules_went() -> None:
+def test_joules_are_compared_by_part() -> None:
     a = made(measured(), answers(0.1, 6.0, 1))
     more = msgspec.structs.replace(measured(), joules=900.0, joules_per_request=9.0)
     b = made(
@@ -69,7 +69,7 @@ def test_where_the_joules_went() -> None:
     (load,) = compare(a, b).loads
     assert load.parts == {"static": (5.0, 5.0), "decode": (1.0, 4.0)}
     text = as_text(compare(a, b))
-    assert "+3 J in all" in text
+    assert "+3 J in total" in text
     assert text.index("decode  ") < text.index("static  ")  # the largest change first
 
 
@@ -80,7 +80,7 @@ def test_too_few_requests_have_no_interval() -> None:
     assert not any(c.name == "TTFT p99" for c in compare(a, b).loads[0].changes)
 
 
-def test_what_cannot_be_compared_is_said() -> None:
+def test_runs_that_cannot_be_compared_are_rejected() -> None:
     a, other = made(point(8), []), made(point(16), [])
     with pytest.raises(ValueError, match="share no load"):
         compare(a, other)

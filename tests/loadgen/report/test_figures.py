@@ -1,4 +1,4 @@
-"""Figures are an extra: without matplotlib everything else is there, and says how to get them."""
+"""Figures are optional: without matplotlib everything else is written, with instructions to get them."""
 
 import sys
 from pathlib import Path

@@ -3,7 +3,7 @@ import msgspec
 from loadgen.report.figures import MATPLOTLIB_HINT, draw_figures
 from loadgen.report.html_page import report_html
 from loadgen.report.plot import draw
-from loadgen.report.table import COLUMNS, cells, headline, number
+from loadgen.report.table import COLUMNS, headline, number, row
 from loadgen.results.records import Distribution, Point, Run, decode_run, encode_run
 from tests.loadgen.samples import point
 
@@ -33,7 +33,7 @@ def test_the_same_run_gives_the_same_bytes() -> None:
     assert page(one) == page(again)
 
 
-def test_a_simulation_says_so_on_its_face() -> None:
+def test_the_page_of_a_simulation_is_marked() -> None:
     simulated = page(run(measured(1, "simulated"), measured(2, "simulated")))
     assert "Simulated device" in simulated
     assert "Simulated device" not in page(run(measured(1, "nvml")))
@@ -45,7 +45,7 @@ def test_a_run_without_points_or_energy_still_draws() -> None:
     assert "<svg" in page(run(point(1)))
 
 
-def test_without_matplotlib_there_is_a_page_that_says_how_to_get_pictures() -> None:
+def test_without_matplotlib_the_page_explains_how_to_get_figures() -> None:
     bare = report_html(run(measured(1, "nvml")), [], None).decode()
     assert "jouleproxy[plot]" in bare
     assert "<svg" not in bare
@@ -53,10 +53,10 @@ def test_without_matplotlib_there_is_a_page_that_says_how_to_get_pictures() -> N
 
 
 def test_rows() -> None:
-    row = cells(msgspec.structs.replace(point(3), slo_confidence="undecided"))
-    assert len(row) == len(COLUMNS)
-    assert (row[0], row[-1]) == ("3", "met?")
-    assert cells(point(3, generator_bound=True))[-1] == "generator!"
+    cells = row(msgspec.structs.replace(point(3), slo_confidence="undecided"))
+    assert len(cells) == len(COLUMNS)
+    assert (cells[0], cells[-1]) == ("3", "met?")
+    assert row(point(3, generator_bound=True))[-1] == "generator!"
     assert [number(v) for v in (None, 0.01234, 12.34, 1234.5)] == ["-", "0.0123", "12.3", "1,234"]
 
 
@@ -70,7 +70,7 @@ def test_headlines() -> None:
     assert headline(grew).startswith("FAIL: no point was stable")
 
 
-def test_answers_without_a_first_token_are_drawn_by_their_end() -> None:
+def test_responses_without_a_first_token_are_drawn_by_their_end() -> None:
     def drawn(one: Point) -> bytes:
         return draw(msgspec.structs.replace(run(one), spec={"mode": "concurrency"}))
 

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines in a log, a live line on a terminal."""
+"""Output of a run: plain lines in a log, a live line on a terminal."""
 
 import io
 
@@ -12,7 +12,7 @@ from tests.loadgen.samples import point
 
 
 class Screen(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -25,7 +25,7 @@ def run(*points: Point, best: int | None = None, knee: Knee | None = None) -> Ru
     )  # fmt: skip
 
 
-def test_a_log_gets_a_line_for_each_thing_that_happened_and_no_control_codes() -> None:
+def test_a_log_has_one_line_per_event_and_no_control_codes() -> None:
     stream = io.StringIO()
     with Terminal(stream) as terminal:
         terminal.note("energy not measured: [no] admin port")
@@ -38,7 +38,7 @@ def test_a_log_gets_a_line_for_each_thing_that_happened_and_no_control_codes() -
     ]
 
 
-def test_a_terminal_has_one_line_that_moves() -> None:
+def test_a_terminal_has_one_live_line() -> None:
     stream, progress = Screen(), Progress()
     with Terminal(stream) as terminal:
         terminal.point_started("4 at once", progress)
@@ -49,7 +49,7 @@ def test_a_terminal_has_one_line_that_moves() -> None:
     assert "started" not in stream.getvalue()
 
 
-def test_before_the_first_point_it_says_what_it_waits_for() -> None:
+def test_before_the_first_point_the_live_line_shows_the_check_of_the_server() -> None:
     stream = Screen()
     with Terminal(stream) as terminal:
         assert terminal._live is not None
@@ -72,7 +72,7 @@ def test_the_end_is_a_table_its_notes_and_the_verdict() -> None:
 @pytest.mark.parametrize(
     ("source", "says"), [("simulated: H100", "SIMULATED"), ("estimate: cpu", "an ESTIMATE"), ("nvml", None)]
 )
-def test_what_was_not_measured_is_said_loudly(source: str, says: str | None) -> None:
+def test_energy_that_was_not_measured_is_marked(source: str, says: str | None) -> None:
     stream = io.StringIO()
     with Terminal(stream) as terminal:
         terminal.finished(run(point(1, energy_source=source)))
@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_said_loudly(source: str, says: str | None) -> 
     assert ("not a measurement" in stream.getvalue()) == (says is not None)
 
 
-def test_quiet_says_nothing() -> None:
+def test_quiet_prints_nothing() -> None:
     stream = Screen()
     with Terminal(stream, quiet=True) as terminal:
         terminal.point_started("1 at once", Progress())

@@ -8,9 +8,9 @@ from loadgen.results.output_files import REQUESTS, RUN, claim, release, write_fi
 
 
 @pytest.mark.parametrize("name", [RUN, REQUESTS])
-def test_a_directory_that_holds_a_run_is_refused_without_force(tmp_path: Path, name: str) -> None:
+def test_a_directory_with_a_run_is_rejected_without_force(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("an old run")
-    with pytest.raises(ValueError, match=r"--out .*: holds a run; .*--force"):
+    with pytest.raises(ValueError, match=r"--out .*: contains a run; .*--force"):
         claim(tmp_path, overwrite=False)
     assert not claim(tmp_path, overwrite=True)
     assert (tmp_path / name).read_text() == "an old run"
@@ -29,7 +29,7 @@ def test_a_new_directory_is_created_and_removed_again_if_empty(tmp_path: Path) -
     assert (out / "note").exists()
 
 
-def test_what_is_no_directory_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_as_output_directory_is_rejected_by_name(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError, match=r"--out .*file: cannot be written: File exists"):

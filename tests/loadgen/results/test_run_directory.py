@@ -19,13 +19,13 @@ def requests() -> list[Record]:
     return [msgspec.structs.replace(record(i), point=i % 2) for i in range(6)]
 
 
-def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
+def test_a_saved_run_loads_unchanged(tmp_path: Path) -> None:
     keep(tmp_path / "new" / "dir", run(), requests())
     assert load(tmp_path / "new" / "dir") == (run(), requests())
     assert sorted(p.name for p in (tmp_path / "new" / "dir").iterdir()) == ["requests.jsonl.zst", "run.json"]
 
 
-def test_a_point_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
+def test_an_interrupted_point_is_measured_again(tmp_path: Path) -> None:
     keep(tmp_path, run(), requests())
     found, records = resumable(tmp_path)
     assert [p.concurrency for p in found.points] == [1]
@@ -33,13 +33,13 @@ def test_a_point_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [run("pass"), run(command="run"), run(search=True)])
-def test_what_cannot_go_on(made: Run, tmp_path: Path) -> None:
+def test_a_complete_run_cannot_be_resumed(made: Run, tmp_path: Path) -> None:
     keep(tmp_path, made, [])
     with pytest.raises(ValueError, match="--resume"):
         resumable(tmp_path)
 
 
-def test_broken_files_are_named(tmp_path: Path) -> None:
+def test_malformed_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give a run directory"):
         load(tmp_path)
     keep(tmp_path, run(), requests())

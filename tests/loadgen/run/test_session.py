@@ -1,4 +1,4 @@
-"""A run as a whole: its points, what it tells, how it ends."""
+"""Complete runs: their points, progress and verdict."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 class RecordingView(View):
-    """Keeps what a run tells; ``at`` is called as each point starts."""
+    """Records the progress of a run; ``at`` is called as each point starts."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -57,7 +57,7 @@ def sweep(url: str, *argv: str, admin: str = NOWHERE) -> Config:
     )  # fmt: skip
 
 
-async def test_points_follow_each_other_and_each_is_kept_as_it_ends(server: TruthServer) -> None:
+async def test_points_are_measured_in_order_and_saved_as_they_end(server: TruthServer) -> None:
     told, kept = RecordingView(), list[Finished]()
     session = Session(sweep(server.url, "--slo", "60s"), told, save=kept.append)
     found = await session.run()
@@ -69,7 +69,7 @@ async def test_points_follow_each_other_and_each_is_kept_as_it_ends(server: Trut
     assert [(len(f.run.points), f.run.verdict) for f in kept] == [(1, "interrupted")]
 
 
-async def test_energy_comes_from_the_admin_port_in_its_own_clock(server: TruthServer) -> None:
+async def test_energy_comes_from_the_admin_port_on_the_proxys_clock(server: TruthServer) -> None:
     async with FakeAdmin(joules_each=2.0) as admin:
         found = await Session(sweep(server.url, admin=admin.url), RecordingView()).run()
     for one in found.run.points:
@@ -89,7 +89,7 @@ async def test_a_signal_ends_the_point_and_the_run(server: TruthServer) -> None:
     assert not any(INTERRUPTED in note for note in found.run.points[0].notes)
 
 
-async def test_what_was_measured_before_is_not_measured_again(server: TruthServer) -> None:
+async def test_points_measured_before_are_not_measured_again(server: TruthServer) -> None:
     told = RecordingView()
     session = Session(sweep(server.url), told, points=[point(1)])
     found = await session.run()
@@ -149,6 +149,6 @@ def test_the_verdict() -> None:
     assert verdict(judged, [missed], knee(None), interrupted=False) == "fail"
 
 
-def test_points_have_names() -> None:
+def test_points_have_labels() -> None:
     assert label(sweep(NOWHERE).spec, 4.0) == "4 at once"
     assert label(read_config("run", ["--rate", "2.5"]).spec, 2.5) == "2.5 req/s"

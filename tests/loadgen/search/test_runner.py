@@ -1,4 +1,4 @@
-"""Whole searches on real sockets; the decisions themselves are tested in virtual time."""
+"""Complete searches on real sockets; the decisions themselves are tested in virtual time."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 class Watching(View):
-    """Keeps what a search tells; ``stop_at`` interrupts when a probe of that label begins."""
+    """Records the progress of a search; ``stop_at`` interrupts when a probe of that label begins."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -61,7 +61,7 @@ async def test_the_concurrency_of_a_small_server() -> None:
     assert all(abs(watts / WATTS - 1) < 1e-6 for watts in known)
 
 
-async def test_an_interrupted_search_keeps_what_it_saw() -> None:
+async def test_an_interrupted_search_keeps_its_probes() -> None:
     view = Watching()
     view.stop_at = 2
     finished = await searched(view, mode="rate", levels=(8.0, 1000.0))

@@ -20,7 +20,7 @@ from tests.timing import Punctuality
 
 ROW = ErrorRow(
     chunks_per_second=3200.0,
-    asked_per_second=3200.0,
+    offered_per_second=3200.0,
     nominal_ms=(0.1, 0.3),
     ttft_ms=(0.01, 0.04),
     itl_ms=(0.0, 0.02),
@@ -33,37 +33,37 @@ ROW = ErrorRow(
 )
 
 
-def test_errors_are_against_what_the_server_did_not_what_it_should_have() -> None:
+def test_errors_are_relative_to_the_records_of_the_server() -> None:
     # The server came to write late, by 3 and by 5; the client saw the first token 2 late, the third 1.
     served = Served(1000, [1053, 1063, 1075])
     one = msgspec.structs.replace(record(0, sent=100, end=176), outputs_ns=[155, 176], counts=[1, 2])
     assert errors_ns(one, served) == (2, [-1], 1)
 
 
-def test_chunks_that_share_a_read_are_told() -> None:
+def test_chunks_that_share_a_read_are_reported() -> None:
     assert "share" not in show([ROW])
     assert "25% of chunks share a read" in show([replace(ROW, shared=0.25)])
 
 
-def test_a_core_takes_more_chunks_than_requests() -> None:
+def test_a_core_handles_more_chunks_than_requests() -> None:
     found = capacity(16, 0.5)
     assert found.reached_chunks == pytest.approx(16 * found.reached_requests)
     assert 0 < found.reached_requests <= found.requests * 1.05
 
 
-def test_says_which_side_could_not_keep_up() -> None:
+def test_the_side_that_could_not_sustain_the_load_is_reported() -> None:
     late = replace(ROW, server_ms=(0.1, 7.0))
     bound = replace(ROW, bound="the event loop lagged 9.0 ms (p95)")
     assert (ROW.limit, late.limit) == (None, "the truth server was late")
     text = show([ROW, late, bound])
     assert text.count("generator-bound: do not use") == text.count("the truth server was late") == 1
     assert "up to 3,200 chunks/s" in trusted_range([ROW, late, bound])
-    # What the client saw is held against what the server did, so that a late server spoils nothing.
+    # The client is compared with the records of the server, so that a late server causes no error.
     assert "up to 3,200 chunks/s" in trusted_range([late, bound])
     assert "too busy" in trusted_range([bound])
 
 
-def test_energy_is_judged_by_the_windows_own_length() -> None:
+def test_the_energy_error_uses_the_length_of_the_window() -> None:
     assert energy_error(point(4, joules=500.0, duration_seconds=2.0)) == 0
     assert energy_error(point(4, joules=630.0, duration_seconds=2.0)) == pytest.approx(0.26)
     assert energy_error(point(4)) is None

@@ -15,7 +15,7 @@ from loadgen.workload.request_bodies import Workload
 from proxy.schema import DeviceAccount
 
 
-async def test_tokens_never_leave_early_and_it_tells_when_they_left() -> None:
+async def test_tokens_are_never_sent_early_and_their_times_are_reported() -> None:
     async with TruthServer(Truth(0.02, 0.005, 6)) as server:
         client = Client(Target(server.url))
         work = Workload("chat", "truth", Lengths(Fixed(8), Fixed(6)))

@@ -25,12 +25,12 @@ PROFILE = "h100-llama-3.1-8b"
 
 
 def planned(*argv: str, view: View | None = None) -> Finished:
-    """The run without its files: drawing them takes most of the time."""
+    """Simulate a run without its files: drawing them takes most of the time."""
     config = read_config("sweep", ["--simulate", PROFILE, "--duration", "3s", *argv])
     return simulate(Session(config, view or View()), PROFILE)
 
 
-def test_an_open_loop_keeps_its_schedule_and_says_that_it_is_simulated() -> None:
+def test_an_open_loop_keeps_its_schedule_and_is_marked_as_simulated() -> None:
     argv = ["--rate", "4,16", "--seed", "0", "--warmup", "none"]
     found, again = planned(*argv), planned(*argv)
     assert (found.run.points, found.records) == (again.run.points, again.records)
@@ -112,7 +112,7 @@ class Interrupts(View):
         self.ended.append(point)
 
 
-def test_an_interruption_leaves_what_there_is() -> None:
+def test_an_interrupt_keeps_the_records_so_far() -> None:
     before = signal.getsignal(signal.SIGINT)
     found = planned("--concurrency", "1,2,4", view=Interrupts(1))
     assert signal.getsignal(signal.SIGINT) is before
@@ -123,7 +123,7 @@ def test_an_interruption_leaves_what_there_is() -> None:
     assert {r.point for r in found.records} == {0}
 
 
-def test_what_was_under_way_is_cut_off() -> None:
+def test_requests_in_flight_are_recorded_as_interrupted() -> None:
     spec = read_config("sweep", ["--concurrency", "4", "--simulate", PROFILE]).spec
     lengths, pacer = plan(spec, 4)
     asked = itertools.count()
@@ -137,14 +137,14 @@ def test_what_was_under_way_is_cut_off() -> None:
     assert end_ns >= max(r.scheduled_ns for r in cut)
 
 
-def test_a_resumed_sweep_does_what_is_missing() -> None:
+def test_a_resumed_sweep_measures_the_missing_points() -> None:
     done = planned("--concurrency", "1,2").run.points
     config = read_config("sweep", ["--simulate", PROFILE, "--duration", "3s", "--concurrency", "1,2"])
     session = Session(config, View(), points=list(done[:1]))
     assert simulate(session, PROFILE).run.points == done
 
 
-def test_a_run_directory_and_what_cannot_be_simulated(
+def test_a_simulated_run_is_saved_and_unsupported_options_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--quiet", "--out", str(tmp_path), "--rate", "4", "--duration", "1s"]
@@ -155,10 +155,10 @@ def test_a_run_directory_and_what_cannot_be_simulated(
     assert main([*argv, PROFILE, "--turns", "3"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert f"profile h100-lama-3.1-8b: no such profile; did you mean {PROFILE}" in first
-    assert "--turns is not known in virtual time" in second
+    assert "--turns is not supported in virtual time" in second
 
 
-def test_what_has_not_ended_after_the_drain_time_is_told_and_kept() -> None:
+def test_requests_without_an_end_after_the_drain_time_are_recorded_as_failed() -> None:
     argv = ("--rate", "20", "--duration", "1s", "--output", "4000", "--drain", "0.5s", "--warmup", "none")
     found = planned(*argv)
     (point,) = found.run.points

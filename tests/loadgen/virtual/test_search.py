@@ -68,7 +68,7 @@ def test_an_interrupted_search_keeps_its_probes() -> None:
 
 
 @pytest.mark.parametrize("level", ["1..2", "300..400"])
-def test_a_knee_outside_the_range_is_not_made_up(level: str) -> None:
+def test_a_knee_outside_the_range_is_reported_as_not_found(level: str) -> None:
     argv = ("--rate", level, "--slo", "p95:ttft=100ms", "--budget", "6s")
     knee = searched(*argv, "--output", "60", view=Lines())[1]
     assert knee.level is None

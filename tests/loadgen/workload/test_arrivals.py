@@ -34,12 +34,12 @@ def times(arrivals: Arrivals, count: int) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
-def test_poisson_gaps_are_exponential_of_the_asked_rate(seed: int) -> None:
+def test_poisson_gaps_are_exponential_with_the_given_rate(seed: int) -> None:
     gaps = np.diff([0.0, *times(Renewal(32.0, 1.0, seed), 5000)]) * 32
     assert ks_exponential(gaps.tolist()) < 1.95
 
 
-def test_gamma_has_the_asked_burstiness() -> None:
+def test_gamma_gaps_have_the_given_coefficient_of_variation() -> None:
     gaps = np.diff([0.0, *times(Renewal(10.0, 2.0, 3), 40_000)])
     assert gaps.mean() == pytest.approx(0.1, rel=0.05)
     assert gaps.std() / gaps.mean() == pytest.approx(2.0, rel=0.05)
@@ -51,7 +51,7 @@ def test_constant_never_drifts(rate: float, index: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.5, 1.0, 3.0]))
-def test_exact_by_seed_in_any_order_of_asking(seed: int, cv: float) -> None:
+def test_arrivals_are_reproducible_in_any_order_of_access(seed: int, cv: float) -> None:
     first, again = Renewal(5.0, cv, seed), Renewal(5.0, cv, seed)
     late = again.at_ns(1500)
     assert first.at_ns(3) == again.at_ns(3)

@@ -17,7 +17,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_the_known_shapes(tmp_path: Path) -> None:
+def test_the_documented_formats_are_read(tmp_path: Path) -> None:
     wanted = (
         Item([{"role": "user", "content": "a"}]),
         Item([{"role": "user", "content": "hi"}], 9),
@@ -48,12 +48,12 @@ def test_the_known_shapes(tmp_path: Path) -> None:
         '{"body": {"prompt": "a"}, "prompt": "b"}',
     ],
 )
-def test_what_is_odd_beside_the_prompt_does_not_matter(tmp_path: Path, row: str) -> None:
+def test_malformed_fields_beside_the_prompt_are_ignored(tmp_path: Path, row: str) -> None:
     wanted = DataSet((Item([{"role": "user", "content": "a"}]),))
     assert read_dataset(written(tmp_path, row + "\r\n")) == wanted
 
 
-def test_text_that_cannot_be_sent_as_it_is_is_replaced(tmp_path: Path) -> None:
+def test_text_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(
         b'{"prompt": "\xff"}\n{"prompt": "\\ud83d"}\n'
@@ -68,23 +68,23 @@ def test_text_that_cannot_be_sent_as_it_is_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("{", "no JSON object"),
+        ("{", "not a JSON object"),
         ("{}", "neither messages"),
-        ('{"messages": 3}', "messages cannot be read"),
+        ('{"messages": 3}', "messages cannot be decoded"),
         ('{"messages": [{"role": "user", "content": ["plain"]}]}', "message 1: content"),
         ('{"messages": [{"role": "user", "content": 7}]}', "message 1: content must be"),
         ('{"messages": [{"content": "x"}]}', "message 1 has no role"),
-        ('{"messages": ["x"]}', "message 1 is no object"),
+        ('{"messages": ["x"]}', "message 1 is not an object"),
         ('{"prompt": ""}', "neither messages"),
         ('{"prompt": ["a", "b"]}', "prompt is a list of several"),
         ('{"conversations": [{"from": "bot", "value": "x"}]}', "turn 1 is from 'bot'"),
         ('{"conversations": [{"from": "gpt", "value": "x"}]}', "human turn"),
         ('{"conversations": [{"from": "human"}]}', "turn 1 has no value"),
-        ('{"conversations": [7, {"from": "human", "value": "x"}]}', "conversations cannot be read"),
+        ('{"conversations": [7, {"from": "human", "value": "x"}]}', "conversations cannot be decoded"),
         ('{"conversations": []}', "neither messages"),
     ],
 )
-def test_a_row_that_cannot_be_sent_is_left_out_with_its_line(tmp_path: Path, row: str, reason: str) -> None:
+def test_an_invalid_row_is_skipped_and_reported_by_line(tmp_path: Path, row: str, reason: str) -> None:
     path = written(tmp_path, f"{CHAT}\n\n{row}\n{CHAT}\n")
     found = read_dataset(path)
     assert len(found.items) == 2
@@ -97,17 +97,17 @@ def test_a_row_that_cannot_be_sent_is_left_out_with_its_line(tmp_path: Path, row
         read_dataset(written(tmp_path, row))
 
 
-def test_an_array_that_is_cut_off_keeps_its_first_rows(tmp_path: Path) -> None:
+def test_a_truncated_array_keeps_its_first_rows(tmp_path: Path) -> None:
     found = read_dataset(written(tmp_path, f"[{CHAT}, {SHARE}, "))
     assert len(found.items) == 2
-    assert "row 3: the array is cut off here" in found.notes[0]
+    assert "row 3: the array is truncated here" in found.notes[0]
 
 
 @pytest.mark.parametrize("length", ['"many"', "0", "-1", "7.5", "1e30"])
-def test_a_length_that_cannot_be_used_is_not_known(tmp_path: Path, length: str) -> None:
+def test_an_invalid_length_is_unknown(tmp_path: Path, length: str) -> None:
     found = read_dataset(written(tmp_path, f'{CHAT}\n{{"prompt": "a", "max_tokens": {length}}}'))
     assert [item.output_tokens for item in found.items] == [9, None]
-    assert "1 of 2 answer lengths not used: line 2: " in found.notes[0]
+    assert "1 of 2 response lengths not used: line 2: " in found.notes[0]
 
 
 def test_files_without_rows_and_missing_files(tmp_path: Path) -> None:

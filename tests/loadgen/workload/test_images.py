@@ -8,7 +8,7 @@ from loadgen.workload.images import data_url, parse_size, png
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (32, 32), (33, 70), (512, 384)])
-def test_a_png_of_the_size_asked_for(width: int, height: int) -> None:
+def test_a_png_has_the_requested_size(width: int, height: int) -> None:
     made = png(width, height, random.Random(1))
     assert made.startswith(b"\x89PNG\r\n\x1a\n")
     chunks, at = {}, 8
@@ -22,7 +22,7 @@ def test_a_png_of_the_size_asked_for(width: int, height: int) -> None:
     assert len(zlib.decompress(chunks[b"IDAT"])) == height * (width + 1)
 
 
-def test_each_is_its_own_and_the_seed_decides() -> None:
+def test_images_differ_and_are_reproducible_by_seed() -> None:
     assert data_url(64, 64, random.Random(1)) == data_url(64, 64, random.Random(1))
     assert data_url(64, 64, random.Random(1)) != data_url(64, 64, random.Random(2))
 

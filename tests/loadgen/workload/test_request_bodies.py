@@ -24,7 +24,7 @@ def test_same_index_same_bytes_and_length_in_words(index: int, words: int) -> No
     assert len(text.split()) == words
 
 
-def test_seeds_differ_and_zero_is_one_of_them() -> None:
+def test_different_seeds_differ_and_zero_is_a_seed() -> None:
     assert make(seed=0).body(0) != make(seed=1).body(0)
 
 
@@ -47,7 +47,7 @@ def messages(work: Workload, index: int) -> list[dict[str, Any]]:
     return found
 
 
-def test_conversations_grow_by_turns_and_share_what_was_said() -> None:
+def test_conversations_grow_by_turns_and_share_their_history() -> None:
     work = make(turns=3, sessions=4)
     first, second, third = (messages(work, index) for index in (1, 5, 9))
     assert [len(found) for found in (first, second, third)] == [1, 3, 5]
@@ -60,7 +60,7 @@ def test_conversations_grow_by_turns_and_share_what_was_said() -> None:
     assert messages(work, 13) != first != messages(work, 2)
 
 
-def test_pictures_are_real_and_each_its_own() -> None:
+def test_images_are_valid_and_different() -> None:
     one, two = (messages(make(picture=(48, 40)), index)[0]["content"] for index in (0, 1))
     assert [part["type"] for part in one] == ["text", "image_url"]
     assert one[1] != two[1]
@@ -77,7 +77,7 @@ def test_rows_of_a_data_set() -> None:
     assert (body["prompt"], body["max_tokens"], body["ignore_eos"]) == ("a\n", 7, True)
 
 
-def test_videos_are_asked_for_with_a_form() -> None:
+def test_videos_are_requested_with_a_form() -> None:
     work = make("videos", picture=(64, 32))
     assert work.content_type.startswith("multipart/form-data; boundary=")
     boundary = work.content_type.partition("=")[2].encode()

@@ -43,7 +43,7 @@ def test_it_counts_text(file: Path) -> None:
     assert tokenizer.running(["ab", "thin"]) == [0, 2, 5]
 
 
-def test_prompts_have_the_tokens_that_were_asked_for(file: Path) -> None:
+def test_prompts_have_the_specified_number_of_tokens(file: Path) -> None:
     tokenizer = Tokenizer(file)
     work = Workload("completions", "m", Lengths(Fixed(200), Fixed(4)), tokenizer=tokenizer)
     for index in range(50):
@@ -65,14 +65,16 @@ def test_a_file_that_cannot_be_used(
     assert says in said
 
 
-def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"pip install 'jouleproxy\[tokenizer\]'"):
         Tokenizer(file)
 
 
 @pytest.mark.parametrize("words", [(), ("--workers", "2")])
-async def test_a_run_counts_what_was_said(tmp_path: Path, file: Path, words: tuple[str, ...]) -> None:
+async def test_a_run_counts_the_tokens_of_the_response_text(
+    tmp_path: Path, file: Path, words: tuple[str, ...]
+) -> None:
     async with TruthServer(Truth(0.005, 0.001, 6)) as server:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "loadgen.cli", "--concurrency", "2", "--requests", "6", "--slo", "60s",
@@ -91,16 +93,16 @@ async def test_a_run_counts_what_was_said(tmp_path: Path, file: Path, words: tup
 @pytest.mark.parametrize(
     ("command", "words", "says"),
     [
-        ("sweep", ["--simulate", "h100-llama-3.1-8b"], "not known in virtual time"),
+        ("sweep", ["--simulate", "h100-llama-3.1-8b"], "not supported in virtual time"),
         ("run", ["--endpoint", "embeddings"], "chat or completions"),
     ],
 )
-def test_where_no_text_is_said_it_is_refused(command: str, words: list[str], says: str) -> None:
+def test_endpoints_without_text_are_rejected(command: str, words: list[str], says: str) -> None:
     with pytest.raises(ValueError, match=f"--tokenizer.*{says}"):
         read_config(command, ["--rate", "1", "--tokenizer", "x.json", *words])
 
 
-async def test_of_a_failure_that_said_nothing_the_tokens_are_not_known(file: Path) -> None:
+async def test_a_failure_without_text_has_an_unknown_number_of_tokens(file: Path) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy")
@@ -116,6 +118,6 @@ async def test_of_a_failure_that_said_nothing_the_tokens_are_not_known(file: Pat
 
 
 @pytest.mark.parametrize("endpoint", ["embeddings", "images", "videos"])
-def test_what_is_no_text_is_not_counted(endpoint: str) -> None:
+def test_content_other_than_text_is_not_counted(endpoint: str) -> None:
     work = Workload(endpoint, "m", Lengths(Fixed(4), Fixed(4)))
     assert not isinstance(new_reader(work, capture_text=True), TextCapture)

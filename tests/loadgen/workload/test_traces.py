@@ -26,7 +26,7 @@ def written(tmp_path: Path, data: str | bytes) -> Path:
     return path
 
 
-def test_both_shapes(tmp_path: Path) -> None:
+def test_both_formats_are_read(tmp_path: Path) -> None:
     found = read_trace(written(tmp_path, AZURE), 2.0)
     assert found.times_ns == (0, 2_157_289_500)
     assert found.pairs == ((374, 44), (396, 109))
@@ -74,7 +74,7 @@ def test_stamps_with_and_without_an_offset_and_a_fraction(tmp_path: Path, second
         lzma.compress(b"\xef\xbb\xbf" + AZURE.encode()),
     ],
 )
-def test_what_says_the_same_is_read_alike(tmp_path: Path, data: bytes) -> None:
+def test_equivalent_csv_is_read_alike(tmp_path: Path, data: bytes) -> None:
     wanted = read_trace(written(tmp_path, AZURE))
     assert read_trace(written(tmp_path, data)) == wanted
 
@@ -89,7 +89,7 @@ def test_what_says_the_same_is_read_alike(tmp_path: Path, data: bytes) -> None:
         MOONCAKE.replace("[]", "NaN"),
     ],
 )
-def test_json_that_says_the_same_is_read_alike(tmp_path: Path, data: str) -> None:
+def test_equivalent_json_is_read_alike(tmp_path: Path, data: str) -> None:
     wanted = read_trace(written(tmp_path, MOONCAKE))
     assert read_trace(written(tmp_path, data)) == wanted
 
@@ -97,17 +97,17 @@ def test_json_that_says_the_same_is_read_alike(tmp_path: Path, data: str) -> Non
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("yesterday,1,2", "TIMESTAMP 'yesterday' is no time"),
-        ("5/10/2024 0:00,1,2", "TIMESTAMP '5/10/2024 0:00' is no time"),
-        ("2023-11-16 18:15:47", "ContextTokens '' is no whole number"),
-        ("2023-11-16 18:15:47,1.5,2", "ContextTokens '1.5' is no whole number"),
-        ("2023-11-16 18:15:47,1,nan", "GeneratedTokens 'nan' is no whole number"),
-        ("2023-11-16 18:15:47,1,1e400", "GeneratedTokens '1e400' is no whole number"),
+        ("yesterday,1,2", "TIMESTAMP 'yesterday' is not a time"),
+        ("5/10/2024 0:00,1,2", "TIMESTAMP '5/10/2024 0:00' is not a time"),
+        ("2023-11-16 18:15:47", "ContextTokens '' is not a whole number"),
+        ("2023-11-16 18:15:47,1.5,2", "ContextTokens '1.5' is not a whole number"),
+        ("2023-11-16 18:15:47,1,nan", "GeneratedTokens 'nan' is not a whole number"),
+        ("2023-11-16 18:15:47,1,1e400", "GeneratedTokens '1e400' is not a whole number"),
         ("2023-11-16 18:15:47,-1,2", "ContextTokens -1: must be from 0"),
         (f"2023-11-16 18:15:47,{2**70},2", f"ContextTokens {2**70}: must be from 0"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_left_out_by_line(tmp_path: Path, row: str, reason: str) -> None:
+def test_an_invalid_csv_row_is_skipped_and_reported_by_line(tmp_path: Path, row: str, reason: str) -> None:
     path = written(tmp_path, AZURE + row + "\n")
     found = read_trace(path)
     assert len(found.pairs) == 2
@@ -123,7 +123,7 @@ def test_a_row_that_cannot_be_used_is_left_out_by_line(tmp_path: Path, row: str,
      '{"timestamp": 1e400, "input_length": 1, "output_length": 1}', '{"timestamp": 1, "input_length": 1}',
      '{"timestamp": 1, "input_length": true, "output_length": 1}'],
 )  # fmt: skip
-def test_a_json_row_that_cannot_be_used_is_left_out(tmp_path: Path, row: str) -> None:
+def test_an_invalid_json_row_is_skipped(tmp_path: Path, row: str) -> None:
     found = read_trace(written(tmp_path, f"{MOONCAKE}{row}\n"))
     assert len(found.pairs) == 2
     assert "1 of 3 rows left out: line 3: " in found.notes[0]

@@ -39,6 +39,6 @@ async def test_malformed_responses_and_an_unreachable_port_are_errors() -> None:
         await admin.close()
         gone = fake.url
     admin = Admin(gone)
-    with pytest.raises(AdminError, match="no proxy's admin port"):
+    with pytest.raises(AdminError, match="no admin port of a proxy"):
         await admin.clock()
     await admin.close()

@@ -93,7 +93,7 @@ def test_a_cap_holds_requests_back() -> None:
     (point,) = run.points
     assert point.late_seconds.max is not None
     assert point.late_seconds.max > 1.0
-    assert any("--max-in-flight held" in note for note in point.notes)
+    assert any("--max-in-flight delayed" in note for note in point.notes)
 
 
 class Interrupts(View):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.client.chunk_template import ChunkTemplate, template_of
+from loadgen.client.chunk_template import ChunkTemplate, learn_template
 from loadgen.client.http_client import Connection
 from loadgen.client.responses import StreamedResponse
 
@@ -121,12 +121,12 @@ def test_attempts_to_learn_a_template_are_limited() -> None:
     "data", [chunk(event(""))[:-1], chunk(event("")), chunk(USAGE), b"0\r\n\r\n", b"", event("a")]
 )
 def test_chunks_without_a_template(data: bytes) -> None:
-    assert template_of(data, [], []) is None
+    assert learn_template(data, [], []) is None
 
 
 def test_a_template_ignores_chunks_that_differ() -> None:
     outputs: list[int] = []
-    template = template_of(chunk(event("a")), outputs, [])
+    template = learn_template(chunk(event("a")), outputs, [])
     assert template is not None
     for other in (*OTHERS, chunk(event("b"))[:-1], chunk(event("b")) + b"0\r\n\r\n", b""):
         assert not template.match(other, 1)

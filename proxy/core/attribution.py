@@ -178,6 +178,9 @@ class Attributor:
         for group in self._groups.values():
             if group.devices == step.devices and step.backend in {None, group.key[-1]}:
                 group.steps.append(step)
+                for name in (*step.prefill, *step.decode):
+                    if (found := self._tracks.get(name)) is not None:
+                        found[0].reported = True
 
     def _evidence(self, event: Span | Outside) -> None:
         if isinstance(event, Outside):

@@ -5,16 +5,16 @@ them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
-from proxy.core.model import EnergyModel
+from proxy.core.step_time import StepTimes
 from proxy.core.tracks import Group, Track
-from proxy.core.work import Entries, Work
+from proxy.core.work import PARTS, Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
 _DEFAULT_PROMPT_TOKENS: Final = 500.0  # of a chat, until a request reports its own
@@ -29,7 +29,7 @@ class Habits:
     gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
     prompt_tokens: float = _DEFAULT_PROMPT_TOKENS
     prompts: int = 0
-    durations: EnergyModel = field(default_factory=lambda: EnergyModel(1))
+    times: StepTimes = field(default_factory=StepTimes)
 
     def see_prompt(self, tokens: int) -> None:
         """Learn from a request that reported its prompt."""
@@ -75,13 +75,17 @@ def with_silence(
     begins: Floats,
     stamps: Floats,
     entries: Sequence[Entries],
+    prices: Floats,
     start_ns: int,
     end_ns: int,
     habits: Habits,
     unread: NDArray[np.bool_],
     unprompted: NDArray[np.bool_] | None = None,
 ) -> Work:
-    """Steps as cells, and between them a cell for any time in which requests were silent."""
+    """Steps as cells, and between them a cell for any time in which requests were silent.
+
+    ``prices`` (B, 4): fair seconds of a unit of each part in each step.
+    """
     length = (end_ns - start_ns) / 1e9
     inside = (requests.start < length) & (requests.end > 0.0)
     knots = np.unique(
@@ -101,6 +105,8 @@ def with_silence(
     place[order] = np.arange(len(order))
     silent = np.concatenate([np.zeros(len(stamps)), (right - left) / habits.step_seconds])
     members = np.concatenate([np.zeros(len(stamps)), alive])
+    waited = np.zeros((len(left), len(PARTS)))
+    waited[:, 0] = habits.step_seconds
     begin, end = begin[order], end[order]
     cell_start, cell_end = _disjoint(np.round(begin * 1e9), np.round(end * 1e9))
     first = np.searchsorted(begin, requests.start, side="left")
@@ -113,9 +119,8 @@ def with_silence(
         members=members[order],
         span_first=first,
         span_last=last,
-        entries=tuple(
-            Entries(place[e.cell], e.request, e.static, e.decode, e.context, e.prefill) for e in entries
-        ),
+        entries=tuple(replace(e, cell=place[e.cell]) for e in entries),
+        prices=np.concatenate([prices, waited])[order],
         unread=unread if unread.any() else None,
         unprompted=unprompted if unprompted is not None and unprompted.any() else None,
     )

@@ -10,7 +10,7 @@ from proxy.core.device_model import DeviceModel
 from proxy.core.jobs import is_job
 from proxy.core.policies import Block, Policy, Split
 from proxy.core.tracks import Charge, Group, Track
-from proxy.core.work import WIDTH, Dealt, Floats, Ints, Work, in_windows, rounding, share
+from proxy.core.work import Dealt, Floats, Ints, Work, in_windows, rounding, share
 
 GroupWork = tuple[Group, list[Track], Work]
 
@@ -58,7 +58,7 @@ def _spread(
     joules: float, work: Work, jobs: NDArray[np.bool_], edges: Ints, split: Split, index: int
 ) -> Floats:
     """The joules of jobs by window, (W,), as the work of jobs (R,) lies in them."""
-    modelled = in_windows(work, work.features_of((jobs,) * WIDTH), edges) @ split.terms[index] * split.ratio
+    modelled = in_windows(work, work.features_of(jobs), edges) @ split.terms[index] * split.ratio
     total = float(modelled.sum())
     return np.asarray(modelled * (joules / total if total > 0.0 else 0.0), dtype=float)
 

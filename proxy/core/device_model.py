@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.model import EnergyModel
-from proxy.core.work import FEATURES, WIDTH
+from proxy.core.model import SURE, EnergyModel
+from proxy.core.work import PARTS
 from proxy.schema import ModelTerms
 
 Key = tuple[str, ...]
@@ -53,10 +53,13 @@ class DeviceModel:
 
     def terms(self) -> Iterator[tuple[Key, "_Terms"]]:
         """The terms of each group."""
-        theta, deviations, unsure = self.fit.theta, self.fit.deviations(), self.fit.unsure()
-        for key, i in self._slots.items():
-            own = [*range(i * WIDTH, (i + 1) * WIDTH), -1]
-            yield key, _Terms(theta[own], deviations[own] ** 2, unsure[own])
+        fit = self.fit
+        idle = fit.deviations()[-1]
+        for key, slot in self._slots.items():
+            value, deviation = fit.parts(slot)
+            value, deviation = np.append(value, fit.theta[-1]), np.append(deviation, idle)
+            unsure = np.append(fit.unsure(slot), np.isfinite(idle) and idle > SURE * fit.theta[-1])
+            yield key, _Terms(value, deviation**2, unsure)
 
 
 def group_terms(models: Iterable[DeviceModel], now_ns: int) -> list[ModelTerms]:
@@ -95,5 +98,5 @@ def _model_terms(key: Key, terms: "_Terms", model: DeviceModel, now_ns: int) -> 
         context_sd_j=sd[2],
         prefill_sd_j=sd[3],
         idle_sd_w=sd[4],
-        unseparated=tuple(name for name, unsure in zip(FEATURES, terms.unsure, strict=False) if unsure),
+        unseparated=tuple(name for name, unsure in zip(PARTS, terms.unsure, strict=False) if unsure),
     )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from proxy.core.cells import Habits, columns, with_silence
 from proxy.core.events import Step
+from proxy.core.pricing import priced
 from proxy.core.tracks import Group, Track
 from proxy.core.unread import ARRIVALS, FIRST_ERROR, divided, each_of
 from proxy.core.unread import entries as unread_entries
@@ -20,7 +21,7 @@ def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: i
     requests = columns(group, tracks, start_ns, end_ns, habits)
     row_of = {track.arrive.request: row for row, track in enumerate(tracks)}
     steps = [s for s in group.steps if s.start_ns < end_ns and s.t_ns > start_ns]
-    prefill = _prefill(steps, tracks, row_of, end_ns)
+    prefill, read = _prefill(steps, tracks, row_of, end_ns)
     decode = _decode(steps, tracks, row_of, end_ns)
     at, of, computed = _columns(prefill)
     cell, row, emitted = _columns(decode)
@@ -32,12 +33,12 @@ def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: i
     each = each_of(members, unseen, len(steps))
     told = np.array([track.prefilled for track in tracks], float)
     prompt = np.where(requests.reported > 0.0, requests.prompt, told)
-    entries = [
-        Entries(cell, row, each[cell], np.ones(len(cell)), prompt[row] + emitted),
-        Entries(at, of, each[at], prefill=computed),
-        *divided(unseen, each),
-    ]
-    return with_silence(requests, begins, stamps, entries, start_ns, end_ns, habits, missed)
+    decoding = Entries(cell, row, each[cell], np.ones(len(cell)), prompt[row] + emitted)
+    entries, prices = priced(
+        habits.times, stamps - begins, decoding, Entries(at, of, each[at], None, read, computed),
+        divided(unseen, each), learn=(stamps > 0.0) & (stamps <= (end_ns - start_ns) / 1e9),
+    )  # fmt: skip
+    return with_silence(requests, begins, stamps, entries, prices, start_ns, end_ns, habits, missed)
 
 
 def _missed(tracks: Sequence[Track]) -> NDArray[np.bool_]:
@@ -57,18 +58,21 @@ def _missed(tracks: Sequence[Track]) -> NDArray[np.bool_]:
 
 def _prefill(
     steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, int], end_ns: int
-) -> list[Row]:
-    """Prompt tokens by cell and request; the tracks keep the sum of what is closed."""
+) -> tuple[list[Row], Floats]:
+    """Prompt tokens by cell and request, and the tokens of context they read; tracks keep what is closed."""
     rows: list[Row] = []
+    read: list[float] = []
+    done = [track.prefilled + (track.end.cached_tokens or 0 if track.end else 0) for track in tracks]
     for cell, step in enumerate(steps):
         for name, count in step.prefill.items():
             row = row_of.get(name)
             if row is not None:
                 rows.append((cell, row, float(count)))
-                tracks[row].reported = True
+                read.append(done[row])
+                done[row] += count
                 if step.t_ns <= end_ns:
                     tracks[row].prefilled += count
-    return rows
+    return rows, np.array(read, float)
 
 
 def _decode(steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, int], end_ns: int) -> list[Row]:
@@ -79,7 +83,6 @@ def _decode(steps: Sequence[Step], tracks: Sequence[Track], row_of: dict[str, in
         for row in (row_of[name] for name in step.decode if name in row_of):
             emitted[row] += 1  # the first token came with the prompt
             rows.append((cell, row, float(emitted[row])))
-            tracks[row].reported = True
             if step.t_ns <= end_ns:
                 tracks[row].decoded = emitted[row]
     return rows

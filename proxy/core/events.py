@@ -61,7 +61,11 @@ class Sample(msgspec.Struct, frozen=True, gc=False, tag="sample", omit_defaults=
 
 
 class Arrive(msgspec.Struct, frozen=True, gc=False, tag="arrive"):
-    """The request was sent to its backend, which computes on ``devices``."""
+    """The request was sent to its backend, which computes on ``devices``.
+
+    ``prompt_bytes``: of the prompt's text; ``prefix_bytes``: of these, how many an earlier prompt of the same
+    backend and model began with; ``samples``: answers in one request (``n``). None: not known.
+    """
 
     t_ns: Stamp
     request: str
@@ -71,6 +75,9 @@ class Arrive(msgspec.Struct, frozen=True, gc=False, tag="arrive"):
     devices: tuple[str, ...] = ()
     tenant: str | None = None
     backend: str | None = None
+    prompt_bytes: Count | None = None
+    prefix_bytes: Count | None = None
+    samples: Count | None = None
 
 
 class Output(msgspec.Struct, frozen=True, gc=False, tag="output"):

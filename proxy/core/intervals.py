@@ -17,19 +17,19 @@ from typing import Final
 from proxy.core.accounts import Account
 from proxy.core.tracks import Charge, Track
 from proxy.core.unread import ARRIVALS
-from proxy.core.work import FEATURES
+from proxy.core.work import PARTS
 from proxy.units import NS_PER_SECOND
 
 _USUAL_PERIOD_SECONDS: Final = 0.1  # the mismatch of longer windows averages out; the error does not
 _FEW_UPDATES: Final = 5.0  # of the counter: a shorter request's energy is the model's word alone
-_FLOOR: Final = 0.003  # of a request's joules: measured, with clean streams and mismatches of 0.1 %
+_FLOOR: Final = 0.008  # of a request's joules: measured, with clean streams and mismatches of 0.1 %
 _POWER: Final = 2.0  # measured: readings of 25 ms in 100, and means of a second, whose model fits too well
 _GUESS: Final = 1.0  # of what a prompt whose length was guessed is charged: computing and reading it
 _UNREAD: Final = 1.5  # of what may as well be others': unread answers take from nothing to 2.5 times it
 _FOREIGN: Final = 0.5  # of a request beside unseen traffic: measured p95 error, two proxies before an engine
 _OVERLAP: Final = 0.08  # measured: error of equal division, of the mean of what it could be (geometric)
-_PREFILL: Final = FEATURES.index("prefill")
-_CONTEXT: Final = FEATURES.index("context")
+_PREFILL: Final = PARTS.index("prefill")
+_CONTEXT: Final = PARTS.index("context")
 
 
 def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> float:

@@ -17,23 +17,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.work import WIDTH
+from proxy.core.nonnegative import nonnegative
+from proxy.core.work import PARTS, WIDTH
 
 HALF_LIFE_SECONDS: Final = 120.0
 MATURE_SECONDS: Final = 8.0
 SURE: Final = 0.1  # measured: terms of truth engines are then within 10 %, those of constant batches are out
 _RIDGE: Final = 1e-7
 _PRIOR_STRENGTH: Final = 0.002
+_PRIOR_DEVIATION: Final = 1.0  # of a term, relative: published devices and models differ that much
+_ROUNDS: Final = 3
+_OPEN: Final = 0.3  # of the energy: what a term may be of which the data says nothing
+_LEAST_NOISE: Final = 0.003  # of a window's energy: the edges of counters are known no better
+_PARTS_KEPT: Final = 0.95  # of what was seen before, by each block
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076). Before there is a fit
 # only ratios count, because the meter sets the sum.
-PRIOR: Final = (3.0, 0.03, 2.0e-5, 0.015)
+# The last is the power (W) that a busy device draws whatever it does.
+PRIOR: Final = (1.7, 0.02, 1.8e-5, 0.009, 200.0)
 PRIOR_IDLE_WATTS: Final = 80.0
 
 
 class EnergyModel:
-    """Feed windows, read terms. ``theta`` is groups x 4 terms (joules), then idle (watts)."""
+    """Feed windows, read terms. ``theta`` is groups x 5 terms (joules; watts), then idle (watts)."""
 
-    __slots__ = ("_gram", "_moment", "_power", "_weight", "groups", "seconds", "theta", "variance")
+    __slots__ = ("_gram", "_moment", "_parts", "_power", "_weight", "groups", "seconds", "theta", "variance")
 
     def __init__(self, groups: int) -> None:
         self.groups = groups
@@ -42,6 +49,7 @@ class EnergyModel:
         self._moment = np.zeros(size)
         self._power = 0.0  # weighted sum of squared energy
         self._weight = 0.0  # weighted number of windows
+        self._parts: dict[int, NDArray[np.float64]] = {}
         self.seconds = 0.0  # weighted seconds with requests in the engine
         self.theta = np.concatenate([np.tile(np.array(PRIOR), groups), [PRIOR_IDLE_WATTS]])
         self.variance: float | None = None  # of one window's residual, J^2 per second of window
@@ -73,7 +81,7 @@ class EnergyModel:
         joules: NDArray[np.float64],
         seconds: NDArray[np.float64],
     ) -> None:
-        """Take windows: features (n, groups*4 + 1), joules (n,), seconds (n,); then solve.
+        """Take windows: features (n, groups*5 + 1), joules (n,), seconds (n,); then solve.
 
         Rows are weighted by 1/seconds: the noise of a window's edges does not grow with its length.
         """
@@ -101,46 +109,84 @@ class EnergyModel:
         gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
         moment = self._moment[index] / unit
         prior = self._scaled_prior()[index] * unit
-        strength = self._strength
-        ridge = strength * np.eye(len(index))
-        solution = nonnegative(gram + ridge, moment + strength * prior)
+        for _ in range(_ROUNDS):  # the noise decides how much the prior weighs, and the prior the noise
+            strength = self._strength(prior)
+            solution = nonnegative(gram + np.diag(strength), moment + strength * prior)
+            residual = self._power - 2 * solution @ moment + solution @ gram @ solution
+            self.variance = max(float(residual), 0.0) / max(self._weight - len(index), 1.0)
         self.theta[index] = solution / unit
-        residual = self._power - 2 * solution @ moment + solution @ gram @ solution
-        self.variance = max(float(residual), 0.0) / max(self._weight - len(index), 1.0)
 
-    @property
-    def _strength(self) -> float:
-        """Weight of the prior, in units of a term's own diagonal."""
-        return _RIDGE + _PRIOR_STRENGTH / (1.0 + self._weight)
+    def _strength(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weight of the prior of each term, in units of its own diagonal: noise over the prior's variance.
 
-    def deviations(self) -> NDArray[np.float64]:
-        """Standard deviation of each term, in its unit; infinite where nothing was seen.
+        Before the noise is known it falls with the number of windows.
+        """
+        if self.variance is None:
+            return np.full(len(prior), _RIDGE + _PRIOR_STRENGTH / (1.0 + self._weight))
+        return np.asarray(_RIDGE + self._noise / np.maximum(_PRIOR_DEVIATION * prior, 1e-12) ** 2)
 
-        From the noise of the windows, and from what the prior had to decide, which may be off by all of its
-        value: terms that always came together (the same batch all the time) are not told apart.
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariance of the terms, (n, n) in their units squared; infinite variance where nothing was seen.
+
+        That of a Bayesian linear regression: terms that always came together (the same batch all
+        the time) are
+        not told apart, and are as unsure as the prior.
         """
         scale = np.sqrt(np.diag(self._gram))
         index = np.flatnonzero(scale > 0.0)
-        found = np.full(len(scale), np.inf)
+        found = np.diag(np.full(len(scale), np.inf))
         if self.variance is None or not len(index):
             return found
         unit = scale[index]
         gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
-        inverse = np.linalg.inv(gram + self._strength * np.eye(len(index)))
-        noise = self.variance * np.diag(inverse @ gram @ inverse)
         prior = self._scaled_prior()[index] * unit
-        guessed = ((self._strength * inverse * prior) ** 2).sum(axis=1)
-        found[index] = np.sqrt(np.clip(noise, 0.0, None) + guessed) / unit
+        # What the data leaves open is not as narrow as the prior that breaks the tie.
+        wide = np.maximum(np.maximum(prior, _OPEN * np.sqrt(self._power)), 1e-12)
+        inverse = np.linalg.inv(gram + np.diag(_RIDGE + self._noise / wide**2))
+        found[np.ix_(index, index)] = self._noise * inverse / np.outer(unit, unit)
         return found
 
-    def unsure(self) -> NDArray[np.bool_]:
-        """Which terms were seen and are not told from the others by the data, (groups * 4 + 1,).
+    @property
+    def _noise(self) -> float:
+        """Variance of a window's residual: as found, but no less than readings and their windows allow."""
+        least = _LEAST_NOISE**2 * self._power / max(self._weight, 1.0)
+        return max(self.variance or 0.0, least)
 
-        A term is sure when its standard deviation is at most ``SURE`` of it. Terms that always came together
-        are not: the fit then puts all of their joules on one of them, and zero on the other.
+    def deviations(self) -> NDArray[np.float64]:
+        """Standard deviation of each term, in its unit; infinite where nothing was seen."""
+        return np.asarray(np.sqrt(np.diag(self.covariance())))
+
+    def see_parts(self, slot: int, amounts: NDArray[np.float64], seconds: NDArray[np.float64]) -> None:
+        """Note what a group did: the amount of each part, (4,), and the fair seconds that it took, (4,)."""
+        if slot not in self._parts:
+            self._parts[slot] = np.zeros((2, len(PARTS)))
+        self._parts[slot] = _PARTS_KEPT * self._parts[slot] + np.stack([amounts, seconds])
+
+    def parts(self, slot: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Joules of a unit of each part of a group, its time included, and their deviations, (4,) each.
+
+        Infinite where a part was not seen.
         """
-        deviations = self.deviations()
-        return np.isfinite(deviations) & (deviations > SURE * self.theta)
+        amounts, seconds = self._parts.get(slot, np.zeros((2, len(PARTS))))
+        ratio = np.divide(seconds, amounts, out=np.zeros(len(PARTS)), where=amounts > 0.0)
+        first = slot * WIDTH
+        own, time = np.arange(first, first + len(PARTS)), first + len(PARTS)
+        value = self.theta[own] + self.theta[time] * ratio
+        covariance = self.covariance()
+        if not np.isfinite(covariance[time, time]):
+            covariance[time, time] = 0.0
+        variance = (
+            np.diag(covariance)[own] + ratio**2 * covariance[time, time] + 2 * ratio * covariance[own, time]
+        )
+        return value, np.sqrt(np.maximum(variance, 0.0))
+
+    def unsure(self, slot: int) -> NDArray[np.bool_]:
+        """Which parts of a group were seen and are not told from the others by the data, (4,).
+
+        A part is sure when its standard deviation is at most ``SURE`` of it.
+        """
+        value, deviation = self.parts(slot)
+        return np.isfinite(deviation) & (deviation > SURE * value)
 
     def _scaled_prior(self) -> NDArray[np.float64]:
         """The published shape, scaled to this device's energy."""
@@ -161,22 +207,3 @@ class EnergyModel:
         if self.variance is None or self._power <= 0.0:
             return None
         return 1.0 - self.variance * max(self._weight, 1.0) / self._power
-
-
-def nonnegative(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minimise x'Gx/2 - m'x over x >= 0 by active sets; G positive definite, small."""
-    size = len(moment)
-    free = np.ones(size, bool)
-    for _ in range(3 * size):
-        solution = np.zeros(size)
-        if free.any():
-            solution[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
-        if (solution[free] < 0.0).any():
-            free &= solution > 0.0
-            continue
-        pull = moment - gram @ solution
-        worst = int(np.argmax(np.where(free, -np.inf, pull)))
-        if free[worst] or pull[worst] <= 1e-12 * abs(moment[worst]):
-            return solution
-        free[worst] = True
-    return np.clip(solution, 0.0, None)

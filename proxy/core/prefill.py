@@ -9,22 +9,26 @@ turns, from two sides (each prompt in one step; budgets always full), and what e
 kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
-from proxy.core.model import PRIOR, EnergyModel
-from proxy.core.work import WIDTH
+from proxy.core.pricing import prior_time
+from proxy.core.step_time import StepTime, StepTimes
 
 _ROUNDS: Final = 4
-_SHORT: Final = 0.3  # of the median time
 _SILENT: Final = 5.0  # times longer than most: such a step holds a silence
-_OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing
+_OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing,
+_LEAST_DOUBT: Final = 0.01  # (at least so much of the usual time)
+_CLOSE: Final = (
+    0.25  # unless they are so close to what is expected, of their length: prompts are in few steps
+)
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
+_ROUGH: Final = 0.03  # residual of a first guess
 _LOST_SHARE: Final = 0.1  # of all prompts without room where they should be: prompts side by side
 
 Placed = tuple[Ints, Ints, Floats]
@@ -58,18 +62,18 @@ class Prompts:
     reported: NDArray[np.bool_]
 
 
-def place(seen: Seen, prompts: Prompts, durations: EnergyModel) -> tuple[Placed, EnergyModel]:
-    """Chunks (step, request, tokens) of all prompts, and the fit of step durations, grown by these steps."""
+def place(seen: Seen, prompts: Prompts, times: StepTimes) -> Placed:
+    """Place prompts: chunks (step, request, tokens) of all of them. ``times`` learns from these steps."""
     if len(seen.stamps) < 2 or not len(prompts.step):
-        return (prompts.step, prompts.request, prompts.tokens), durations
+        return prompts.step, prompts.request, prompts.tokens
     view = _View(seen, prompts)
-    if durations.mature:
-        placed = view.placed(durations.theta[:WIDTH])
-        view.teach(durations, placed)
+    if times.mature and times.time is not None:
+        placed = view.placed(times.time)
+        view.teach(times, placed)
     else:
-        durations, placed = view.first_placed(durations)
+        placed = view.first_placed(times)
     step, row, tokens = placed
-    return (step, prompts.request[row], tokens), durations
+    return step, prompts.request[row], tokens
 
 
 class _View:
@@ -80,57 +84,76 @@ class _View:
     def __init__(self, seen: Seen, prompts: Prompts) -> None:
         self._took = seen.stamps - seen.begins
         self._own = (seen.stamps > 0.0) & (seen.stamps <= seen.until)
-        self._decoding = np.zeros((len(self._took), WIDTH + 1))
-        self._decoding[:, 0] = 1.0
-        self._decoding[:, 1] = seen.streams
-        self._decoding[:, 2] = seen.context
+        self._decoding = np.stack([seen.streams, seen.context, np.zeros(len(self._took))], axis=1)
         self._prompts = prompts
         self._earliest = _earliest(seen.begins, prompts)
 
-    def first_placed(self, durations: EnergyModel) -> tuple[EnergyModel, Placed]:
+    def first_placed(self, times: StepTimes) -> Placed:
         """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
         whole = self._whole()
-        prior = np.array(PRIOR)
-        total = self._features(whole).sum(axis=0)[:WIDTH]
-        full = self.placed(prior * float(self._took.sum()) / float(total @ prior))
-        best, model, placed = np.inf, durations, whole
-        for start in (whole, full):
-            trial, at = self._in_turn(durations, start)
-            _, doubt = self._typical(self._features(at), trial.theta[:WIDTH])
+        prior = prior_time(float(self._took.sum()), self._features(whole))
+        best, learned, placed = np.inf, times, whole
+        for start in (whole, self.placed(prior), self.placed(self._balanced(prior))):
+            trial, at = self._in_turn(times, start)
+            if trial.time is None:
+                continue
+            _, doubt = self._typical(self._features(at), trial.time)
             if doubt < best:
-                best, model, placed = doubt, trial, at
-        return model, placed
+                best, learned, placed = doubt, trial, at
+        times.replace_by(learned)
+        return placed
 
-    def _in_turn(self, durations: EnergyModel, placed: Placed) -> tuple[EnergyModel, Placed]:
-        rough = durations.copy()
-        rows = self._features(placed)
-        self._learn(rough, rows, self._own)
+    def _balanced(self, time: StepTime) -> StepTime:
+        """The time of a prompt token by which the steps have just as much room as there are prompt tokens.
+
+        It depends on no placement: all prompts together took what the steps took beyond decoding.
+        """
+        decoding = np.sort(self._took)[: max(len(self._took) // 2, 1)]
+        usual = float(np.median(decoding))
+        streams, context, _ = self._decoding.T
+        base = time.seconds(streams, context, np.zeros(len(streams)))
+        scale = usual / max(float(np.median(base)), 1e-9)
+        terms = (time.overhead * scale, time.weights * scale, time.context * scale, time.decode * scale)
+        balanced = StepTime(*terms, time.prefill * scale, time.p, _ROUGH)
+        total = float(self._prompts.tokens.sum())
         for _ in range(_ROUNDS):
-            trial = durations.copy()
-            trial.theta = rough.theta
-            self.teach(trial, placed)
-            placed = self.placed(trial.theta[:WIDTH])
-            rough = trial
-        return rough, placed
+            room, seen = balanced.room(self._took, streams, context)
+            found = float(room[seen & (self._took < _SILENT * 4.0 * usual)].sum())
+            if found <= 0.0 or total <= 0.0:
+                break
+            balanced = replace(balanced, prefill=balanced.prefill * found / total)
+        return balanced
 
-    def placed(self, theta: Floats) -> Placed:
-        """Each prompt where durations (base, stream, context, prompt token; s) leave room for it."""
-        if theta[3] <= 0.0:
+    def _in_turn(self, times: StepTimes, placed: Placed) -> tuple[StepTimes, Placed]:
+        trial = times.copy()
+        trial.learn(self._features(placed)[self._own], self._took[self._own])
+        trial.fit()
+        for _ in range(_ROUNDS):
+            if trial.time is None:
+                break
+            placed = self.placed(trial.time)
+            rows = self._features(placed)
+            typical = self._typical(rows, trial.time)[0] & self._own
+            before, trial = trial.time, times.copy()
+            trial.time = before
+            trial.learn(rows[typical], self._took[typical])
+            trial.fit()
+        return trial, placed
+
+    def placed(self, time: StepTime) -> Placed:
+        """Each prompt where the time of the steps leaves room for it."""
+        if time.prefill <= 0.0:
             return self._whole()
-        excess = self._took - self._decoding[:, :WIDTH] @ theta
-        return _lay_back(self._earliest, self._prompts, np.maximum(excess, 0.0) / float(theta[3]))
+        streams, context, _ = self._decoding.T
+        room, seen = time.room(self._took, streams, context)
+        return _lay(self._earliest, self._prompts, room, seen)
 
-    def teach(self, durations: EnergyModel, placed: Placed) -> None:
-        """Fit durations to the typical steps of the block."""
+    def teach(self, times: StepTimes, placed: Placed) -> None:
+        """Learn from the typical steps of the block."""
         rows = self._features(placed)
-        typical = self._typical(rows, durations.theta[:WIDTH])[0] & self._own
-        self._learn(durations, rows, typical)
-
-    def _learn(self, durations: EnergyModel, rows: Floats, which: NDArray[np.bool_]) -> None:
-        """Longer steps are less sure; of no length is none, chunks that were read together only look so."""
-        took = self._took[which]
-        least = _SHORT * float(np.median(took)) if len(took) else 0.0
-        durations.learn(rows[which], took, np.maximum(took, least))
+        assert times.time is not None
+        typical = self._typical(rows, times.time)[0] & self._own
+        times.learn(rows[typical], self._took[typical])
 
     def _whole(self) -> Placed:
         """Each prompt in the step of its first token."""
@@ -138,15 +161,18 @@ class _View:
 
     def _features(self, placed: Placed) -> Floats:
         rows = self._decoding.copy()
-        rows[:, 3] = np.bincount(placed[0], placed[2], minlength=len(rows))
+        rows[:, 2] = np.bincount(placed[0], placed[2], minlength=len(rows))
         return rows
 
-    def _typical(self, rows: Floats, theta: Floats) -> tuple[NDArray[np.bool_], float]:
+    def _typical(self, rows: Floats, time: StepTime) -> tuple[NDArray[np.bool_], float]:
         """Steps that took about as long as their work says; the median residual (s)."""
         usable = self._took < _SILENT * float(np.quantile(self._took, 0.95))
-        residual = np.abs(self._took - rows[:, :WIDTH] @ theta)
-        doubt = float(np.median(residual[usable]))
-        return usable & (residual <= _OUTLIER * max(doubt, 1e-4 * float(np.median(self._took)))), doubt
+        residual = np.abs(self._took - time.seconds(*rows.T))
+        doubt = float(np.mean(np.minimum(residual[usable], 0.5 * self._took[usable])))
+        bound = _OUTLIER * max(
+            float(np.median(residual[usable])), _LEAST_DOUBT * float(np.median(self._took))
+        )
+        return usable & ((residual <= bound) | (residual <= _CLOSE * self._took)), doubt
 
 
 def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
@@ -155,79 +181,126 @@ def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
     Engines compute one prompt after the other (in vLLM and SGLang at most one is half done).
     """
     arrived = np.minimum(np.searchsorted(begins, prompts.arrival, side="left"), prompts.step)
-    order = np.lexsort((prompts.arrival, prompts.step))
+    order = np.lexsort((-prompts.tokens, prompts.arrival, prompts.step))
     finished = np.zeros(len(order), np.int64)
     finished[order[1:]] = prompts.step[order[:-1]]
     return arrived, np.maximum(arrived, finished)
 
 
-def _lay_back(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats) -> Placed:
-    """Each prompt into the room (tokens) of its steps, last come first, backwards from its first token.
+def _lay(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats, seen: NDArray[np.bool_]) -> Placed:
+    """Each prompt into the room (tokens) of the steps up to its first token, in order of first tokens.
 
-    Back to the step in which the prompt before it was finished. Where much finds no room there, the engine
-    computes several prompts side by side, and only their arrival bounds them.
+    Where much finds no room there, the engine computes several prompts side by side, and only their arrival
+    bounds them.
     """
     arrived, free = earliest
-    placed, lost = _lay(free, free, prompts, room)
+    placed, lost = _in_order(free, prompts, room, seen)
     if lost > _LOST_SHARE:
-        return _lay(arrived, free, prompts, room)[0]
+        return _side_by_side(arrived, free, prompts, room)
     return placed
 
 
-def _lay(bound: Ints, free: Ints, prompts: Prompts, room: Floats) -> tuple[Placed, float]:
-    """Chunks of all prompts, and the share of their tokens that found no room."""
-    left, bounds, frees = room.tolist(), bound.tolist(), free.tolist()
+def _in_order(free: Ints, prompts: Prompts, room: Floats, seen: NDArray[np.bool_]) -> tuple[Placed, float]:
+    """Chunks of prompts computed one after the other, and the share of their tokens that found no room.
+
+    An engine that computes a part of a prompt fills its step: else it would have computed more of it. So all
+    parts but the last lie in an unbroken run of steps with visible room before the last one, and fill them.
+    """
+    left, visible = room.tolist(), (seen & (room >= _LEAST_TOKENS)).tolist()
+    last, wants, first = prompts.step.tolist(), prompts.tokens.tolist(), free.tolist()
+    reported = prompts.reported.tolist()
     steps: list[int] = []
     rows: list[int] = []
     tokens: list[float] = []
-    last, wants = prompts.step.tolist(), prompts.tokens.tolist()
-    # In a step that finished several prompts, what room is whose cannot be told: the usual length is better.
-    known = (prompts.reported | (free == prompts.step)).tolist()
-    order = np.lexsort((prompts.arrival, prompts.step))[::-1].tolist()
     lost = 0.0
     # Prompts of known length first: what room they leave is what the others can have had.
-    for row in sorted(order, key=lambda row: not known[row]):
-        if known[row]:
-            chunks, rest = _fill(left, last[row], bounds[row], wants[row])
+    for row in np.lexsort((-prompts.tokens, prompts.arrival, prompts.step, ~prompts.reported)).tolist():
+        end, begin = last[row], last[row]
+        while begin > first[row] and visible[begin - 1]:
+            begin -= 1
+        if reported[row]:
+            chunks, rest = _fill(left, begin, end, wants[row], visible=visible[end])
             lost += rest
         else:
-            chunks = _guess(left, last[row], frees[row], wants[row])
+            chunks = _guess(left, begin, end, wants[row], visible=visible[end])
         steps += chunks
         rows += [row] * len(chunks)
         tokens += chunks.values()
-    return (np.array(steps), np.array(rows), np.array(tokens)), lost / sum(wants)
+    return (np.array(steps), np.array(rows), np.array(tokens)), lost / max(sum(wants), 1.0)
 
 
-def _fill(left: list[float], last: int, bound: int, wanted: float) -> tuple[dict[int, float], float]:
-    """Chunks of one prompt by step, and the tokens without room; takes the room."""
+def _fill(
+    left: list[float], begin: int, end: int, wanted: float, *, visible: bool
+) -> tuple[dict[int, float], float]:
+    """Chunks of one prompt by step, and the tokens without room; uses the room up."""
     least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
-    if wanted - left[last] < least:  # most prompts
-        left[last] = max(left[last] - wanted, 0.0)
-        return {last: wanted}, 0.0
+    before = sum(left[begin:end])
+    while begin < end and before - left[begin] > wanted:
+        before -= left[begin]  # more room than prompt: it began later
+        begin += 1
+    chunks: dict[int, float] = {}
+    rest = wanted
+    for at in range(begin, end):
+        part = min(left[at], left[at] - (before - rest)) if before > rest else left[at]
+        part = min(max(part, 0.0), rest)
+        if part >= least or part == rest:
+            chunks[at] = part
+        left[at] -= part
+        before -= left[at] + part
+        rest -= part
+    without = max(rest - left[end], 0.0) if visible or chunks else 0.0
+    chunks[end] = max(rest, 1e-3 * min(least, wanted))
+    left[end] = max(left[end] - rest, 0.0)
+    scale = wanted / sum(chunks.values())
+    return {at: part * scale for at, part in chunks.items()}, without if without >= least else 0.0
+
+
+def _guess(left: list[float], begin: int, end: int, usual: float, *, visible: bool) -> dict[int, float]:
+    """Chunks of a prompt of unknown length: all the visible room before its first token, else the usual."""
+    chunks = {at: left[at] for at in range(begin, end) if left[at] >= _LEAST_TOKENS}
+    for at in chunks:
+        left[at] = 0.0
+    if visible and left[end] >= _LEAST_TOKENS:
+        chunks[end] = left[end]
+    elif not chunks:
+        chunks[end] = max(min(usual, left[end]), 1.0)
+    left[end] = max(left[end] - chunks.get(end, 0.0), 0.0)
+    return chunks
+
+
+def _side_by_side(arrived: Ints, free: Ints, prompts: Prompts, room: Floats) -> Placed:
+    """Chunks of prompts that are computed together, last come first, backwards from their first tokens."""
+    left, bounds = room.tolist(), arrived.tolist()
+    last, wants = prompts.step.tolist(), prompts.tokens.tolist()
+    steps: list[int] = []
+    rows: list[int] = []
+    tokens: list[float] = []
+    known = (prompts.reported | (free == prompts.step)).tolist()
+    order = np.lexsort((prompts.arrival, prompts.step))[::-1].tolist()
+    # Prompts of known length first: what room they leave is what the others can have had.
+    for row in sorted(order, key=lambda row: not known[row]):
+        chunks = _backwards(left, last[row], bounds[row], wants[row])
+        steps += chunks
+        rows += [row] * len(chunks)
+        tokens += chunks.values()
+    return np.array(steps), np.array(rows), np.array(tokens)
+
+
+def _backwards(left: list[float], last: int, bound: int, wanted: float) -> dict[int, float]:
+    """Chunks of one prompt by step, as late as there is room; uses the room up."""
+    least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
     chunks: dict[int, float] = {}
     rest = wanted
     for at in range(last, bound - 1, -1):
-        take = min(rest, left[at])
-        if rest - take < least:
-            take = rest
-        if take >= least or take == rest:
-            chunks[at] = take
-            left[at] = max(left[at] - take, 0.0)
-            rest -= take
+        part = min(rest, left[at])
+        if rest - part < least:
+            part = rest
+        if part >= least or part == rest:
+            chunks[at] = part
+            left[at] = max(left[at] - part, 0.0)
+            rest -= part
         if rest <= 0.0:
             break
     chunks.setdefault(last, min(least, wanted) * 1e-3)
     scale = wanted / sum(chunks.values())
-    return {at: tokens * scale for at, tokens in chunks.items()}, rest
-
-
-def _guess(left: list[float], last: int, free: int, usual: float) -> dict[int, float]:
-    """Chunks of a prompt nobody told the length of: all the room since the prompt before it."""
-    chunks = {}
-    for at in range(last, free if free < last else last - 1, -1):
-        if left[at] >= _LEAST_SHARE * usual:
-            chunks[at] = left[at]
-            left[at] = 0.0
-        elif at < last:
-            break
-    return chunks or {last: 1.0}
+    return {at: part * scale for at, part in chunks.items()}

@@ -20,6 +20,7 @@ from proxy.core.bursts import Floats, Ints
 from proxy.core.cells import Habits, Requests, columns, with_silence
 from proxy.core.clustering import clustered
 from proxy.core.prefill import Prompts, Seen, place
+from proxy.core.pricing import priced
 from proxy.core.sizes import chunks_of, missing_tokens, sized
 from proxy.core.tracks import Group, Track
 from proxy.core.unread import divided, each_of, unread
@@ -58,7 +59,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
     hidden = unread(group, tracks)
     unseen = unread_entries(hidden, tracks, requests, begins, stamps)
-    entries = _entries(events, requests, decode, seen, habits, unseen)
+    entries, prices = _entries(events, requests, decode, seen, habits, unseen)
     inside = (events.t > 0.0) & (events.t <= seen.until)
     guessed = hidden | placed_by_guess(tracks, events.request, events.burst, inside)
     return with_silence(
@@ -66,6 +67,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
         begins,
         stamps,
         entries,
+        prices,
         start_ns,
         end_ns,
         habits,
@@ -140,8 +142,11 @@ def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) 
 
 def _entries(
     events: _Events, requests: Requests, decode: Entries, seen: Seen, habits: Habits, unseen: Entries
-) -> list[Entries]:
-    """Decoding, prompts, and requests nothing was read of; static is one step, divided by its members."""
+) -> tuple[list[Entries], Floats]:
+    """Decoding, prompts, and requests nothing was read of; static is one step, divided by its members.
+
+    And the prices of their seconds, (B, 4).
+    """
     first = events.is_first
     after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
@@ -152,14 +157,27 @@ def _entries(
         reported=requests.reported[events.request[first]] > 0,
     )
     count = len(seen.stamps)
-    (step, request, tokens), habits.durations = place(seen, prompts, habits.durations)
+    step, request, tokens = place(seen, prompts, habits.times)
     members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
     each = each_of(members, unseen, count)
-    return [
+    prompt = Entries(step, request, each[step], None, _read(step, request, tokens, requests), tokens)
+    return priced(
+        habits.times,
+        seen.stamps - seen.begins,
         Entries(decode.cell, decode.request, each[decode.cell], decode.decode, decode.context),
-        Entries(step, request, each[step], prefill=tokens),
-        *divided(unseen, each),
-    ]
+        prompt,
+        divided(unseen, each),
+    )
+
+
+def _read(step: Ints, request: Ints, tokens: Floats, requests: Requests) -> Floats:
+    """Tokens of context that the parts of prompts read: the cached prefix, and the parts before, (N,)."""
+    order = np.lexsort((step, request))
+    running = np.cumsum(tokens[order])
+    first = np.searchsorted(request[order], request[order], side="left")
+    before = np.empty(len(tokens))
+    before[order] = running - tokens[order] - (running[first] - tokens[order][first])
+    return before + (requests.prompt - requests.computed)[request]
 
 
 def _totals(cell: Ints, values: Floats | None, cells: int) -> Floats:

@@ -13,8 +13,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURES: Final = ("static", "decode", "context", "prefill")
-WIDTH: Final = len(FEATURES)
+PARTS: Final = ("static", "decode", "context", "prefill")
+WIDTH: Final = (
+    len(PARTS) + 1
+)  # features of the fit: an amount of each part, and the seconds that all of it took
+SECONDS: Final = len(PARTS)  # the column of these seconds
 _ROUNDING: Final = 1e-5
 
 Ints = NDArray[np.int64]
@@ -31,10 +34,22 @@ class Entries:
     decode: Floats | None = None  # in tokens
     context: Floats | None = None  # in tokens read
     prefill: Floats | None = None  # in tokens
+    prefill_seconds: Floats | None = (
+        None  # fair share of the cell's time; None: by the cell's price of a token
+    )
 
     def columns(self) -> tuple[Floats | None, ...]:
-        """In the order of ``FEATURES``."""
+        """Amounts in the order of ``PARTS``."""
         return self.static, self.decode, self.context, self.prefill
+
+    def seconds(self, column: int, prices: Floats) -> Floats | None:
+        """The fair seconds of one part, (N,), by the prices of the cells, (C, 4); None where it is zero."""
+        values = self.columns()[column]
+        if values is None:
+            return None
+        if self.prefill_seconds is not None and column == PARTS.index("prefill"):
+            return self.prefill_seconds
+        return np.asarray(values * prices[self.cell, column])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +68,12 @@ class Work:
     span_first: Ints  # (R,)
     span_last: Ints  # (R,)
     entries: tuple[Entries, ...] = ()
+    prices: Floats | None = None  # (C, 4) fair seconds of a unit of each part; None: the policy needs no time
     unread: NDArray[np.bool_] | None = None  # (R,) requests of which nothing was read; None: none is
     unprompted: NDArray[np.bool_] | None = None  # (R,) those whose prompt's length is a guess; None: none is
 
     def guessed_features(self) -> Floats | None:
-        """Of the totals of each cell, what is a guess, (C, 4); None where nothing is.
+        """Of the totals of each cell, what is a guess, (C, 5); None where nothing is.
 
         All work of unread requests; the prompt and its context of those whose prompt's length is not known.
         """
@@ -66,34 +82,55 @@ class Work:
         nobody = np.zeros(self.requests, bool)
         unread = nobody if self.unread is None else self.unread
         prompted = unread if self.unprompted is None else unread | self.unprompted
-        return self.features_of((unread, unread, prompted, prompted))
+        return self._totals((unread, unread, prompted, prompted))
 
-    def features_of(self, whose: tuple[NDArray[np.bool_], ...]) -> Floats:
-        """Totals of each cell over some requests, (C, 4); ``whose``: which, (R,) for each feature."""
-        cells = len(self.cell_start)
-        totals = np.zeros((cells, WIDTH))
-        for entries in self.entries:
-            for column, values in enumerate(entries.columns()):
-                if values is not None:
-                    counted = np.where(whose[column][entries.request], values, 0.0)
-                    totals[:, column] += np.bincount(entries.cell, counted, minlength=cells)
-        change = np.zeros(cells + 1)
-        np.add.at(change, self.span_first[whose[0]], 1.0)
-        np.add.at(change, self.span_last[whose[0]], -1.0)
-        present = np.cumsum(change)[:-1] / np.maximum(self.members, 1.0)
-        totals[:, 0] += np.where(self.members > 0, self.shared * present, 0.0)
-        return totals
+    def features_of(self, whose: NDArray[np.bool_]) -> Floats:
+        """Totals of each cell over the requests ``whose`` (R,), (C, 5)."""
+        return self._totals((whose,) * len(PARTS))
 
     def features(self) -> Floats:
-        """Totals of each cell, (C, 4)."""
+        """Totals of each cell over all requests, (C, 5)."""
+        return self._totals(None)
+
+    def _totals(self, whose: tuple[NDArray[np.bool_], ...] | None) -> Floats:
+        """Totals of each cell, (C, 5); ``whose``: of which requests, (R,) for each part (None: of all)."""
         cells = len(self.cell_start)
         totals = np.zeros((cells, WIDTH))
         for entries in self.entries:
             for column, values in enumerate(entries.columns()):
-                if values is not None:
-                    totals[:, column] += np.bincount(entries.cell, values, minlength=cells)
-        totals[:, 0] += np.where(self.members > 0, self.shared, 0.0)
+                if values is None:
+                    continue
+                mine = None if whose is None else whose[column][entries.request]
+                own = values if mine is None else np.where(mine, values, 0.0)
+                totals[:, column] += np.bincount(entries.cell, own, minlength=cells)
+                if self.prices is not None and (seconds := entries.seconds(column, self.prices)) is not None:
+                    own = seconds if mine is None else np.where(mine, seconds, 0.0)
+                    totals[:, SECONDS] += np.bincount(entries.cell, own, minlength=cells)
+        present = 1.0 if whose is None else self._present(whose[0])
+        shared = np.where(self.members > 0, self.shared * present, 0.0)
+        totals[:, 0] += shared
+        if self.prices is not None:
+            totals[:, SECONDS] += shared * self.prices[:, 0]
         return totals
+
+    def part_seconds(self) -> Floats:
+        """The fair seconds of each part, over all cells and requests, (4,)."""
+        found = np.zeros(len(PARTS))
+        if self.prices is None:
+            return found
+        for entries in self.entries:
+            for column in range(len(PARTS)):
+                seconds = entries.seconds(column, self.prices)
+                found[column] += 0.0 if seconds is None else float(seconds.sum())
+        found[0] += float(np.where(self.members > 0, self.shared * self.prices[:, 0], 0.0).sum())
+        return found
+
+    def _present(self, whose: NDArray[np.bool_]) -> Floats:
+        """The share of each cell's members that are among ``whose`` (R,), (C,)."""
+        change = np.zeros(len(self.cell_start) + 1)
+        np.add.at(change, self.span_first[whose], 1.0)
+        np.add.at(change, self.span_last[whose], -1.0)
+        return np.asarray(np.cumsum(change)[:-1] / np.maximum(self.members, 1.0))
 
     def over_lives(self, cells: Floats) -> Floats:
         """For each request the sum of a value of cells, (C,), over its life, (R,)."""
@@ -104,7 +141,7 @@ class Work:
 
 
 def in_windows(work: Work, totals: Floats, edges: Ints) -> Floats:
-    """Features that fall into each window, (W, 4), of ``totals`` (C, 4) of the cells.
+    """Features that fall into each window, (W, 5), of ``totals`` (C, 5) of the cells.
 
     Work is spread evenly over its cell.
     """
@@ -189,18 +226,23 @@ def share(
 ) -> Dealt:
     """Divide a block: modelled work times the cell's ``scale`` (C,), measured over modelled.
 
-    ``totals`` (C, 4) of the cells, ``terms`` (4,), ``misfit`` (C,) squared relative mismatch of the windows,
+    ``totals`` (C, 5) of the cells, ``terms`` (5,), ``misfit`` (C,) squared relative mismatch of the windows,
     ``guess`` (C,) share of their energy that is guessed (None: none), ``foreign`` the part of that which is
     work that did not pass through.
     """
-    parts = np.zeros((work.requests, WIDTH))
+    parts = np.zeros((work.requests, len(PARTS)))
+    watts = float(terms[SECONDS]) if work.prices is not None else 0.0
     doubt, guessed = np.zeros(work.requests), np.zeros(work.requests)
     for entries in work.entries:
         weight = scale[entries.cell]
         joules = np.zeros(len(weight))
         for column, values in enumerate(entries.columns()):
-            if values is not None and terms[column] > 0.0:
-                each = values * weight * terms[column]
+            if values is not None and (terms[column] > 0.0 or watts > 0.0):
+                each = values * terms[column]
+                if watts > 0.0 and work.prices is not None:
+                    seconds = entries.seconds(column, work.prices)
+                    each = each if seconds is None else each + watts * seconds
+                each *= weight
                 parts[:, column] += np.bincount(entries.request, each, minlength=work.requests)
                 joules += each
         if guess is not None:
@@ -209,7 +251,8 @@ def share(
         doubt += np.bincount(entries.request, joules, minlength=work.requests)
     silent = np.where(work.members > 0, work.shared / np.maximum(work.members, 1.0), 0.0)
     if silent.any():
-        each = silent * scale * terms[0]
+        price = terms[0] if work.prices is None else terms[0] + watts * work.prices[:, 0]
+        each = silent * scale * price
         parts[:, 0] += work.over_lives(each)
         doubt += work.over_lives(each * misfit)
         if guess is not None:

@@ -57,3 +57,39 @@ def _averaged(case: Case) -> float:
             return 1.0
         case _:
             return case.period_s
+
+
+class Meter:
+    """One device's energy: pieces of work that follow each other, and idling between them."""
+
+    def __init__(self, idle_watts: float) -> None:
+        self._idle_watts = idle_watts
+        self._power = Power()
+        self.until_s = 0.0
+
+    def add(self, start: float, end: float, joules: float) -> None:
+        """A piece of work over [start, end) seconds; what lies before it was idle."""
+        self._idle(start)
+        self._power.add(self.until_s, end, joules)
+        self.until_s = end
+
+    def _idle(self, until: float) -> float:
+        joules = self._idle_watts * max(until - self.until_s, 0.0)
+        if until > self.until_s:
+            self._power.add(self.until_s, until, joules)
+            self.until_s = until
+        return joules
+
+    def finish(self, end: float) -> float:
+        """Idle until ``end`` seconds; the joules of all idling."""
+        self._idle(end)
+        return 0.0
+
+    def samples(self, device: str, period_s: float, lag_s: float) -> list[Event]:
+        """Readings of the cumulative counter, which shows what was used ``lag_s`` before."""
+        out: list[Event] = []
+        for tick in range(1, int(self.until_s / period_s) + 1):
+            t = tick * period_s
+            millijoules = float(int(self._power.until(t - lag_s) * 1e3) + START_MJ)
+            out.append(Sample(round(t * NS), device, energy_mj=millijoules))
+        return out

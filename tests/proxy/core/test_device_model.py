@@ -11,8 +11,8 @@ def learned(watts: float, windows: int = 50) -> DeviceModel:
     slot = model.slot(KEY)
     rng = np.random.default_rng(0)
     busy = rng.integers(0, 11, windows).astype(float)
-    rows = np.zeros((windows, 5))
-    rows[:, 4 * slot], rows[:, -1] = busy, 1.0 - busy / 10.0
+    rows = np.zeros((windows, 6))
+    rows[:, 5 * slot], rows[:, -1] = busy, 1.0 - busy / 10.0
     model.fit.learn(rows, watts * busy + 50.0 * rows[:, -1], np.ones(windows))
     model.learned_ns = 7_000_000_000
     return model
@@ -47,7 +47,7 @@ def test_terms_are_summed_over_the_devices_of_a_group() -> None:
 def test_terms_that_always_came_together_are_null_and_named() -> None:
     model = DeviceModel()
     model.slot(KEY)
-    rows = np.zeros((50, 5))
+    rows = np.zeros((50, 6))
     rows[:, 0], rows[:, 1] = 100.0, 800.0  # the same batch of eight in every window
     model.fit.learn(rows, np.full(50, 400.0), np.ones(50))
     (terms,) = group_terms([model], 0)

@@ -25,13 +25,16 @@ def test_reported_steps_are_the_cells_and_their_members_share_them() -> None:
         step(20, 30, {"b": 6}, "a"),
         step(30, 40, {}, "a", "b", "stranger"),
     ]
+    for track in tracks:
+        track.reported = True
     work = engine_steps(here, tracks, 0, 41 * MS, Habits(prompt_tokens=500.0))
     totals = work.features()[work.members == 0]
     assert totals[:, 0].tolist() == pytest.approx([1.0] * 4)
     assert totals[:, 1].tolist() == [0.0, 1.0, 1.0, 2.0]
     assert totals[:, 3].tolist() == [100.0, 64.0, 6.0, 0.0]
-    # a read 101, 102, 103 tokens; b its prompt as the steps tell it, 70, and one token.
-    assert totals[:, 2].tolist() == [0.0, 101.0, 102.0, 103.0 + 71.0]
+    # a reads 101, 102, 103 tokens; b the first part of its prompt, 64, then all of it, 70, and one token.
+    assert totals[:, 2].tolist() == [0.0, 101.0, 102.0 + 64.0, 103.0 + 71.0]
+    assert totals[:, 4].tolist() == pytest.approx([0.01] * 4), "the seconds of each step, all divided"
     assert [track.evidence for track in tracks] == ["steps", "steps"]
     assert (tracks[0].decoded, tracks[1].prefilled) == (3, 70)
 

@@ -9,7 +9,7 @@ from proxy.core.intervals import half_width
 from proxy.core.tracks import Charge, Track
 from tests.proxy.core.scene import MS, add, ended, group
 
-FLOOR = 0.003 * 100.0  # of the joules of each charge here
+FLOOR = 0.008 * 100.0  # of the joules of each charge here
 
 
 def account(period_ms: int = 100, gain: float | None = None, *, power: bool = False) -> Account:

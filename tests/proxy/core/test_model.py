@@ -1,20 +1,22 @@
 import numpy as np
 import pytest
 
-from proxy.core.model import PRIOR, EnergyModel, nonnegative
+from proxy.core.model import PRIOR, EnergyModel
+from proxy.core.nonnegative import nonnegative
 
-TRUTH = np.array([3.0, 0.01, 2e-5, 0.01])
+TRUTH = np.array([3.0, 0.01, 2e-5, 0.01, 150.0])
 
 
 def windows(count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What happened in windows of 0.1 s, and the joules of it with 70 W of idling."""
     rng = np.random.default_rng(seed)
-    rows = np.zeros((count, 5))
+    rows = np.zeros((count, 6))
     rows[:, 0] = rng.integers(0, 12, count)
     rows[:, 1] = rows[:, 0] * rng.integers(1, 30, count)
     rows[:, 2] = rows[:, 1] * rng.uniform(100, 2_000, count)
     rows[:, 3] = rng.integers(0, 2, count) * rng.uniform(50, 3_000, count)
-    rows[:, 4] = np.where(rows[:, 0] == 0, 0.1, 0.0)
+    rows[:, 5] = np.where(rows[:, 0] == 0, 0.1, rng.uniform(0.0, 0.05, count))
+    rows[:, 4] = 0.1 - rows[:, 5]
     return rows, rows @ np.append(TRUTH, 70.0), np.full(count, 0.1)
 
 
@@ -22,8 +24,8 @@ def test_the_terms_are_found_again() -> None:
     model = EnergyModel(1)
     assert (model.r2, model.mature, model.windows) == (None, False, 0.0)
     model.learn(*windows())
-    assert model.theta[:4] == pytest.approx(TRUTH, rel=0.02)
-    assert model.theta[4] == pytest.approx(70.0, rel=0.02)
+    assert model.theta[:5] == pytest.approx(TRUTH, rel=0.02)
+    assert model.theta[5] == pytest.approx(70.0, rel=0.02)
     assert model.mature
     assert model.r2 == pytest.approx(1.0, abs=1e-3)
 
@@ -35,7 +37,7 @@ def test_an_old_engine_is_forgotten() -> None:
     for start in range(0, 12_000, 1_000):
         now = slice(start, start + 1_000)
         model.learn(rows[now], 2.0 * joules[now], seconds[now])
-    assert model.theta[:4] == pytest.approx(2.0 * TRUTH, rel=0.03)
+    assert model.theta[:5] == pytest.approx(2.0 * TRUTH, rel=0.03)
     assert model.windows < 3_000, "of 14,000"
 
 
@@ -48,7 +50,7 @@ def test_what_was_never_seen_keeps_its_prior() -> None:
 
 
 def test_deviations_hold_the_truth_of_noisy_windows() -> None:
-    misses = np.zeros(5)
+    misses = np.zeros(6)
     for seed in range(20):
         rows, joules, seconds = windows(400, seed)
         model = EnergyModel(1)
@@ -64,18 +66,18 @@ def test_terms_that_always_come_together_are_unsure_and_so_are_unseen_ones() -> 
     model = EnergyModel(1)
     assert np.isinf(model.deviations()).all()
     model.learn(rows, rows @ np.append(TRUTH, 70.0), seconds)
-    static, decode, _, prefill, idle = model.deviations()
+    static, decode, _, prefill, _, idle = model.deviations()
     assert decode > 0.5 * model.theta[1]
     assert np.isinf(prefill)
-    assert idle < 0.05 * model.theta[4]
+    assert idle < 0.05 * model.theta[5]
     assert static < model.theta[0]
 
 
 def test_nothing_teaches_nothing() -> None:
     model = EnergyModel(1)
-    model.learn(np.empty((0, 5)), np.empty(0), np.empty(0))
-    model.learn(np.zeros((1, 5)), np.ones(1), np.ones(1))
-    assert model.theta[:4].tolist() == list(PRIOR)
+    model.learn(np.empty((0, 6)), np.empty(0), np.empty(0))
+    model.learn(np.zeros((1, 6)), np.ones(1), np.ones(1))
+    assert model.theta[:5].tolist() == list(PRIOR)
     assert model.r2 is None
 
 
@@ -91,11 +93,11 @@ def test_groups_share_a_device_and_a_newcomer_changes_nothing() -> None:
     model = EnergyModel(1)
     rows, joules, seconds = windows()
     model.learn(rows, joules, seconds)
-    before = model.theta[:4].copy()
+    before = model.theta[:5].copy()
     model.widen(2)
-    assert model.theta[:4].tolist() == before.tolist()
-    assert model.theta[4:8].tolist() == list(PRIOR)
-    assert model.theta[8] == pytest.approx(70.0, rel=0.02)
+    assert model.theta[:5].tolist() == before.tolist()
+    assert model.theta[5:10].tolist() == list(PRIOR)
+    assert model.theta[10] == pytest.approx(70.0, rel=0.02)
 
 
 def test_a_copy_learns_alone() -> None:

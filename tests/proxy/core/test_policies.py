@@ -55,8 +55,10 @@ def test_steps_the_engine_reports_are_taken_instead_of_rebuilt_ones() -> None:
     policy = policy_named("steps")
     here, tracks = scene()
     here.steps = [Step(50 * MS, None, ("gpu0",), 0, {"a": 50})]
+    for track in tracks:
+        track.reported = True
     work = policy.work(here, tracks, 0, 200 * MS)
-    assert work.features()[0].tolist() == [1.0, 0.0, 0.0, 50.0]
+    assert work.features()[0].tolist() == pytest.approx([1.0, 0.0, 0.0, 50.0, 0.05])
     assert {track.evidence for track in tracks} == {"steps"}
 
 

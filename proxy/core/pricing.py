@@ -1,0 +1,94 @@
+"""Prices of a step's seconds: how much of the time a step took each request in it owes.
+
+The time of a step is divided fairly (``fairness``) by its fitted form (``step_time``), and scaled to the
+length that was seen: energy follows the real duration, whatever held a step up.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.core.fairness import fair_seconds
+from proxy.core.step_time import StepTime, StepTimes
+from proxy.core.work import PARTS, Entries, Floats
+
+# Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076), as the time of a sum.
+PRIOR_TIME: Final = StepTime(overhead=1e-3, weights=5e-3, context=2.2e-8, decode=4e-5, prefill=3e-5)
+_FAR: Final = 1.5  # times longer or shorter than its work says
+_CLEAR: Final = 0.004  # residual of step times up to which the length of each step is believed,
+_BLURRED: Final = 0.03  # and from which it is not: the network delays chunks by more than steps differ
+
+
+def prior_time(seconds: float, rows: Floats) -> StepTime:
+    """The published shape, scaled so that steps (B, 3) take ``seconds`` in total."""
+    expected = float(PRIOR_TIME.seconds(*rows.T).sum())
+    scale = seconds / expected if expected > 0.0 and seconds > 0.0 else 1.0
+    return StepTime(
+        PRIOR_TIME.overhead * scale,
+        PRIOR_TIME.weights * scale,
+        PRIOR_TIME.context * scale,
+        PRIOR_TIME.decode * scale,
+        PRIOR_TIME.prefill * scale,
+    )
+
+
+def priced(
+    times: StepTimes,
+    took: Floats,
+    decoding: Entries,
+    prompts: Entries,
+    unseen: Sequence[Entries],
+    learn: NDArray[np.bool_] | None = None,
+) -> tuple[list[Entries], Floats]:
+    """Give the entries of steps their fair seconds.
+
+    Args:
+        times: what was learned of the engine's steps.
+        took: their lengths in seconds, (B,).
+        decoding: who decoded in them.
+        prompts: whose prompt was computed in them, with the context it read.
+        unseen: requests of which nothing was read, spread over their lives.
+        learn: which steps to learn from first, (B,); None: they were learned from already.
+
+    Returns:
+        The entries, prompts with their seconds, and the prices of a unit of each part in each step, (B, 4).
+    """
+    count = len(took)
+
+    def total(entries: Sequence[Entries], column: int) -> Floats:
+        found = np.zeros(count)
+        for one in entries:
+            values = one.columns()[column]
+            if values is not None:
+                found += np.bincount(one.cell, values, minlength=count)
+        return found
+
+    seen = [decoding, *unseen]
+    streams, context, spread = total(seen, 1), total(seen, 2), total(unseen, 3)
+    assert prompts.prefill is not None
+    assert prompts.context is not None
+    rows = np.stack([streams, context + total([prompts], 2), spread + total([prompts], 3)], axis=1)
+    if learn is not None and learn.any():
+        times.learn(rows[learn], took[learn])
+    time = times.time or prior_time(float(took.sum()), rows)
+    fair = fair_seconds(time, streams, context, spread, prompts.cell, prompts.prefill, prompts.context)
+    fixed = time.overhead + time.weights
+    explained = fixed + fair.decode * streams + fair.context * context + fair.prefill * spread
+    explained += np.bincount(prompts.cell, fair.prompt, minlength=count)
+    scale = took / np.maximum(explained, 1e-9)
+    if times.time is not None:
+        # A step that its work does not explain at all holds a silence, or chunks that the network held back.
+        scale = np.where((scale > 1.0 / _FAR) & (scale < _FAR), scale, 1.0)
+        blurred = np.clip((time.residual - _CLEAR) / (_BLURRED - _CLEAR), 0.0, 1.0)
+        scale = scale ** (1.0 - blurred)
+    prices = np.zeros((count, len(PARTS)))
+    for column, price in enumerate((np.full(count, fixed), fair.decode, fair.context, fair.prefill)):
+        prices[:, column] = price * scale
+    # What a prompt reads is in its own seconds; as an amount of context it is the prompt's, too.
+    own = np.maximum(fair.prompt * scale[prompts.cell] - prices[prompts.cell, 2] * prompts.context, 0.0)
+    with_seconds = Entries(
+        prompts.cell, prompts.request, prompts.static, None, prompts.context, prompts.prefill, own
+    )
+    return [decoding, with_seconds, *unseen], prices

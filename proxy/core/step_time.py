@@ -1,0 +1,258 @@
+"""How long a step of an engine takes, and which form that time has.
+
+A step reads weights and KV cache and computes tokens. On real devices the two overlap in part, so its length
+lies between their sum and their maximum (the roofline)::
+
+    seconds = overhead + (memory^p + compute^p)^(1/p)      p = 1: the sum ... p = infinity: the maximum
+    memory  = weights + context * tokens of context read
+    compute = decode * decoding streams + prefill * prompt tokens
+
+The form matters: a fair share follows from what a coalition of the step's requests would have taken, and
+where compute hides behind memory a small prompt costs no time at all. ``p`` is not assumed but chosen by
+which
+form predicts the steps best; all other terms are fitted for each candidate.
+
+The fit is a sequence of linear least squares: the combination is homogeneous of degree one, so by Euler's
+theorem it equals its gradient times the terms, and with the gradient held fixed the model is linear.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.core.nonnegative import nonnegative
+
+Floats = NDArray[np.float64]
+
+FORMS: Final[tuple[float, ...]] = (1.0, 1.5, 2.5, 5.0, math.inf)
+_ITERATIONS: Final = 24
+_DAMPING: Final = 0.5  # of each iteration: the regimes of the steps change with the terms
+_RIDGE: Final = 1e-7  # towards the terms of the iteration before, where steps do not determine them
+_ALIKE: Final = 1e-3  # weight of the guess that a decoded token computes as much as a prompt token
+_SHORT: Final = 0.3  # of the median step: shorter ones are weighted as if they were as long
+_OUTLIER: Final = (
+    4.0  # median residuals of steps with prompts; a step beyond (a silence, a stall) teaches nothing
+)
+_NOISE: Final = 0.01  # relative; residuals below are not called outliers, however small the others are
+_SETTLED: Final = 10  # iterations before outliers are left out: what is one depends on the terms
+_SIMPLER: Final = 0.97  # another form must lower the loss at least by this factor
+_TERMS: Final = 5
+_VISIBLE: Final = (
+    3.0  # residuals by which a step must be longer than decoding alone for its prompt to be seen
+)
+_LEAST_RESIDUAL: Final = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """The time of a step, in seconds, by what happens in it.
+
+    Attributes:
+        overhead: seconds of any step beside memory and compute.
+        weights: seconds to read the weights.
+        context: seconds to read one token of KV cache.
+        decode: seconds to compute one stream's next token.
+        prefill: seconds to compute one prompt token.
+        p: the exponent of the combination, from 1 (sum) to infinity (maximum).
+        residual: median relative difference to the steps that it was fitted to; 1 before there is a fit.
+    """
+
+    overhead: float
+    weights: float
+    context: float
+    decode: float
+    prefill: float
+    p: float = 1.0
+    residual: float = 1.0
+
+    def memory(self, context: Floats) -> Floats:
+        """Seconds of memory traffic."""
+        return self.weights + self.context * context
+
+    def compute(self, streams: Floats, prompt: Floats) -> Floats:
+        """Seconds of computing."""
+        return self.decode * streams + self.prefill * prompt
+
+    def seconds(self, streams: Floats, context: Floats, prompt: Floats) -> Floats:
+        """Predict the length of steps, (B,) each."""
+        return self.overhead + combine(self.p, self.memory(context), self.compute(streams, prompt))
+
+    def room(self, seconds: Floats, streams: Floats, context: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return how many prompt tokens steps of this length computed, (B,), and where that shows, (B,).
+
+        Where it cannot, as compute hides behind memory or within the noise of the steps, the number
+        is the most
+        that can have been hidden.
+        """
+        if self.prefill <= 0.0:
+            return np.zeros(len(seconds)), np.zeros(len(seconds), bool)
+        busy, memory = np.maximum(seconds - self.overhead, 0.0), self.memory(context)
+        decoding = self.decode * streams
+        alone = combine(self.p, memory, decoding)
+        noise = _VISIBLE * max(self.residual, _LEAST_RESIDUAL) * alone
+        seen = busy > alone + noise
+        longest = np.where(
+            seen, busy, np.maximum(alone + noise, memory) if math.isinf(self.p) else alone + noise
+        )
+        if self.p == 1.0:
+            compute = longest - memory
+        elif math.isinf(self.p):
+            compute = longest
+        else:
+            compute = np.maximum(longest**self.p - memory**self.p, 0.0) ** (1.0 / self.p)
+        return np.asarray(np.maximum(compute - decoding, 0.0) / self.prefill), seen
+
+
+def combine(p: float, memory: Floats, compute: Floats) -> Floats:
+    """The p-norm of memory and compute time."""
+    if p == 1.0:
+        return memory + compute
+    if math.isinf(p):
+        return np.maximum(memory, compute)
+    return np.asarray((memory**p + compute**p) ** (1.0 / p))
+
+
+def slopes(p: float, memory: Floats, compute: Floats, both: Floats) -> tuple[Floats, Floats]:
+    """The derivatives of ``both``, the combination, by memory and by compute time."""
+    if p == 1.0:
+        ones = np.ones_like(both)
+        return ones, ones
+    if math.isinf(p):
+        bound = (memory >= compute).astype(float)
+        return bound, 1.0 - bound
+    scale = np.maximum(both, 1e-15)
+    return (memory / scale) ** (p - 1.0), (compute / scale) ** (p - 1.0)
+
+
+def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTime:
+    """Fit the time of steps and choose its form.
+
+    Args:
+        rows: decoding streams, tokens of context and prompt tokens of each step, (B, 3).
+        seconds: their lengths, (B,).
+        guess: terms to begin with and to keep where the steps do not determine them.
+
+    Returns:
+        The form with the least loss; the sum, or else the guess's form, unless another is clearly better.
+    """
+    least = _SHORT * float(np.median(seconds))
+    weight = 1.0 / np.maximum(seconds, least)
+    first = guess or _linear(rows, seconds, weight)
+    tried = {p: _fit_form(p, rows, seconds, weight, first) for p in FORMS}
+    best = guess.p if guess is not None and guess.p in tried else FORMS[0]
+    for p, (_, loss) in tried.items():
+        if loss < _SIMPLER * tried[best][1]:
+            best = p
+    return tried[best][0]
+
+
+def _linear(rows: Floats, seconds: Floats, weight: Floats) -> StepTime:
+    """The terms of the sum, by which the other forms begin."""
+    design = np.concatenate([np.ones((len(rows), 1)), rows[:, [1, 0, 2]]], axis=1) * weight[:, None]
+    base, context, decode, prefill = _solve(design, seconds * weight, np.zeros(4)).tolist()
+    return StepTime(0.2 * base, 0.8 * base, context, decode, prefill)
+
+
+def _fit_form(
+    p: float, rows: Floats, seconds: Floats, weight: Floats, first: StepTime
+) -> tuple[StepTime, float]:
+    """The terms of one form, and its loss: the mean squared relative residual, outliers clipped."""
+    streams, context, prompt = rows.T
+    time = replace(first, p=p)
+    terms = np.array([time.overhead, time.weights, time.context, time.decode, time.prefill])
+    busy = prompt > 0.0 if (prompt > 0.0).any() else np.ones(len(rows), bool)
+    best, least = time, math.inf
+    for turn in range(_ITERATIONS):
+        memory, compute = time.memory(context), time.compute(streams, prompt)
+        both = combine(p, memory, compute)
+        by_memory, by_compute = slopes(p, memory, compute, both)
+        residual = np.abs(seconds - time.overhead - both) * weight
+        bound = _OUTLIER * max(float(np.median(residual[busy])), _NOISE)
+        loss = float(np.mean(np.minimum(residual, bound) ** 2))
+        if loss < least:
+            best, least = replace(time, residual=max(float(np.median(residual)), 1e-6)), loss
+        keep = weight if turn < _SETTLED else weight * (residual <= bound)
+        design = np.stack(
+            [keep, keep * by_memory, keep * by_memory * context, keep * by_compute * streams,
+             keep * by_compute * prompt], axis=1,
+        )  # fmt: skip
+        terms = (1.0 - _DAMPING) * terms + _DAMPING * _solve(design, seconds * keep, terms)
+        overhead, weights, per_context, per_stream, per_token = terms.tolist()
+        time = StepTime(overhead, weights, per_context, per_stream, per_token, p)
+    return best, least
+
+
+def _solve(design: Floats, target: Floats, before: Floats) -> Floats:
+    """Non-negative least squares with a weak pull towards the terms before, and decode towards prefill."""
+    gram, moment = design.T @ design, design.T @ target
+    unit = np.sqrt(np.maximum(np.diag(gram), 1e-30))
+    gram, moment = gram / np.outer(unit, unit) + _RIDGE * np.eye(len(unit)), moment / unit
+    moment += _RIDGE * before * unit
+    if len(unit) == _TERMS:
+        alike = np.array([0.0, 0.0, 0.0, 1.0 / unit[3], -1.0 / unit[4]])
+        alike *= min(unit[3], unit[4])
+        gram += _ALIKE * np.outer(alike, alike)
+    return np.asarray(nonnegative(gram, moment) / unit)
+
+
+class StepTimes:
+    """Learns the time of one engine's steps from those that were seen; keeps the last of two kinds.
+
+    Steps that compute prompts are rarer and tell the form; they are kept apart so that decoding does not push
+    them out.
+    """
+
+    __slots__ = ("_learned", "_plain", "_prompts", "seconds", "time")
+
+    _KEEP: Final = 1500
+    _LEAST: Final = 48  # steps before the first fit
+    _GROWTH: Final = 0.35  # of the steps kept: fitted anew after so many more
+    MATURE_SECONDS: Final = 6.0
+    _MATURE_PROMPTS: Final = 12
+
+    def __init__(self) -> None:
+        self._plain = np.empty((0, 4))
+        self._prompts = np.empty((0, 4))
+        self._learned = 0
+        self.seconds = 0.0  # of all steps learned from
+        self.time: StepTime | None = None
+
+    @property
+    def mature(self) -> bool:
+        """Whether enough steps were seen for the terms to mean something."""
+        return self.seconds >= self.MATURE_SECONDS and len(self._prompts) >= self._MATURE_PROMPTS
+
+    def copy(self) -> "StepTimes":
+        """One of its own with the same past."""
+        other = StepTimes()
+        other.replace_by(self)
+        return other
+
+    def replace_by(self, other: "StepTimes") -> None:
+        """Replace what was learned by what another has learned."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def learn(self, rows: Floats, seconds: Floats) -> None:
+        """Learn from steps: streams, context and prompt tokens (B, 3), and lengths in seconds (B,)."""
+        if not len(seconds):
+            return
+        steps = np.concatenate([rows, seconds[:, None]], axis=1)
+        with_prompt = rows[:, 2] > 0.0
+        self._plain = np.concatenate([self._plain, steps[~with_prompt]])[-self._KEEP :]
+        self._prompts = np.concatenate([self._prompts, steps[with_prompt]])[-self._KEEP :]
+        self.seconds += float(seconds.sum())
+        self._learned += len(seconds)
+        kept = len(self._plain) + len(self._prompts)
+        if kept >= self._LEAST and (self.time is None or self._learned >= self._GROWTH * kept):
+            self.fit()
+
+    def fit(self) -> None:
+        """Fit the steps kept."""
+        steps = np.concatenate([self._plain, self._prompts])
+        if len(steps) >= _TERMS:
+            self.time = fit(steps[:, :3], steps[:, 3], self.time)
+            self._learned = 0

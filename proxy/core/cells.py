@@ -23,7 +23,7 @@ _LEAST_CELL_NS: Final = 1000  # shorter ones would drown in the rounding of sums
 
 @dataclass(slots=True)
 class Habits:
-    """What was learned of one engine: its pace and its usual prompt, for where a timeline is silent."""
+    """Estimates for one engine where a timeline is silent: its pace, its usual prompt, its step times."""
 
     step_seconds: float = _DEFAULT_STEP_SECONDS
     gap_seconds: float = 0.3 * _DEFAULT_STEP_SECONDS
@@ -46,12 +46,12 @@ class Requests:
     first: Floats  # NaN: no output yet
     prompt: Floats  # all of it: the context a decode step reads
     computed: Floats  # of it, not cached: what prefill computes
-    reported: Floats  # 1 where the engine told, 0 where the prompt is a guess
+    reported: Floats  # 1 where the engine reported it, 0 where the prompt is a guess
     before: Floats  # tokens emitted before the block's events
 
 
 def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Requests:
-    """The tracks of [start_ns, end_ns) in columns."""
+    """Return the tracks of [start_ns, end_ns) in columns."""
     slots = np.array([t.slot for t in tracks], np.int64)
     streams = group.streams
     prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
@@ -127,7 +127,7 @@ def with_silence(
 
 
 def _disjoint(start: Floats, end: Floats) -> tuple[Ints, Ints]:
-    """Cells in whole nanoseconds, none empty, none over the next: no energy is lost or dealt twice."""
+    """Return cells in integer nanoseconds, none empty, none over the next: each joule is shared once."""
     least = _LEAST_CELL_NS * np.arange(1, len(end) + 1, dtype=np.int64)
     starts = start.astype(np.int64)
     ends = np.maximum(end.astype(np.int64), starts + _LEAST_CELL_NS)

@@ -134,7 +134,7 @@ class _Large:
         return rows, t**joined * (1.0 - t) ** (self._count[rows] - joined)
 
     def prices(self, gains: Floats, by_memory: Floats, by_compute: Floats, time: StepTime) -> Floats:
-        """Seconds of each prompt, (N,): its gain, or for the small ones its work times the slopes."""
+        """Return the seconds of each prompt, (N,): its gain, or for small ones its work times the slopes."""
         by_slope = by_memory[self.step] * time.context * self.read
         by_slope += by_compute[self.step] * time.prefill * self.tokens
         column = np.minimum(self.rank, gains.shape[1] - 1)

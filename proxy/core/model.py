@@ -56,7 +56,7 @@ class EnergyModel:
 
     @property
     def mature(self) -> bool:
-        """Whether enough busy time was seen for the terms to mean something."""
+        """Return whether enough busy time was seen for the terms to mean something."""
         return self.seconds >= MATURE_SECONDS
 
     def copy(self) -> "EnergyModel":
@@ -130,7 +130,7 @@ class EnergyModel:
 
         That of a Bayesian linear regression: terms that always came together (the same batch all
         the time) are
-        not told apart, and are as unsure as the prior.
+        not separable, and are as unsure as the prior.
         """
         scale = np.sqrt(np.diag(self._gram))
         index = np.flatnonzero(scale > 0.0)
@@ -140,7 +140,7 @@ class EnergyModel:
         unit = scale[index]
         gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
         prior = self._scaled_prior()[index] * unit
-        # What the data leaves open is not as narrow as the prior that breaks the tie.
+        # A term that the data leaves open may be far from the prior that breaks the tie.
         wide = np.maximum(np.maximum(prior, _OPEN * np.sqrt(self._power)), 1e-12)
         inverse = np.linalg.inv(gram + np.diag(_RIDGE + self._noise / wide**2))
         found[np.ix_(index, index)] = self._noise * inverse / np.outer(unit, unit)
@@ -148,7 +148,7 @@ class EnergyModel:
 
     @property
     def _noise(self) -> float:
-        """Variance of a window's residual: as found, but no less than readings and their windows allow."""
+        """Return the variance of a window's residual: as found, but no less than its edges allow."""
         least = _LEAST_NOISE**2 * self._power / max(self._weight, 1.0)
         return max(self.variance or 0.0, least)
 
@@ -181,7 +181,7 @@ class EnergyModel:
         return value, np.sqrt(np.maximum(variance, 0.0))
 
     def unsure(self, slot: int) -> NDArray[np.bool_]:
-        """Which parts of a group were seen and are not told from the others by the data, (4,).
+        """Return which parts of a group were seen and cannot be separated from the others, (4,).
 
         A part is sure when its standard deviation is at most ``SURE`` of it.
         """
@@ -189,7 +189,7 @@ class EnergyModel:
         return np.isfinite(deviation) & (deviation > SURE * value)
 
     def _scaled_prior(self) -> NDArray[np.float64]:
-        """The published shape, scaled to this device's energy."""
+        """Return the published shape, scaled to this device's energy."""
         shape = np.concatenate([np.tile(np.array(PRIOR), self.groups), [PRIOR_IDLE_WATTS]])
         expected = float(shape @ self._gram @ shape)
         if expected <= 0.0:

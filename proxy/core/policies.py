@@ -72,7 +72,7 @@ class Policy(Protocol):
     needs_usage: bool
 
     def work(self, group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
-        """What the group did in [start_ns, end_ns)."""
+        """Return the work of the group in [start_ns, end_ns)."""
 
     def split(self, model: EnergyModel, block: Block) -> Split:
         """Divide the windows of a device among the works on it."""
@@ -97,7 +97,7 @@ class Overlap:
 
 
 class _Stepwise:
-    """What ``tokens`` and ``steps`` share: the rebuilt steps of each group."""
+    """Base of ``tokens`` and ``steps``: the reconstructed steps of each group."""
 
     evidence = "chunks"
     needs_usage = True
@@ -106,7 +106,7 @@ class _Stepwise:
         self._habits: dict[tuple[str, ...], Habits] = {}
 
     def work(self, group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
-        """The engine's steps."""
+        """Reconstruct the engine's steps, or use those it reports."""
         habits = self._habits.setdefault(group.key, Habits())
         for track in tracks:
             if track.end is not None and track.end.prompt_tokens is not None:
@@ -176,7 +176,7 @@ def _split_by_time(block: Block, terms: Floats) -> Split:
     """Idle energy by the time no request was in the engine; the rest by fixed terms (5,)."""
     seconds = np.diff(block.edges) / 1e9
     busy_seconds = np.minimum(covered_seconds(block.works, block.edges), seconds)
-    # A window covered whole leaves no idle crumb of rounding.
+    # Avoid floating-point residue in the idle account where a window is covered completely.
     whole = np.isclose(busy_seconds, seconds, rtol=1e-12, atol=0.0)
     busy = block.joules * np.where(whole, 1.0, busy_seconds / seconds)
     weight = np.zeros(len(busy))

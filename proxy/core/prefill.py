@@ -1,7 +1,7 @@
 """Prefill: in which steps the prompt of each request was computed.
 
 An engine computes prompts in chunks under a token budget that the proxy cannot see. It need not: a step that
-computes prompt tokens takes longer, so the durations of the steps tell how many there were. The usual
+computes prompt tokens takes longer, so the durations of the steps show how many there were. The usual
 duration of a step is fitted (base, per decoding stream, per context token, per prompt token); then each
 prompt is laid back from the step of its first token, one prompt after the other, into the time those steps
 took beyond what decoding explains. Placing and fitting feed each other; before there is a fit they take
@@ -52,7 +52,7 @@ class Seen:
 class Prompts:
     """Prompts to be placed, (P,) each: request index, step of the first token, arrival (s), tokens.
 
-    ``reported``: whether the engine told the tokens; else they are a guess.
+    ``reported``: whether the engine reported the tokens; else they are a guess.
     """
 
     request: Ints
@@ -141,7 +141,7 @@ class _View:
         return trial, placed
 
     def placed(self, time: StepTime) -> Placed:
-        """Each prompt where the time of the steps leaves room for it."""
+        """Place each prompt where the time of the steps leaves room for it."""
         if time.prefill <= 0.0:
             return self._whole()
         streams, context, _ = self._decoding.T
@@ -165,7 +165,7 @@ class _View:
         return rows
 
     def _typical(self, rows: Floats, time: StepTime) -> tuple[NDArray[np.bool_], float]:
-        """Steps that took about as long as their work says; the median residual (s)."""
+        """Return which steps took about as long as expected, and the mean residual, outliers clipped (s)."""
         usable = self._took < _SILENT * float(np.quantile(self._took, 0.95))
         residual = np.abs(self._took - time.seconds(*rows.T))
         doubt = float(np.mean(np.minimum(residual[usable], 0.5 * self._took[usable])))
@@ -188,7 +188,7 @@ def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
 
 
 def _lay(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats, seen: NDArray[np.bool_]) -> Placed:
-    """Each prompt into the room (tokens) of the steps up to its first token, in order of first tokens.
+    """Place each prompt into the room (tokens) of the steps up to its first token, in order of first tokens.
 
     Where much finds no room there, the engine computes several prompts side by side, and only their arrival
     bounds them.
@@ -201,7 +201,7 @@ def _lay(earliest: tuple[Ints, Ints], prompts: Prompts, room: Floats, seen: NDAr
 
 
 def _in_order(free: Ints, prompts: Prompts, room: Floats, seen: NDArray[np.bool_]) -> tuple[Placed, float]:
-    """Chunks of prompts computed one after the other, and the share of their tokens that found no room.
+    """Return chunks of prompts computed one after the other, and the share of their tokens without room.
 
     An engine that computes a part of a prompt fills its step: else it would have computed more of it. So all
     parts but the last lie in an unbroken run of steps with visible room before the last one, and fill them.

@@ -16,13 +16,13 @@ from proxy.core.work import PARTS, Entries, Floats
 
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076), as the time of a sum.
 PRIOR_TIME: Final = StepTime(overhead=1e-3, weights=5e-3, context=2.2e-8, decode=4e-5, prefill=3e-5)
-_FAR: Final = 1.5  # times longer or shorter than its work says
+_FAR: Final = 1.5  # times longer or shorter than its work takes
 _CLEAR: Final = 0.004  # residual of step times up to which the length of each step is believed,
 _BLURRED: Final = 0.03  # and from which it is not: the network delays chunks by more than steps differ
 
 
 def prior_time(seconds: float, rows: Floats) -> StepTime:
-    """The published shape, scaled so that steps (B, 3) take ``seconds`` in total."""
+    """Return the published shape, scaled so that steps (B, 3) take ``seconds`` in total."""
     expected = float(PRIOR_TIME.seconds(*rows.T).sum())
     scale = seconds / expected if expected > 0.0 and seconds > 0.0 else 1.0
     return StepTime(
@@ -86,7 +86,7 @@ def priced(
     prices = np.zeros((count, len(PARTS)))
     for column, price in enumerate((np.full(count, fixed), fair.decode, fair.context, fair.prefill)):
         prices[:, column] = price * scale
-    # What a prompt reads is in its own seconds; as an amount of context it is the prompt's, too.
+    # The seconds of a prompt include reading its context, which is priced as an amount of context, too.
     own = np.maximum(fair.prompt * scale[prompts.cell] - prices[prompts.cell, 2] * prompts.context, 0.0)
     with_seconds = Entries(
         prompts.cell, prompts.request, prompts.static, None, prompts.context, prompts.prefill, own

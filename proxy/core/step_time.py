@@ -107,7 +107,7 @@ class StepTime:
 
 
 def combine(p: float, memory: Floats, compute: Floats) -> Floats:
-    """The p-norm of memory and compute time."""
+    """Return the p-norm of memory and compute time."""
     if p == 1.0:
         return memory + compute
     if math.isinf(p):
@@ -116,7 +116,7 @@ def combine(p: float, memory: Floats, compute: Floats) -> Floats:
 
 
 def slopes(p: float, memory: Floats, compute: Floats, both: Floats) -> tuple[Floats, Floats]:
-    """The derivatives of ``both``, the combination, by memory and by compute time."""
+    """Return the derivatives of ``both``, the combination, by memory and by compute time."""
     if p == 1.0:
         ones = np.ones_like(both)
         return ones, ones
@@ -150,7 +150,7 @@ def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTim
 
 
 def _linear(rows: Floats, seconds: Floats, weight: Floats) -> StepTime:
-    """The terms of the sum, by which the other forms begin."""
+    """Fit the terms of the sum, by which the other forms begin."""
     design = np.concatenate([np.ones((len(rows), 1)), rows[:, [1, 0, 2]]], axis=1) * weight[:, None]
     base, context, decode, prefill = _solve(design, seconds * weight, np.zeros(4)).tolist()
     return StepTime(0.2 * base, 0.8 * base, context, decode, prefill)
@@ -159,7 +159,7 @@ def _linear(rows: Floats, seconds: Floats, weight: Floats) -> StepTime:
 def _fit_form(
     p: float, rows: Floats, seconds: Floats, weight: Floats, first: StepTime
 ) -> tuple[StepTime, float]:
-    """The terms of one form, and its loss: the mean squared relative residual, outliers clipped."""
+    """Fit the terms of one form; return them and their loss, the mean squared relative residual, clipped."""
     streams, context, prompt = rows.T
     time = replace(first, p=p)
     terms = np.array([time.overhead, time.weights, time.context, time.decode, time.prefill])
@@ -201,8 +201,8 @@ def _solve(design: Floats, target: Floats, before: Floats) -> Floats:
 class StepTimes:
     """Learns the time of one engine's steps from those that were seen; keeps the last of two kinds.
 
-    Steps that compute prompts are rarer and tell the form; they are kept apart so that decoding does not push
-    them out.
+    Steps that compute prompts are rarer and determine the form; they are kept apart so that decoding does not
+    push them out.
     """
 
     __slots__ = ("_learned", "_plain", "_prompts", "seconds", "time")

@@ -54,7 +54,7 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one group did in a block. Requests are indices 0..R-1; cells are disjoint and sorted.
+    """Work of one group in a block. Requests are indices 0..R-1; cells are disjoint and sorted.
 
     Shapes: C cells, S spans. ``shared[c]`` is the static work of cell c (in steps, or seconds for
     ``overlap``), split equally among ``members[c]`` requests: those whose span [first, last) holds c.
@@ -133,7 +133,7 @@ class Work:
         return np.asarray(np.cumsum(change)[:-1] / np.maximum(self.members, 1.0))
 
     def over_lives(self, cells: Floats) -> Floats:
-        """For each request the sum of a value of cells, (C,), over its life, (R,)."""
+        """Return for each request the sum of a value of cells, (C,), over its life, (R,)."""
         cumulative = np.concatenate([[0.0], np.cumsum(cells)])
         # A difference of cumulative sums may round below zero; no request earns energy.
         values = cumulative[self.span_last] - cumulative[self.span_first]

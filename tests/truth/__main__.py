@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.truth.cases import CASES
+from tests.truth.deployments import DEPLOYMENTS
 from tests.truth.harness import Row, measure, table, write
 from tests.truth.plots import draw
 
@@ -19,9 +20,10 @@ def main() -> int:
     """Exit status."""
     rows: list[Row] = []
     with ProcessPoolExecutor() as pool:
-        for found in pool.map(_measured, CASES):
+        names = [*CASES, *DEPLOYMENTS]
+        for found in pool.map(_measured, names):
             rows += found
-            sys.stderr.write(f"{len(rows) // len(POLICIES)}/{len(CASES)} {found[0].case}\n")
+            sys.stderr.write(f"{len(rows) // len(POLICIES)}/{len(names)} {found[0].case}\n")
     docs = Path(__file__).parents[2] / "docs"
     sys.stdout.write(table(rows) + "\n")
     draw(docs / "img" / "accuracy.svg", rows)

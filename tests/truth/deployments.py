@@ -17,7 +17,7 @@ class Deployment:
         on_s, off_s: seconds with and without arrivals, in turn; 0: always.
         prompt_median, prompt_sigma, output_median, output_sigma: of log-normal lengths.
         conversation: whether prompts grow turn by turn on a common prefix of an earlier one (agents).
-        cached_reported: whether the answer's usage tells cached tokens.
+        cached_reported: whether the usage of a response reports cached tokens.
         drafts: tokens drafted each step; ``acceptance``: mean chance of each, by request.
         samples: answers of one request (``n``), for a share ``sampled`` of requests.
         stream_interval: tokens of each chunk.

@@ -1,4 +1,4 @@
-"""Engines as people deploy them: a discrete-event simulation that knows each request's fair share.
+"""Engines as people deploy them: a discrete-event simulation with the fair share of each request.
 
 One or several engines (replicas, prefill and decode apart, two models on one device) serve requests by the
 scheduler of vLLM v1: decoding streams first, then prompts in order of arrival under a token budget,
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(slots=True)
 class Run:
-    """What a proxy sees (``events``, in order) and what it should find."""
+    """The events that a proxy sees, in order, and the joules that it should find."""
 
     events: list[Event]
     joules: dict[str, float]
@@ -269,7 +269,7 @@ class Fleet:
                 self._busy_until.setdefault(device, 0.0)
 
     def devices_of(self, model: str) -> tuple[str, ...]:
-        """The devices that the proxy is told serve a model."""
+        """Return the devices that the proxy is configured with for a model."""
         return tuple(dict.fromkeys(d for e in self.engines if e.model == model for d in e.devices))
 
     def _at(self, t: float, what: str, who: object = None) -> None:
@@ -332,7 +332,7 @@ class Fleet:
 
     @staticmethod
     def requests_of(engine: Engine) -> list[Request]:
-        """The requests in the engine or in its queue."""
+        """Return the requests in the engine or in its queue."""
         return [*engine.running, *engine.waiting]
 
     def _arrive(self, now: float) -> None:

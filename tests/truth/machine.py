@@ -8,7 +8,7 @@ length lies between the maximum of the two times (perfect overlap) and their sum
 
 The fair share is the Shapley value of the game over the requests in the step: the mean, over random orders of
 joining, of what a request adds. Where the maximum changes sides between coalitions it is neither the linear
-split nor a split by the regime the whole step was in.
+split nor a split by the regime of the step.
 
 Shares no code and no constants with ``proxy``.
 """
@@ -77,7 +77,7 @@ class Machine:
         return np.asarray((memory**self.overlap + compute**self.overlap) ** (1.0 / self.overlap))
 
     def joules(self, memory: Floats, compute: Floats, tokens: Floats, clock: float) -> Floats:
-        """Joules of coalitions, by their seconds of reading KV and of computing at the full clock."""
+        """Return the joules of coalitions, by their seconds of reading KV and of computing at full clock."""
         memory = memory + self.weights(tokens)
         length = np.where(tokens > 0.0, self.overhead_s, 0.0) + self.busy(memory, compute / clock)
         return np.asarray(
@@ -90,7 +90,7 @@ class Machine:
         return self.overhead_s + float(self.busy(memory, np.array([self.token_s * tokens / clock]))[0])
 
     def clock(self, context: float, tokens: float) -> float:
-        """The highest clock, as a share of the full one, at which a step stays below the power limit."""
+        """Return the highest clock, as a share of the full one, at which a step stays below the limit."""
         if self.cap_watts is None:
             return 1.0
         memory, compute = np.array([self.context_s * context]), np.array([self.token_s * tokens])
@@ -117,7 +117,7 @@ class Machine:
         many = np.asarray(tokens, float)
         compute = self.token_s * many
         count = len(memory)
-        # What a step costs whoever is in it goes to all alike; orders of joining are drawn for the rest only,
+        # The cost that does not depend on the members is split equally; orders are drawn for the rest only,
         # which has a far smaller variance.
         fixed_s = self.overhead_s + self.weights_s * self.dense
         fixed = self.watts * fixed_s + self.memory_watts * self.weights_s * self.dense

@@ -81,7 +81,7 @@ class Meter:
         return joules
 
     def finish(self, end: float) -> float:
-        """Idle until ``end`` seconds; the joules of all idling."""
+        """Stay idle until ``end`` seconds; the joules of all idling."""
         self._idle(end)
         return 0.0
 

@@ -11,7 +11,7 @@ from proxy.core.step_time import StepTime
 
 
 def exact(time: StepTime, memory: list[float], compute: list[float]) -> list[float]:
-    """The Shapley value of each member by all orders of joining, overhead and weights left out."""
+    """Return the Shapley value of each member by all orders of joining, overhead and weights left out."""
     count = len(memory)
     shares = [0.0] * count
     for order in itertools.permutations(range(count)):

@@ -8,7 +8,7 @@ BASE, STREAM, TOKEN = 0.006, 4e-5, 2.5e-5  # seconds of an engine's steps
 
 
 def engine(chunks: list[dict[int, float]], streams: int = 10) -> Seen:
-    """Steps in which prompts (by number) had so many tokens computed."""
+    """Return steps in which prompts (by number) had so many tokens computed."""
     took = np.array([BASE + STREAM * streams + TOKEN * sum(c.values()) for c in chunks])
     stamps = np.cumsum(took)
     count = len(chunks)
@@ -45,7 +45,7 @@ def traffic(count: int = 300) -> list[dict[int, float]]:
     return chunks
 
 
-def test_the_time_steps_took_tells_where_prompts_were_computed() -> None:
+def test_prompts_are_placed_by_the_time_that_steps_took() -> None:
     chunks = traffic()
     seen = engine(chunks)
     times = StepTimes()
@@ -60,7 +60,7 @@ def test_the_time_steps_took_tells_where_prompts_were_computed() -> None:
     assert found(place(seen, prompts(seen, chunks), times)).keys() == want.keys()
 
 
-def test_a_prompt_nobody_told_the_length_of_has_the_room_that_is_left() -> None:
+def test_a_prompt_of_unknown_length_gets_the_room_that_is_left() -> None:
     chunks = traffic()
     seen = engine(chunks)
     times = StepTimes()

@@ -66,7 +66,7 @@ def test_shares_are_modelled_work_times_the_scale_of_the_cell() -> None:
     assert dealt.misfit.tolist() == pytest.approx([0.0, 7.5])
 
 
-def test_without_silence_only_entries_are_dealt() -> None:
+def test_without_silence_only_entries_are_shared() -> None:
     alone = Work(
         1, ints(0), ints(S), np.zeros(1), np.zeros(1), ints(0), ints(1), (Entries(ints(0), ints(0)),)
     )

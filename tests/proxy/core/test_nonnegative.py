@@ -1,0 +1,16 @@
+import numpy as np
+import pytest
+
+from proxy.core.nonnegative import nonnegative
+
+
+def test_solutions_are_least_squares_with_no_negative_term() -> None:
+    gram = np.array([[2.0, 1.9, 0.0], [1.9, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    assert nonnegative(gram, gram @ np.array([1.0, 2.0, 3.0])) == pytest.approx([1.0, 2.0, 3.0])
+    bound = nonnegative(gram, np.array([2.0, -1.0, -3.0]))
+    assert bound == pytest.approx([1.0, 0.0, 0.0])
+    assert nonnegative(gram, np.array([-1.0, -1.0, -1.0])).tolist() == [0.0, 0.0, 0.0]
+    free_again = np.array([[1.0, 0.9, 0.9], [0.9, 1.0, 0.99], [0.9, 0.99, 1.0]])
+    solution = nonnegative(free_again, np.array([1.0, 1.2, 0.8]))
+    assert (solution >= 0.0).all()
+    assert (free_again @ solution - np.array([1.0, 1.2, 0.8]) >= -1e-9).all()

@@ -129,11 +129,12 @@ answers not streamed, 5 % cancelled, 30 % with a cached prefix. *Tokens not know
 and the answer's usage tells the rest. *Power, mean of 1 s* is what some boards report; it cannot tell who
 drew it. *Gain*: the sensor reads 4 % high, and its stated error is in the interval.
 
-From *roofline, medium* on, the engines are deployed as people run them (`tests/truth/deployments.py`): the length of a
-step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something between, energy follows
-time, bytes and operations, and the truth is the Shapley value of each step (`tests/truth/machine.py`). Replicas,
-disaggregated prefill, several answers per request, preemption, prompts cached without a report and chunks of unknown
-size are not handled yet: their rows show how wrong the joules are today.
+From *roofline, medium* on, the engines are deployed as people run them (`tests/truth/deployments.py`): the
+length of a step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something
+between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
+(`tests/truth/machine.py`). Replicas, disaggregated prefill, several answers per request, preemption,
+prompts cached without a report and chunks of unknown size are not handled yet: their rows show how wrong
+the joules are today.
 """
 
 

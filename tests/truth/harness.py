@@ -86,7 +86,8 @@ def measure(name: str, policy: str, seed: int = 1) -> Row:
 def table(rows: list[Row]) -> str:
     """The rows as Markdown, one line a case: ``steps`` in full beside the median and p95 of the others."""
     lines = [
-        "| case | requests | `overlap` | `tokens` | `steps` median / p95 | target | in interval | width | sum |",
+        "| case | requests | `overlap` | `tokens` | `steps` median / p95 | target | in interval | width "
+        "| sum |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row.case for row in rows):
@@ -98,7 +99,8 @@ def table(rows: list[Row]) -> str:
         worst = max(row.conservation for row in of.values())
         lines.append(
             f"| {name} | {len(steps.errors)} | {others[0]} | {others[1]} | "
-            f"{shown if steps.met else f'**{shown}**'} | {goal} | {steps.within:.0%} | {steps.width:.2f} | {worst:.0e} |"
+            f"{shown if steps.met else f'**{shown}**'} | {goal} | "
+            f"{steps.within:.0%} | {steps.width:.2f} | {worst:.0e} |"
         )
     return "\n".join(lines)
 
@@ -114,7 +116,8 @@ no code or constants with the estimator (`tests/truth/`).
 {table}
 
 *In interval*: requests whose truth lies between `joules_low` and `joules_high`, a 90 % interval; {inside:.0%}
-on the mean of the cases. *Width*: median width of that interval, relative to the joules. *Sum*: largest relative difference between the meter and requests + idle +
+on the mean of the cases. *Width*: median width of that interval, relative to the joules. *Sum*: largest
+relative difference between the meter and requests + idle +
 unattributed. Targets: 3 % / 10 % with clean streams, 6 % / 20 % with blurred ones, 1 % / 3 % where the
 engine reports its steps; none where the sensor itself hides the truth.
 

@@ -1,11 +1,8 @@
 """Operating points of a sweep: which points qualify, the best one and the Pareto frontier. Pure."""
 
-import math
 from collections.abc import Sequence
 
 from loadgen.results.records import Knee, Point
-
-_SLACK = 1.005  # levels of a search are rounded to four digits
 
 
 def qualifies(point: Point) -> bool:
@@ -28,10 +25,12 @@ def merit(point: Point) -> tuple[float, float]:
 def best_index(points: Sequence[Point], knee: Knee | None = None) -> int | None:
     """Return the index of the most efficient point within the SLO; None if there is none.
 
-    Points above the knee of a search are excluded, even if their few seconds met the SLO.
+    Of a search, only points that confirmed a load count, and only if their own verdict is certain at 95 %: a
+    probe of a second or two, or one that was lucky near the knee, is not an operating point.
     """
-    top = math.inf if knee is None else knee.level or knee.low or 0.0
-    good = [i for i, point in enumerate(points) if qualifies(point) and level_of(point) <= top * _SLACK]
+    good = [i for i, point in enumerate(points) if qualifies(point)]
+    if knee is not None:
+        good = [i for i in good if i in knee.confirmed and points[i].slo_confidence == "pass"]
     return max(good, key=lambda index: merit(points[index]), default=None)
 
 

@@ -64,9 +64,12 @@ def headline(run: Run) -> str:
     limit = f" (SLO {slo})" if slo else ""
     failed = any(point.failed for point in run.points)
     why = "requests failed" if failed else "no point was stable: queues grew"
+    missed = "the SLO is missed"
+    if run.knee is not None and (run.knee.level is not None or run.knee.low is not None):
+        missed = "no load was confirmed within the SLO"
     text = {
         "pass": "PASS" + limit if slo else "DONE: no SLO was given (--slo), so there is no verdict",
-        "fail": "FAIL: the SLO is missed" + limit if slo else f"FAIL: {why}",
+        "fail": f"FAIL: {missed}" + limit if slo else f"FAIL: {why}",
         "generator-bound": "GENERATOR-BOUND: this machine could not generate the load; do not use the"
         " numbers of that point",
         "interrupted": "INTERRUPTED: partial results",

@@ -126,6 +126,8 @@ class Knee(msgspec.Struct, frozen=True, kw_only=True):
     """What a search found: the highest load within the SLO and its 95 % interval, as far as known.
 
     ``reason`` is why it ended; ``seconds`` is what its ``probes`` took, waits between them included.
+    ``confirmed`` are the indices of the points that confirmed a load within the SLO; no other point can be
+    the best one.
     """
 
     kind: Literal["rate", "concurrency"]
@@ -135,6 +137,7 @@ class Knee(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     probes: int
     seconds: float
+    confirmed: tuple[int, ...] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

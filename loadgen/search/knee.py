@@ -1,8 +1,29 @@
-"""Where the knee is: the load at which a share of requests leaves an SLO, from all probes together. Pure.
+"""Estimate the knee: the load at which a share of requests leaves an SLO, from all probes together. Pure.
 
-The share outside an objective against the logarithm of the load is taken for logistic near the knee; its
-posterior is computed on a grid. One long busy period is one observation, not hundreds of requests: every
-count is divided by its inefficiency. Where the knee was not bracketed there is no estimate.
+How the estimate is made
+------------------------
+1. **Model.** For each objective, the share of requests outside it is taken to be logistic in the logarithm of
+   the load. Two parameters, the knee and the slope, have a posterior on a grid (a Bayesian logistic
+   regression, as for median lethal doses in bioassay). A probe that is far from the knee counts less, because
+   the curve is logistic only near it. Nothing is chosen by its result: a load is not better because its few
+   seconds were lucky, which would bias the estimate upwards (the winner's curse).
+2. **Realised arrivals.** The load of an open-loop probe is the rate at which requests came, not the nominal
+   rate. A minute of Poisson arrivals at 30 req/s is off by 2 %, and this is a good part of the error.
+   The regression on realised arrivals is the control variate of simulation (Law, Simulation Modeling and
+   Analysis, chapter 11). Shares react to the arrivals of a longer time only, not to those of a second, so
+   short probes share one correction.
+3. **Overdispersion.** Requests that wait in one busy period are late together: they are one observation, not
+   hundreds. The variance of sums over blocks of consecutive requests (batch means) around the fitted curve,
+   over the variance of independent requests, is the number of requests that make one observation. All probes
+   near the knee are one series for this, since the load passes from one to the next without a pause. Several
+   lengths of block are tried and the largest ratio is used, because blocks shorter than a busy period
+   understate it. A few blocks do not determine a variance, so that it is shrunk to a prior: the requests that
+   arrive during a wait as long as the limit or, for the time per token, during a service.
+4. **Interval.** The likelihood has the tails of Student's t, for the variance is estimated from a few blocks.
+   The interval is the central 95 % of the knee's posterior. Firth's penalty (Firth 1993, Biometrika 80)
+   removes the first order of the bias that few misses cause.
+
+Where the knee was not bracketed there is no estimate.
 """
 
 import math
@@ -13,26 +34,38 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.config.slo import Objective, meets
-from loadgen.measure.metrics import inefficiency, latencies, ttft
+from loadgen.measure.metrics import inefficiency, latencies, ttft, wilson
 from loadgen.results.records import Record
 from proxy.units import NS_PER_SECOND
 
 Floats = npt.NDArray[np.float64]
 
-_SLOPE_MEDIAN, _SLOPE_SIGMA = 30.0, 0.7
-"""Prior of the slope per unit of log load: from 7 (token times that creep up) to 120 (a cliff)."""
-_CAUTION = 0.45
-"""Quantile of the posterior that is called the knee: rather a little below than a little above."""
-_GRID, _SLOPES = 400, 41
+# Prior of the slope of the log odds per unit of log load. M/M/1 whose limit is a few service times has 4,
+# many slots of constant service have 30 to 60; a cliff has more.
+_SLOPE_MEDIAN, _SLOPE_SIGMA = 15.0, 0.9
+_GRID, _SLOPES = 300, 25
+# Distance in log load at which a probe counts half, and the least that one counts: far from the knee the
+# curve is not logistic, but that all or no request is outside still bounds the knee.
+_NEAR, _FAR = 0.35, 0.2
+_BLOCK_COUNTS = (8, 16, 32)
+# Blocks that the prior of the inefficiency is worth.
+_PRIOR_BLOCKS = 4.0
+# Least fitted share, so that one request that is outside far below the knee does not decide the variance.
+_LEAST_SHARE = 0.002
 _LATER, _LOST = 24, 0.9
 _ENOUGH = 100
+# Quantile of the posterior that is reported as the knee. The posterior is skewed to the right, for a load
+# without misses does not show how far up the knee is; an overestimate costs users more than an underestimate.
+_CAUTION = 0.43
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a probe saw: per objective and request, in order of schedule, whether it was outside (1.0).
+    """The outcome of a probe: per objective and request, in order of schedule, whether it was outside (1.0).
 
-    ``expected`` arrivals were asked for in an open loop and ``arrived`` came; None in a closed loop.
+    ``expected`` arrivals were scheduled on average in an open loop and ``arrived`` came; None in a closed
+    loop. ``short`` is a probe that only looks for an upper end. ``steady`` is false where latencies grew all
+    the time.
     """
 
     level: float
@@ -40,10 +73,12 @@ class Tally:
     service_s: float | None
     arrived: int
     expected: float | None = None
+    short: bool = False
+    steady: bool = True
 
     @property
     def count(self) -> int:
-        """Requests of which something can be said."""
+        """Requests whose side is known."""
         return len(self.outside[0]) if self.outside else 0
 
     @property
@@ -61,17 +96,40 @@ class Tally:
 
     def misses(self, slo: Sequence[Objective]) -> bool:
         """Whether any objective's share is missed, by the shares as they are."""
-        pairs = zip(self.outside, slo, strict=True)
-        return any(len(out) > 0 and out.mean() > 1 - o.percentile / 100 + 1e-12 for out, o in pairs)
+        return any(self.misses_one(index, objective) for index, objective in enumerate(slo))
+
+    def misses_one(self, index: int, objective: Objective) -> bool:
+        """Whether the share of one objective is missed."""
+        outside = self.outside[index] if self.outside else ()
+        return len(outside) > 0 and float(np.mean(outside)) > 1 - objective.percentile / 100 + 1e-12
+
+    def certain(self, slo: Sequence[Objective]) -> bool:
+        """Whether every objective is met with 95 % confidence: the rule of ``metrics.judge``."""
+        pairs = list(zip(self.outside, slo, strict=True))
+        return all(
+            len(out) > 0
+            and wilson(1 - float(out.mean()), len(out) / inefficiency(1 - out))[0] >= o.percentile / 100
+            for out, o in pairs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The median of the knee's posterior, its central 95 %, and the slope of the log odds per log load."""
+
+    low: float
+    middle: float
+    high: float
+    slope: float
 
 
 def tally(
     level: float, warm_s: float, records: Sequence[Record], slo: Sequence[Objective], elapsed_s: float
 ) -> Tally:
-    """The requests scheduled after ``warm_s``, those that failed being outside every limit.
+    """Return the outcome of requests scheduled after ``warm_s``; those that failed are outside every limit.
 
     Records without an error and without an end are still under way at ``elapsed_s``: one that already
-    waited longer than a limit is outside it, one of which nothing can be said does not count.
+    waited longer than a limit is outside it, one whose side is not known yet does not count.
     """
     warm_ns = warm_s * NS_PER_SECOND
     chosen = sorted((r for r in records if r.scheduled_ns >= warm_ns), key=lambda r: r.scheduled_ns)
@@ -99,53 +157,131 @@ def hopeless(outside: Floats) -> bool:
     return len(later) >= _LATER and bool(later.mean() > _LOST)
 
 
-def knee_interval(
-    tallies: Sequence[Tally], slo: Sequence[Objective], service_s: float
-) -> tuple[float, float, float]:
-    """2.5 %, 45 % and 97.5 % of the knee's posterior, of the objective that gives way first."""
-    each = (posterior(tallies, i, 1 - o.percentile / 100, service_s) for i, o in enumerate(slo))
-    return min(each, key=lambda triple: triple[1])
+def estimate_knee(tallies: Sequence[Tally], slo: Sequence[Objective], service_s: float) -> Estimate:
+    """Return the estimate for the objective that gives way first; ``service_s`` is a request's usual time."""
+    # An objective that no probe missed has no knee among the loads tried, and no upper end for one.
+    missed = [i for i, o in enumerate(slo) if any(t.misses_one(i, o) for t in tallies)]
+    each = (estimate(tallies, i, slo[i], service_s) for i in missed)
+    return min(each, key=lambda found: found.middle)
 
 
-def posterior(
-    tallies: Sequence[Tally], index: int, allowed: float, service_s: float
-) -> tuple[float, float, float]:
-    """The same for objective ``index``, of which a share of ``allowed`` may be outside."""
+def estimate(tallies: Sequence[Tally], index: int, objective: Objective, service_s: float) -> Estimate:
+    """Return the estimate for ``objective``, which is number ``index`` of each tally."""
     used = [t for t in tallies if len(t.outside[index])]
-    x = np.log([t.level for t in used]) + math.log(_offered(used))
+    allowed = 1 - objective.percentile / 100
+    x = np.log([t.level for t in used]) + _realised(used)
     count = np.array([len(t.outside[index]) for t in used], np.float64)
     share = np.array([float(t.outside[index].mean()) for t in used])
-    weight = count / _inefficiencies(used, index, service_s)
-    knees = np.linspace(x.min() - 0.3, x.max() + 0.3, _GRID)
-    steps = np.linspace(-2.5, 2.5, _SLOPES)
-    slopes = _SLOPE_MEDIAN * np.exp(steps * _SLOPE_SIGMA)
-    start = math.log(allowed / (1 - allowed))
-    z = start + slopes[None, :, None] * (x[None, None, :] - knees[:, None, None])
-    log = (weight * (share * z - np.logaddexp(0, z))).sum(axis=2) - steps[None, :] ** 2 / 2
-    mass = np.exp(log - log.max()).sum(axis=1)
-    low, middle, high = np.exp(np.interp([0.025, _CAUTION, 0.975], np.cumsum(mass) / mass.sum(), knees))
-    return float(low), float(middle), float(high)
+    # From a fifth of the lowest load that carries information; a short probe without a miss does not.
+    telling = x[np.array([bool(t.outside[index].any()) or not t.short for t in used])]
+    lowest = max(x.min() - 0.3, telling.min() - 1.6) if len(telling) else x.min() - 0.3
+    grid = _Grid(np.linspace(lowest, x.max() + 0.3, _GRID), allowed)
+    prior = _least_together(used, objective, service_s)
+    knee, slope = grid.best(x, share, count / prior)
+    for _ in range(2):
+        fitted = np.clip(grid.share(x, knee, slope), _LEAST_SHARE, 1.0)
+        together = _inefficiency(used, index, fitted, prior)
+        weight = count / together * np.maximum(_FAR, 1 / (1 + ((x - knee) / _NEAR) ** 2))
+        knee, slope = grid.best(x, share, weight)
+    return grid.summary(x, share, weight, _BLOCK_COUNTS[0] + _PRIOR_BLOCKS)
 
 
-def _offered(tallies: Sequence[Tally]) -> float:
-    """Requests that came over those asked for; 1 in a closed loop.
+class _Grid:
+    """The posterior over (slope, knee) on a grid."""
 
-    A minute of Poisson arrivals is off by some percent, which is a good part of what makes the knee
-    uncertain. Taken over all probes together: short bursts are what the latencies are made of.
+    def __init__(self, knees: Floats, allowed: float) -> None:
+        self._knees = knees
+        self._steps = np.linspace(-2.5, 2.5, _SLOPES)
+        self._slopes = _SLOPE_MEDIAN * np.exp(self._steps * _SLOPE_SIGMA)
+        self._start = math.log(allowed / (1 - allowed))
+
+    def share(self, x: Floats, knee: float, slope: float) -> Floats:
+        """Return the curve at ``x``."""
+        return np.asarray(1 / (1 + np.exp(-np.clip(self._start + slope * (x - knee), -50, 50))), np.float64)
+
+    def _log_likelihood(self, x: Floats, share: Floats, weight: Floats) -> Floats:
+        z = self._start + self._slopes[None, :, None] * (x[None, None, :] - self._knees[:, None, None])
+        log = (weight * (share * z - np.logaddexp(0, z))).sum(axis=2)
+        # Firth's penalty, half the logarithm of the information on the knee. One is added to it, or else a
+        # gap between two probes, of which nothing is known, would count as unlikely.
+        inside = 1 / (1 + np.exp(np.clip(z, -50, 50)))
+        information = (weight * inside * (1 - inside)).sum(axis=2)
+        return np.asarray(log + 0.5 * np.log1p(information), np.float64)
+
+    def best(self, x: Floats, share: Floats, weight: Floats) -> tuple[float, float]:
+        """Return the most probable knee (its logarithm) and slope."""
+        log = self._log_likelihood(x, share, weight) - self._steps[None, :] ** 2 / 2
+        row, column = divmod(int(np.argmax(log)), _SLOPES)
+        return float(self._knees[row]), float(self._slopes[column])
+
+    def summary(self, x: Floats, share: Floats, weight: Floats, freedom: float) -> Estimate:
+        """Return quantiles of the knee, with the tails of Student's t of ``freedom`` degrees."""
+        log = self._log_likelihood(x, share, weight)
+        tails = -(freedom + 1) / 2 * np.log1p(2 * (log.max() - log) / freedom)
+        mass = np.exp(tails - self._steps[None, :] ** 2 / 2)
+        over_knees, over_slopes = mass.sum(axis=1), mass.sum(axis=0)
+        low, middle, high = np.exp(
+            np.interp([0.025, _CAUTION, 0.975], np.cumsum(over_knees) / mass.sum(), self._knees)
+        )
+        slope = float(np.interp(0.5, np.cumsum(over_slopes) / mass.sum(), self._slopes))
+        return Estimate(float(low), float(middle), float(high), slope)
+
+
+def _realised(tallies: Sequence[Tally]) -> Floats:
+    """Return the logarithm of realised over nominal arrivals per probe; 0 in a closed loop.
+
+    One with too few requests for a ratio of its own has that of all long probes together.
     """
-    pairs = [(t.arrived, t.expected) for t in tallies if t.expected is not None]
+    pairs = [(t.arrived, t.expected) for t in tallies if t.expected is not None and not t.short]
     expected = sum(wanted for _, wanted in pairs)
-    return sum(came for came, _ in pairs) / expected if expected > _ENOUGH else 1.0
+    joint = math.log(max(1, sum(came for came, _ in pairs)) / expected) if expected > _ENOUGH else 0.0
+    return np.array([_own_ratio(t, joint) for t in tallies])
 
 
-def _inefficiencies(tallies: Sequence[Tally], index: int, service_s: float) -> Floats:
-    """How many requests of each probe make one observation.
+def _own_ratio(one: Tally, joint: float) -> float:
+    if one.expected is None or one.short:
+        return 0.0
+    return math.log(max(1, one.arrived) / one.expected) if one.expected > _ENOUGH else joint
 
-    Its batch means say so; a short probe's say too little, so at least what those probes say that saw
-    both sides, and at least the number in flight: all that are in the engine together share its state.
+
+def _least_together(tallies: Sequence[Tally], objective: Objective, service_s: float) -> Floats:
+    """Return the least number of requests that are outside together.
+
+    A queue that makes one request late is as long for those that arrive during a wait as long as the limit.
+    Time per token is the same for all that are in one batch: those that arrive during a service.
     """
-    own = np.array([inefficiency(t.outside[index]) for t in tallies])
-    mixed = [value for value, t in zip(own, tallies, strict=True) if 0 < t.outside[index].mean() < _LOST]
-    level = np.array([t.level if t.expected is None else t.level * service_s for t in tallies])
-    least = float(np.median(mixed)) if mixed else 1.0
-    return np.array([max(a, b, least) for a, b in zip(own, level, strict=True)])
+    wait = objective.limit_seconds if objective.metric in {"ttft", "e2e"} else service_s
+    closed = 1 / service_s if service_s > 0 else 0.0
+    rates = [t.level if t.expected is not None else t.level * closed for t in tallies]
+    return np.array([max(1.0, rate * wait) for rate in rates])
+
+
+def _inefficiency(tallies: Sequence[Tally], index: int, fitted: Floats, prior: Floats) -> Floats:
+    """Return how many requests of each probe make one observation; see the head of this file."""
+    near = [
+        i
+        for i, t in enumerate(tallies)
+        if not t.short and fitted[i] < _LOST and not hopeless(t.outside[index])
+    ]
+    if not near:
+        return prior
+    residual = np.concatenate([tallies[i].outside[index] - fitted[i] for i in near])
+    variance = np.concatenate(
+        [np.full(len(tallies[i].outside[index]), fitted[i] * (1 - fitted[i])) for i in near]
+    )
+    ratio = float(np.mean(prior[near]))
+    found = [
+        _block_ratio(residual, variance, blocks) for blocks in _BLOCK_COUNTS if len(residual) >= 4 * blocks
+    ]
+    if not found:
+        return prior
+    blocks = _BLOCK_COUNTS[0]
+    together = (blocks * max(found) + _PRIOR_BLOCKS * ratio) / (blocks + _PRIOR_BLOCKS)
+    return np.maximum(1.0, prior * together / ratio)
+
+
+def _block_ratio(residual: Floats, variance: Floats, blocks: int) -> float:
+    size = len(residual) // blocks
+    used = size * blocks
+    sums = residual[:used].reshape(blocks, size).sum(axis=1)
+    return float((sums**2).sum() / variance[:used].sum())

@@ -4,7 +4,7 @@ from loadgen.report.figures import MATPLOTLIB_HINT, draw_figures
 from loadgen.report.html_page import report_html
 from loadgen.report.plot import draw
 from loadgen.report.table import COLUMNS, headline, number, row
-from loadgen.results.records import Distribution, Point, Run, decode_run, encode_run
+from loadgen.results.records import Distribution, Knee, Point, Run, decode_run, encode_run
 from tests.loadgen.samples import point
 
 
@@ -66,6 +66,9 @@ def test_headlines() -> None:
     assert "concurrency 2" in headline(run(point(1), point(2), best=1))
     bound = msgspec.structs.replace(run(), verdict="generator-bound")
     assert headline(bound).startswith("GENERATOR-BOUND")
+    knee = Knee(kind="concurrency", level=2.0, low=1.0, high=3.0, reason="", probes=2, seconds=8.0)
+    unconfirmed = msgspec.structs.replace(run(point(1), point(2)), verdict="fail", knee=knee)
+    assert headline(unconfirmed).startswith("FAIL: no load was confirmed within the SLO")
     grew = msgspec.structs.replace(run(point(1, stable=False)), verdict="fail", spec={})
     assert headline(grew).startswith("FAIL: no point was stable")
 

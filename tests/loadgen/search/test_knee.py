@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from loadgen.config.slo import parse_slo
-from loadgen.search.knee import Tally, hopeless, knee_interval, posterior, tally
+from loadgen.search.knee import Estimate, Tally, estimate, estimate_knee, hopeless, tally
 from tests.loadgen.samples import record
 
 S = 1_000_000_000
@@ -34,36 +34,69 @@ def test_what_is_known_of_requests_under_way() -> None:
     assert Tally(1, (), None, 0).text == "no answer yet"
 
 
+def estimated(tallies: list[Tally], service_s: float = 0.01) -> Estimate:
+    return estimate(tallies, 0, SLO[0], service_s)
+
+
 def test_the_crossing_of_a_known_curve() -> None:
     def curve(level: float) -> float:
         return float(1 / (1 + np.exp(-(np.log(0.1 / 0.9) + 20 * np.log(level / 50)))))
 
-    tallies = [seen(level, curve(level)) for level in (30, 45, 48, 50, 52, 60)]
-    low, middle, high = posterior(tallies, 0, 0.1, 0.01)
-    assert low < 50 < high
-    assert middle == pytest.approx(50, rel=0.02)
-    assert (high - low) / middle < 0.1
+    found = estimated([seen(level, curve(level)) for level in (30, 45, 48, 50, 52, 60)])
+    assert found.low < 50 < found.high
+    assert found.middle == pytest.approx(50, rel=0.03)
+    assert found.slope == pytest.approx(20, rel=0.3)
+    assert (found.high - found.low) / found.middle < 0.2
 
 
 def test_more_arrivals_than_asked_for_move_the_knee_up() -> None:
-    asked = [seen(50, 0.1, expected=2000.0), seen(60, 0.6, expected=2000.0), seen(40, 0.01, expected=2000.0)]
-    more = [seen(50, 0.1, expected=1900.0), seen(60, 0.6, expected=1900.0), seen(40, 0.01, expected=1900.0)]
-    ratio = posterior(more, 0, 0.1, 0.01)[1] / posterior(asked, 0, 0.1, 0.01)[1]
-    assert ratio == pytest.approx(2000 / 1900, rel=1e-6)
+    def knee(expected: float) -> float:
+        shares = ((50, 0.1), (60, 0.6), (40, 0.01))
+        return estimated([seen(level, share, expected=expected) for level, share in shares]).middle
+
+    assert knee(1900.0) / knee(2000.0) == pytest.approx(2000 / 1900, rel=1e-6)
+
+
+def test_each_long_probe_counts_at_the_rate_that_came_to_it() -> None:
+    shares = [seen(level, share, expected=2000.0) for level, share in ((40, 0.01), (50, 0.1), (60, 0.6))]
+    exact = estimated(shares).middle
+    asked = [
+        Tally(
+            50.0, t.outside, 0.01, 2000, expected=2000 * 50 / t.level
+        )  # 40, 50 and 60 came; 50 were asked for
+        for t in shares
+    ]
+    assert estimated(asked).middle == pytest.approx(exact, rel=0.01)
 
 
 def test_the_objective_that_gives_way_first_decides() -> None:
     slo = parse_slo("p90:ttft=100ms,p90:tpot=10ms")
     ttft = [seen(40, 0.0), seen(50, 0.1), seen(60, 0.5)]
     both = [Tally(t.level, (t.outside[0], seen(t.level + 10, 0.5).outside[0]), 0.01, 2000) for t in ttft]
-    assert knee_interval(both, slo, 0.01)[1] < knee_interval(ttft, slo[:1], 0.01)[1]
+    assert estimate_knee(both, slo, 0.01).middle < estimate_knee(ttft, slo[:1], 0.01).middle
 
 
-def test_few_requests_in_one_busy_period_say_little() -> None:
-    tallies = [seen(48, 0.05, expected=2000.0), seen(52, 0.2, expected=2000.0)]
-    low, _, high = posterior(tallies, 0, 0.1, 0.01)
-    lower, _, higher = posterior(tallies, 0, 0.1, 5.0)  # 200 in flight share one state
-    assert higher - lower > 1.05 * (high - low)
+def test_requests_that_are_outside_together_widen_the_interval() -> None:
+    def clustered(level: float, share: float) -> Tally:
+        outside = np.repeat(seen(level, share, count=40).outside[0], 50)
+        return Tally(level, (outside,), 0.01, 2000, 2000.0)
+
+    apart = estimated([seen(level, share, expected=2000.0) for level, share in ((48, 0.05), (52, 0.2))])
+    together = estimated([clustered(48, 0.05), clustered(52, 0.2)])
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_a_lost_probe_says_nothing_of_the_variance_near_the_knee() -> None:
+    near = [seen(48, 0.05, expected=2000.0), seen(52, 0.2, expected=2000.0)]
+    lost = Tally(56.0, (np.ones(500),), 0.01, 500, 500.0)
+    assert estimated([*near, lost]).high < 1.1 * estimated(near).high
+
+
+def test_a_certain_verdict_needs_enough_requests() -> None:
+    slo = parse_slo("p99:ttft=100ms")
+    assert Tally(1.0, (np.zeros(400),), 0.01, 400).certain(slo)
+    assert not Tally(1.0, (np.zeros(300),), 0.01, 300).certain(slo)
+    assert not Tally(1.0, (np.array([]),), 0.01, 0).certain(slo)
 
 
 def test_hopeless_is_a_lost_second_half() -> None:

@@ -35,8 +35,8 @@ class Watching(View):
 async def searched(view: Watching, admin: str = NOWHERE, **spec: object) -> Finished:
     async with TruthServer(Truth(0.05, 0.1, 3, slots=4)) as server:
         fields = {
-            "command": "sweep", "mode": "concurrency", "levels": (1.0, 64.0), "slo": "p80:ttft=400ms",
-            "url": server.url, "admin_url": admin, "search": True, "budget_seconds": 10.0,
+            "command": "sweep", "mode": "concurrency", "levels": (4.0, 64.0), "slo": "p80:ttft=400ms",
+            "url": server.url, "admin_url": admin, "search": True, "budget_seconds": 20.0,
         }  # fmt: skip
         view.session = Session(Config(spec=Spec(**(fields | spec)).check(), out=Path()), view)  # type: ignore[arg-type]
         return await view.session.run(search_knee)
@@ -55,6 +55,9 @@ async def test_the_concurrency_of_a_small_server() -> None:
     assert len(run.points) == len(view.labels)
     assert {r.point for r in records} == set(range(len(run.points)))
     assert run.best is not None
+    assert run.best in run.knee.confirmed
+    assert run.points[run.best].duration_seconds >= 4
+    assert run.points[run.best].slo_confidence == "pass"
     assert (run.points[run.best].concurrency or 0) <= run.knee.level
     known = [point.watts for point in run.points if point.watts is not None]
     assert known

@@ -139,7 +139,11 @@ class Attributor:
         key = (*arrive.devices, arrive.backend or arrive.model or "")
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(key, arrive.devices, self._streams)
+            group = Group(key, arrive.devices, self._streams)
+            group.neighbours = [g for g in self._groups.values() if set(g.devices) & set(arrive.devices)]
+            for neighbour in group.neighbours:
+                neighbour.neighbours.append(group)
+            self._groups[key] = group
             group.kept_ns = arrive.t_ns - 1
         slot = self._streams.open(arrive.t_ns)
         track = group.tracks[slot] = Track(arrive, slot, evidence=self.policy.evidence)

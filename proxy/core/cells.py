@@ -76,6 +76,7 @@ def with_silence(
     stamps: Floats,
     entries: Sequence[Entries],
     prices: Floats,
+    since: Floats,
     start_ns: int,
     end_ns: int,
     habits: Habits,
@@ -84,17 +85,18 @@ def with_silence(
 ) -> Work:
     """Steps as cells, and between them a cell for any time in which requests were silent.
 
-    ``prices`` (B, 4): fair seconds of a unit of each part in each step.
+    ``prices`` (B, 4): fair seconds of a unit of each part in each step. ``since`` (B,): when requests began
+    to wait for each step: until it began the device computed for others, and no request is charged for that.
     """
     length = (end_ns - start_ns) / 1e9
     inside = (requests.start < length) & (requests.end > 0.0)
     knots = np.unique(
-        np.concatenate([begins, stamps, requests.start[inside], requests.end[inside], [0.0, length]])
+        np.concatenate([since, stamps, requests.start[inside], requests.end[inside], [0.0, length]])
     )
     knots = knots[(knots >= 0.0) & (knots <= length)]
     left, right = knots[:-1], knots[1:]
     middle = 0.5 * (left + right)
-    step = np.searchsorted(begins, middle, side="right") - 1
+    step = np.searchsorted(since, middle, side="right") - 1
     in_step = (step >= 0) & (middle < stamps[step]) if len(stamps) else np.zeros(len(left), bool)
     alive = np.searchsorted(np.sort(requests.start), middle) - np.searchsorted(np.sort(requests.end), middle)
     quiet = ~in_step & (alive > 0)

@@ -38,7 +38,7 @@ def engine_steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: i
         habits.times, stamps - begins, decoding, Entries(at, of, each[at], None, read, computed),
         divided(unseen, each), learn=(stamps > 0.0) & (stamps <= (end_ns - start_ns) / 1e9),
     )  # fmt: skip
-    return with_silence(requests, begins, stamps, entries, prices, start_ns, end_ns, habits, missed)
+    return with_silence(requests, begins, stamps, entries, prices, begins, start_ns, end_ns, habits, missed)
 
 
 def _missed(tracks: Sequence[Track]) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ import numpy as np
 from proxy.core.bursts import Floats, Ints
 from proxy.core.cells import Habits, Requests, columns, with_silence
 from proxy.core.clustering import clustered
+from proxy.core.neighbours import after_neighbours
 from proxy.core.prefill import Prompts, Seen, place
 from proxy.core.pricing import priced
 from proxy.core.sizes import chunks_of, missing_tokens, sized
@@ -55,7 +56,8 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     streams = _totals(decode.cell, decode.decode, len(events.stamps))
     context = _totals(decode.cell, decode.context, len(events.stamps))
     stamps = events.stamps
-    begins = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
+    since = _begins(stamps, requests, events, max(group.kept_ns - start_ns, 0) / 1e9)
+    begins = after_neighbours(group, start_ns, since, stamps)
     seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
     hidden = unread(group, tracks)
     unseen = unread_entries(hidden, tracks, requests, begins, stamps)
@@ -68,6 +70,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
         stamps,
         entries,
         prices,
+        since,
         start_ns,
         end_ns,
         habits,

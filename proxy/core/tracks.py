@@ -82,12 +82,15 @@ class Group:
     half computed there, must look the same from both of its sides.
     """
 
-    __slots__ = ("devices", "kept_ns", "key", "outputs", "step_seconds", "steps", "streams", "tracks")
+    __slots__ = (
+        "devices", "kept_ns", "key", "neighbours", "outputs", "step_seconds", "steps", "streams", "tracks",
+    )  # fmt: skip
 
     def __init__(self, key: tuple[str, ...], devices: tuple[str, ...], streams: Streams) -> None:
         self.key = key
         self.devices = devices
         self.streams = streams
+        self.neighbours: list[Group] = []  # other groups on its devices
         self.outputs = Outputs()
         self.steps: list[Step] = []
         self.tracks: dict[int, Track] = {}

@@ -100,7 +100,9 @@ def test_the_langchain_example_prints_the_energy_of_a_call(world: World) -> None
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_curl_example_prints_responses_record_and_summary_with_energy(world: World) -> None:
     printed = run("bash", str(EXAMPLES / "curl.sh"), world.proxy.url, world.proxy.admin)
-    assert len(numbers(r'"joules": ?([\d.]+)', printed)) >= 4, printed
+    # The stream's energy is provisional: null where nothing was measured of it yet.
+    assert len(re.findall(r'"joules": ?(?:[\d.]+|null)', printed)) >= 4, printed
+    assert len(numbers(r'"joules": ?([\d.]+)', printed)) >= 3, printed
     record = next(line for line in printed.splitlines() if line.startswith('{"request_id"'))
     assert json.loads(record)["output_tokens"] == 16
 

@@ -33,6 +33,8 @@ class RequestBody(msgspec.Struct, gc=False):
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None  # responses
     n_predict: int | None = None  # llama.cpp
+    n: int | None = None  # answers in one request
+    best_of: int | None = None  # sequences that are computed for these, of completions
 
 
 class TokenDetails(msgspec.Struct, gc=False):

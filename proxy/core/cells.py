@@ -18,6 +18,7 @@ from proxy.core.work import PARTS, Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
 _DEFAULT_PROMPT_TOKENS: Final = 500.0  # of a chat, until a request reports its own
+_MOST_SAMPLES: Final = 128  # answers in one request that are kept apart
 _LEAST_CELL_NS: Final = 1000  # shorter ones would drown in the rounding of sums over hours
 
 
@@ -48,6 +49,7 @@ class Requests:
     computed: Floats  # of it, not cached: what prefill computes
     reported: Floats  # 1 where the engine reported it, 0 where the prompt is a guess
     before: Floats  # tokens emitted before the block's events
+    samples: Ints  # answers in one request
 
 
 def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Requests:
@@ -67,6 +69,7 @@ def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, h
         computed=np.maximum(prompt - np.array(cached), 1.0),
         reported=reported.astype(float),
         before=streams.forgotten[slots].astype(float),
+        samples=np.array([min(max(t.arrive.samples or 1, 1), _MOST_SAMPLES) for t in tracks], np.int64),
     )
 
 

@@ -6,6 +6,7 @@ By bursts (``bursts``), and where the network blurs these by the streams' own co
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxy.core.bursts import (
     Floats,
@@ -35,8 +36,29 @@ class Clustered:
     stamps: Floats
 
 
-def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Clustered:
-    """Steps of events; stamps (s) in order."""
+def streams_of(request: Ints, samples: Ints) -> Ints:
+    """Return the stream of each chunk, (E,), given its request and how many answers each request has, (R,).
+
+    A request for several answers emits a chunk of each in a step. Which chunk is of which answer is not seen;
+    taking turns is right for as long as all of them run.
+    """
+    several = samples > 1
+    if not several.any():
+        return request
+    stream = request.copy()
+    for index in np.flatnonzero(several).tolist():
+        own = np.flatnonzero(request == index)
+        stream[own] += len(samples) * (np.arange(len(own)) % int(samples[index]))
+    return stream
+
+
+def clustered(
+    t: Floats, stream: Ints, chunks: Chunks, habits: Habits, certain: NDArray[np.bool_] | None = None
+) -> Clustered:
+    """Assign events to steps; stamps (s) in order.
+
+    ``certain`` (E,): which events are known to be of their stream; None: all are.
+    """
     order = by_stream(stream)
     previous = previous_of_stream(stream, order)
     apart = steps_apart(t, chunks.counted, previous)
@@ -47,7 +69,8 @@ def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Cluste
         habits.gap_seconds = separating_gap(t, habits.step_seconds)
     burst = bursts(t, previous, habits.gap_seconds)
     expected = np.where(chunks.uncertain, chunks.expected, apart)
-    if blurred(burst, apart, expected, previous):
+    judged = previous if certain is None or not certain.any() else np.where(certain, previous, -1)
+    if blurred(burst, apart, expected, judged):
         if chunks.uncertain.any():
             passed = np.round(steps_passed(t, expected, previous))
             apart = np.where(chunks.uncertain, np.maximum(passed, 1.0), apart)
@@ -58,7 +81,7 @@ def clustered(t: Floats, stream: Ints, chunks: Chunks, habits: Habits) -> Cluste
 
 
 def _earliest(t: Floats, burst: Ints) -> Floats:
-    """Delays are never negative: the first to come is nearest to the step's end."""
+    """Return the first stamp of each step: delays are never negative, so it is nearest to the end."""
     if not len(t):
         return np.empty(0)
     stamps = np.full(int(burst.max()) + 1, np.inf)

@@ -27,6 +27,7 @@ _POWER: Final = 2.0  # measured: readings of 25 ms in 100, and means of a second
 _GUESS: Final = 1.0  # of what a prompt whose length was guessed is charged: computing and reading it
 _UNREAD: Final = 1.5  # of what may as well be others': unread answers take from nothing to 2.5 times it
 _FOREIGN: Final = 0.5  # of a request beside unseen traffic: measured p95 error, two proxies before an engine
+_TERMS: Final = 1.645  # standard deviations to each side hold 90 %
 _OVERLAP: Final = 0.08  # measured: error of equal division, of the mean of what it could be (geometric)
 _PREFILL: Final = PARTS.index("prefill")
 _CONTEXT: Final = PARTS.index("context")
@@ -55,7 +56,7 @@ def _modelled(track: Track, account: Account, charge: Charge) -> float:
         mismatch *= _POWER
     updates = _updates(track, account)
     young = charge.young * min(1.0, _FEW_UPDATES / max(updates, 1.0))
-    return math.hypot(mismatch + young, _FLOOR * charge.joules)
+    return math.hypot(mismatch + young, _FLOOR * charge.joules, _TERMS * charge.terms)
 
 
 def _divided(charge: Charge) -> float:

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ class Split:
     joules of each window that go to requests; the rest is idle. ``unsure``: for each work, which of its terms
     are not told from the others by the data, (4,): their parts are not known one by one. ``guesses``: for the
     cells (C,) of each work, the share of the energy that is guessed (None: none is), of which ``foreign`` did
-    not pass through.
+    not pass through. ``idle``: seconds without work, scaled as the cells are; None: the terms are not fitted.
     """
 
     terms: list[Floats]
@@ -44,6 +44,7 @@ class Split:
     requests: Floats
     guesses: list[Floats | None]
     foreign: float
+    idle: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ class Steps(_Stepwise):
         for slot, work, totals in zip(block.slots, block.works, block.totals, strict=True):
             model.see_parts(slot, totals[:, :SECONDS].sum(axis=0), work.part_seconds())
         unsure = [model.unsure(slot) for slot in block.slots]
-        return _split(block, [theta[o] for o in own], unsure, ratio, ratio * busy)
+        split = _split(block, [theta[o] for o in own], unsure, ratio, ratio * busy)
+        return replace(split, idle=float(ratio @ happened[:, -1]))
 
 
 def _merged(block: Block, happened: Floats, joules: Floats, seconds: Floats) -> tuple[Floats, Floats, Floats]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.core.bursts import Floats, Ints
+from proxy.core.bursts import Floats, Ints, by_stream
 from proxy.core.cells import Habits, Requests, columns, with_silence
-from proxy.core.clustering import clustered
+from proxy.core.clustering import clustered, streams_of
 from proxy.core.neighbours import after_neighbours
 from proxy.core.prefill import Prompts, Seen, place
 from proxy.core.pricing import priced
@@ -111,10 +111,13 @@ def _events(
         stamp, request, tokens = stamp[known], request[known], tokens[known]
     t = (stamp - start_ns) / 1e9
     chunks = chunks_of(tokens, request, missing_tokens(group, tracks), group.streams.chunks[slots])
-    found = clustered(t, request, chunks, habits)
+    stream = streams_of(request, requests.samples)
+    certain = requests.samples[request] == 1
+    found = clustered(t, stream, chunks, habits, certain)
     held = sized(chunks, request, found.burst, found.previous)
     is_first = np.flatnonzero((found.previous < 0) & (t == requests.first[request]))
-    emitted = _emitted(held, request, found.order, requests)
+    order = found.order if stream is request else by_stream(request)
+    emitted = _emitted(held, request, order, requests)
     return _Events(t, request, held, found.burst, found.previous, is_first, emitted, found.stamps)
 
 
@@ -191,16 +194,27 @@ def _decoding(events: _Events, requests: Requests) -> Entries:
     """One row per request and step in which it decoded."""
     decoded = events.tokens.copy()
     decoded[events.is_first] -= 1.0  # the first token comes with the prompt
-    context = requests.prompt[events.request] + events.emitted + 0.5 * decoded
+    # Each of several answers reads the prompt and what it has emitted itself.
+    emitted = events.emitted / requests.samples[events.request]
+    context = requests.prompt[events.request] + emitted + 0.5 * decoded
     if (events.tokens == 1.0).all():
         row = np.flatnonzero(decoded > 0.0)
-        return Entries(events.burst[row], events.request[row], None, decoded[row], context[row])
+        entries = Entries(events.burst[row], events.request[row], None, decoded[row], context[row])
+        return _joined(entries, len(requests.start)) if (requests.samples > 1).any() else entries
     room = np.where(events.previous >= 0, events.burst - events.burst[events.previous], events.tokens)
     count = np.clip(room, 1.0, np.maximum(np.round(events.tokens), 1.0)).astype(np.int64)
     count = np.minimum(count, events.burst + 1)
     count[events.is_first] = np.minimum(count, np.round(decoded).astype(np.int64))[events.is_first]
     cell, row = _spread(events.burst, count)
     return Entries(cell, events.request[row], None, decoded[row] / count[row], context[row])
+
+
+def _joined(entries: Entries, requests: int) -> Entries:
+    """Return one row per request and step: a request takes part in a step once, with all its answers."""
+    key, row = np.unique(entries.cell * requests + entries.request, return_inverse=True)
+    decode = np.bincount(row, entries.decode).astype(float)
+    context = np.bincount(row, entries.context).astype(float)
+    return Entries(key // requests, key % requests, None, decode, context)
 
 
 def _spread(burst: Ints, count: Ints) -> tuple[Ints, Ints]:

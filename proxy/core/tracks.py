@@ -19,7 +19,7 @@ class Charge:
     ``life``: joules of all work of its group while it lived; ``misfit``: its joules times the squared
     relative mismatch of model and meter in their windows; ``young``: its joules times the youth of the model,
     from 1 (knows nothing) to 0; ``guessed``: its joules that may as well be others', as nothing was
-    read of it or of those beside it.
+    read of it or of those beside it; ``terms``: standard deviation by the doubt of the fitted terms.
     """
 
     joules: float = 0.0
@@ -27,14 +27,24 @@ class Charge:
     misfit: float = 0.0
     young: float = 0.0
     guessed: float = 0.0
+    terms: float = 0.0
 
-    def add(self, joules: float, life: float, misfit: float, youth: float, guessed: float = 0.0) -> None:
+    def add(
+        self,
+        joules: float,
+        life: float,
+        misfit: float,
+        youth: float,
+        guessed: float = 0.0,
+        terms: float = 0.0,
+    ) -> None:
         """Add one block's."""
         self.joules += joules
         self.life += life
         self.misfit += misfit
         self.young += joules * youth
         self.guessed += guessed
+        self.terms += terms
 
 
 @dataclass(slots=True)

@@ -113,6 +113,27 @@ class Work:
             totals[:, SECONDS] += shared * self.prices[:, 0]
         return totals
 
+    def amounts(self, scale: Floats) -> Floats:
+        """Return the features of each request, (R, 5), times a value of the cells, (C,)."""
+        found = np.zeros((self.requests, WIDTH))
+        for entries in self.entries:
+            weight = scale[entries.cell]
+            for column, values in enumerate(entries.columns()):
+                if values is None:
+                    continue
+                found[:, column] += np.bincount(entries.request, values * weight, minlength=self.requests)
+                seconds = None if self.prices is None else entries.seconds(column, self.prices)
+                if seconds is not None:
+                    found[:, SECONDS] += np.bincount(
+                        entries.request, seconds * weight, minlength=self.requests
+                    )
+        silent = np.where(self.members > 0, self.shared / np.maximum(self.members, 1.0), 0.0) * scale
+        if silent.any():
+            found[:, 0] += self.over_lives(silent)
+            if self.prices is not None:
+                found[:, SECONDS] += self.over_lives(silent * self.prices[:, 0])
+        return found
+
     def part_seconds(self) -> Floats:
         """The fair seconds of each part, over all cells and requests, (4,)."""
         found = np.zeros(len(PARTS))

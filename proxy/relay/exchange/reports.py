@@ -32,6 +32,7 @@ def start_meter(
         (),  # the meter maps the backend to its devices
         (request.head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
         slot.backend.name or None,
+        samples=request.samples,
     )
     pool = context.pools[slot]
     request_meter = RequestMeter(context.link, arrive, pool.address, pool.port)

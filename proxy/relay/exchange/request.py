@@ -64,6 +64,15 @@ class Request:
             fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or fields.n_predict
         )
 
+    @property
+    def samples(self) -> int | None:
+        """How many sequences the engine computes for the request; None for one.
+
+        The most of ``n`` and ``best_of``: candidates are computed, though not all of them are returned.
+        """
+        most = max(self.fields.n or 1, self.fields.best_of or 1)
+        return count_or_none(most) if most > 1 else None
+
     def read(self) -> bytes | None:
         """Read the body, or the beginning of one that is too large; return all of it without framing.
 

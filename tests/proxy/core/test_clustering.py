@@ -1,7 +1,7 @@
 import numpy as np
 
 from proxy.core.cells import Habits
-from proxy.core.clustering import clustered
+from proxy.core.clustering import clustered, streams_of
 from proxy.core.sizes import Chunks
 from tests.proxy.core.blurry import blurry
 
@@ -44,3 +44,15 @@ def test_chunks_read_together_are_no_step_of_no_length() -> None:
     found = clustered(t, np.zeros(8, np.int64), sure(8), habits)
     assert habits.step_seconds == 0.02
     assert found.burst.tolist() == list(range(8)), "each token of a stream is a step of its own"
+
+
+def test_all_answers_of_a_request_are_in_the_step_that_emitted_them() -> None:
+    # Request 0 has three answers, request 1 has one; a step of 20 ms emits four chunks.
+    step = np.repeat(np.arange(50), 4)
+    t = 0.02 * (step + 1) + np.tile([0.0, 2e-5, 4e-5, 6e-5], 50)
+    request = np.tile([0, 1, 0, 0], 50)
+    samples = np.array([3, 1])
+    stream = streams_of(request, samples)
+    found = clustered(t, stream, sure(len(t)), Habits(), samples[request] == 1)
+    assert np.array_equal(found.burst, step)
+    assert streams_of(request, np.ones(2, np.int64)) is request

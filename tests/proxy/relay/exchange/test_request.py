@@ -123,3 +123,21 @@ def test_the_beginning_of_a_body_that_is_too_large_is_read(framing: bytes) -> No
     assert made.model == "b"
     assert made.with_usage() is None, "its bytes pass as they come"
     assert made.body.joined() == sent
+
+
+@pytest.mark.parametrize(
+    ("body", "samples"),
+    [
+        (b'{"n":4}', 4),
+        (b'{"n":"2","temperature":NaN}', 2),
+        (b'{"n":2,"best_of":8}', 8),
+        (b'{"n":1}', None),
+        (b'{"n":null}', None),
+        (b'{"n":-3}', None),
+        (b"{}", None),
+    ],
+)
+def test_the_number_of_answers_is_read(body: bytes, samples: int | None) -> None:
+    made = request(JSON + b"Content-Length: %d\r\n" % len(body), body)
+    made.read()
+    assert made.samples == samples

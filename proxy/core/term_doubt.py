@@ -2,7 +2,7 @@
 
 The terms set proportions, the meter sets the sum. If a term is wrong by d, a request with features f in a
 block of features F and joules J, of which it got the part q, is wrong by ``(f - q F) d``: terms that
-cannot be told apart do not matter to a request in which they come together as they do in all the others,
+cannot be separated do not matter to a request in which they come together as they do in all the others,
 and matter in full to one that differs from them. The variance follows from the covariance of the terms.
 """
 

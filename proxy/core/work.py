@@ -225,7 +225,7 @@ def over_cells(work: Work, edges: Ints, values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """What requests got, (R, ...) each: joules by part; of all work in their life; weighted misfit.
+    """Shares of requests, (R, ...) each: joules by part; of all work in their life; weighted misfit.
 
     ``guessed``: joules that may as well be others' (see ``Charge``).
     """

@@ -126,7 +126,7 @@ class _View:
 
     def _in_turn(self, times: StepTimes, placed: Placed) -> tuple[StepTimes, Placed]:
         trial = times.copy()
-        trial.learn(self._features(placed)[self._own], self._took[self._own])
+        trial.learn(self._features(placed)[self._own], self._took[self._own], fit=False)
         trial.fit()
         for _ in range(_ROUNDS):
             if trial.time is None:
@@ -136,7 +136,7 @@ class _View:
             typical = self._typical(rows, trial.time)[0] & self._own
             before, trial = trial.time, times.copy()
             trial.time = before
-            trial.learn(rows[typical], self._took[typical])
+            trial.learn(rows[typical], self._took[typical], fit=False)
             trial.fit()
         return trial, placed
 

@@ -236,8 +236,11 @@ class StepTimes:
         for name in self.__slots__:
             setattr(self, name, getattr(other, name))
 
-    def learn(self, rows: Floats, seconds: Floats) -> None:
-        """Learn from steps: streams, context and prompt tokens (B, 3), and lengths in seconds (B,)."""
+    def learn(self, rows: Floats, seconds: Floats, *, fit: bool = True) -> None:
+        """Learn from steps: streams, context and prompt tokens (B, 3), and lengths in seconds (B,).
+
+        Fits them when enough are new, unless ``fit`` is false: then call ``fit()`` afterwards.
+        """
         if not len(seconds):
             return
         steps = np.concatenate([rows, seconds[:, None]], axis=1)
@@ -247,7 +250,7 @@ class StepTimes:
         self.seconds += float(seconds.sum())
         self._learned += len(seconds)
         kept = len(self._plain) + len(self._prompts)
-        if kept >= self._LEAST and (self.time is None or self._learned >= self._GROWTH * kept):
+        if fit and kept >= self._LEAST and (self.time is None or self._learned >= self._GROWTH * kept):
             self.fit()
 
     def fit(self) -> None:

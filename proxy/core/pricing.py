@@ -17,6 +17,9 @@ from proxy.core.work import PARTS, Entries, Floats
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076), as the time of a sum.
 PRIOR_TIME: Final = StepTime(overhead=1e-3, weights=5e-3, context=2.2e-8, decode=4e-5, prefill=3e-5)
 _FAR: Final = 1.5  # times longer or shorter than its work takes
+_MULTIPLE: Final = 0.1  # distance from a multiple of that, up to which several steps are taken to be in one
+_MOST_STEPS: Final = 8.5
+_FEW_STREAMS: Final = 24.0  # with more, some stream shows a chunk in nearly every step
 _CLEAR: Final = 0.004  # residual of step times up to which the length of each step is believed,
 _BLURRED: Final = 0.03  # and from which it is not: the network delays chunks by more than steps differ
 
@@ -80,7 +83,11 @@ def priced(
     scale = took / np.maximum(explained, 1e-9)
     if times.time is not None:
         # A step that its work does not explain at all holds a silence, or chunks that the network held back.
-        scale = np.where((scale > 1.0 / _FAR) & (scale < _FAR), scale, 1.0)
+        # Unless it is a multiple: no stream showed a chunk in the steps between (chunks of several tokens).
+        several = (
+            (np.abs(scale - np.round(scale)) < _MULTIPLE) & (scale < _MOST_STEPS) & (streams < _FEW_STREAMS)
+        )
+        scale = np.where((scale > 1.0 / _FAR) & ((scale < _FAR) | several), scale, 1.0)
         blurred = np.clip((time.residual - _CLEAR) / (_BLURRED - _CLEAR), 0.0, 1.0)
         scale = scale ** (1.0 - blurred)
     prices = np.zeros((count, len(PARTS)))

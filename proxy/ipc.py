@@ -70,7 +70,7 @@ class Dropped(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
-    """Request for the joules of one request; the meter replies with ``Told`` of the same ``ask``.
+    """Query for the joules of one request; the meter replies with the message ``Told`` of the same number.
 
     ``wait_ns`` 0: reply at once with a provisional value; otherwise wait at most that long for the final one.
     """

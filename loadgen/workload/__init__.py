@@ -1,4 +1,4 @@
-"""What is sent, and when. Seeded: the same seed gives the same bytes at the same times.
+"""Request bodies and arrival times. The same seed gives the same bytes at the same times.
 
 In: a specification, data sets, traces. Out: request bodies by index, and arrival times.
 

@@ -24,7 +24,7 @@ class StreamOptions(msgspec.Struct, gc=False):
 
 
 class RequestBody(msgspec.Struct, gc=False):
-    """What the proxy reads of a request; ``stream_options`` as its text, empty where it is not given."""
+    """Fields of a request body; ``stream_options`` as its text, empty if it is absent."""
 
     model: str | None = None
     stream: bool | None = None

@@ -69,6 +69,7 @@ def clustered(
         habits.gap_seconds = separating_gap(t, habits.step_seconds)
     burst = bursts(t, previous, habits.gap_seconds)
     expected = np.where(chunks.uncertain, chunks.expected, apart)
+    # Streams that are guessed do not contradict bursts, unless there are no others.
     judged = previous if certain is None or not certain.any() else np.where(certain, previous, -1)
     if blurred(burst, apart, expected, judged):
         if chunks.uncertain.any():

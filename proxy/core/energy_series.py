@@ -262,7 +262,7 @@ class EnergySeries:
         return self._push(t_ns, self._edge_j[-1], learn=reason != Unknown.COUNTER_STUCK)
 
     def _push(self, t_ns: int, joules: float, *, learn: bool = True) -> bool:
-        """Add an edge; ``learn``: its distance to the last one tells the period. Always true."""
+        """Add an edge; with ``learn``, update the period by its distance to the last one. Return True."""
         if self._edge_t and learn:
             length = t_ns - self._edge_t[-1]
             known = self._period_ns
@@ -296,7 +296,7 @@ class EnergySeries:
         return Unknown.IMPLAUSIBLE_READINGS if self._rejected_last else Unknown.NO_SAMPLES
 
     def notes(self) -> tuple[str, ...]:
-        """What is to be known of the readings, for whoever looks at the account."""
+        """Return remarks on the readings, for the account of the device."""
         notes = []
         if self.fell_back:
             now = "by power" if self.of_power else "by the counter again"

@@ -6,16 +6,14 @@ A coalition S of a step's requests would have taken::
 
 The Shapley value of a request is what it adds to the requests that joined before it, on the mean over all
 orders of joining. Its multilinear form (Owen, *Multilinear Extensions of Games*, 1972) draws each other
-request
-with probability t and averages over t from 0 to 1. Decoding requests are many and small: at t, a share t of
-their work is there (the Aumann-Shapley value), and a request adds its own work times the slope. Prompts are
-few
-and large, so each of their subsets is looked at. The result: prices of one unit of context and of decoding in
-each step, and the price of each prompt.
+request with probability t and averages over t from 0 to 1. Decoding requests are many and small: at t, a
+share t of their work is there (the Aumann-Shapley value), and a request adds its own work times the slope.
+Prompts are few and large, so each of their subsets is looked at. The result: prices of one unit of context
+and of decoding in each step, and the price of each prompt.
 
 Overhead and weights are split equally: whoever joins first causes them. So are joules that do not depend on
-who
-is in a step; joules by bytes or by tokens are each request's own. Energy enters in ``work`` by fitted terms.
+who is in a step; joules by bytes or by tokens are each request's own. Energy enters in ``work`` by fitted
+terms.
 """
 
 from dataclasses import dataclass
@@ -123,11 +121,11 @@ class _Large:
         self._count = self.there.sum(axis=1)
 
     def inside(self, members: int) -> NDArray[np.bool_]:
-        """Which columns a subset, given as bits, holds."""
+        """Return which columns a subset, given as bits, holds."""
         return np.array([bool(members >> i & 1) for i in range(self.there.shape[1])])
 
     def subset(self, members: int, t: float) -> tuple[Ints, Floats]:
-        """The steps that have all members of a subset, and the chance that exactly these have joined at t."""
+        """Return the steps with all members of a subset, and the chance that exactly these joined at t."""
         size = members.bit_length()  # columns are filled from the first
         rows = np.flatnonzero(self._count >= size)
         joined = members.bit_count()

@@ -2,8 +2,8 @@
 
 For one device and the groups on it, window energy is regressed on what happened in the window::
 
-    E = sum over groups (static*steps + decode*tokens + context*sum(context) + prefill*tokens)
-        + idle * idle_seconds
+    E = sum over groups (static*steps + decode*tokens + context*sum(context) + prefill*tokens
+                         + power*seconds of steps) + idle * idle_seconds
 
 non-negative, with exponential forgetting, by the normal equations (Lawson and Hanson, *Solving Least
 Squares Problems*, ch. 23). The state is one small matrix: its cost does not grow with time or load.
@@ -11,7 +11,6 @@ The model only sets proportions; the meter sets the sum, so a wrong term moves j
 one window, never in or out of it.
 """
 
-import copy
 from typing import Final
 
 import numpy as np
@@ -27,12 +26,12 @@ _RIDGE: Final = 1e-7
 _PRIOR_STRENGTH: Final = 0.002
 _PRIOR_DEVIATION: Final = 1.0  # of a term, relative: published devices and models differ that much
 _ROUNDS: Final = 3
-_OPEN: Final = 0.3  # of the energy: what a term may be of which the data says nothing
-_LEAST_NOISE: Final = 0.003  # of a window's energy: the edges of counters are known no better
+_OPEN: Final = 0.3  # of the energy: what a term may be that the data does not determine (assumed)
+_LEAST_NOISE: Final = 0.003  # of a window's energy: the edges of counters are taken to be known no better
 _PARTS_KEPT: Final = 0.95  # of what was seen before, by each block
 # Published shape, not scale: Llama-3.1-8B on an H100 (ML.ENERGY v3, arXiv 2601.22076). Before there is a fit
-# only ratios count, because the meter sets the sum.
-# The last is the power (W) that a busy device draws whatever it does.
+# only ratios count, because the meter sets the sum. The last term is the power (W) that a busy device always
+# draws. How the published joules divide into power and the rest is an assumption; it only breaks ties.
 PRIOR: Final = (1.7, 0.02, 1.8e-5, 0.009, 200.0)
 PRIOR_IDLE_WATTS: Final = 80.0
 
@@ -58,10 +57,6 @@ class EnergyModel:
     def mature(self) -> bool:
         """Return whether enough busy time was seen for the terms to mean something."""
         return self.seconds >= MATURE_SECONDS
-
-    def copy(self) -> "EnergyModel":
-        """A model of its own with the same past."""
-        return copy.deepcopy(self)
 
     def widen(self, groups: int) -> None:
         """Make room for more groups; what was learned stays."""
@@ -117,7 +112,7 @@ class EnergyModel:
         self.theta[index] = solution / unit
 
     def _strength(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weight of the prior of each term, in units of its own diagonal: noise over the prior's variance.
+        """Return the weight of the prior of each term, in units of its diagonal: noise over its variance.
 
         Before the noise is known it falls with the number of windows.
         """
@@ -126,11 +121,10 @@ class EnergyModel:
         return np.asarray(_RIDGE + self._noise / np.maximum(_PRIOR_DEVIATION * prior, 1e-12) ** 2)
 
     def covariance(self) -> NDArray[np.float64]:
-        """Covariance of the terms, (n, n) in their units squared; infinite variance where nothing was seen.
+        """Return the covariance of the terms, (n, n) in their units squared; infinite where nothing was seen.
 
-        That of a Bayesian linear regression: terms that always came together (the same batch all
-        the time) are
-        not separable, and are as unsure as the prior.
+        That of a Bayesian linear regression: terms that always came together (the same batch all the time)
+        are not separable, and are as unsure as the prior.
         """
         scale = np.sqrt(np.diag(self._gram))
         index = np.flatnonzero(scale > 0.0)
@@ -153,7 +147,7 @@ class EnergyModel:
         return max(self.variance or 0.0, least)
 
     def deviations(self) -> NDArray[np.float64]:
-        """Standard deviation of each term, in its unit; infinite where nothing was seen."""
+        """Return the standard deviation of each term, in its unit; infinite where nothing was seen."""
         return np.asarray(np.sqrt(np.diag(self.covariance())))
 
     def see_parts(self, slot: int, amounts: NDArray[np.float64], seconds: NDArray[np.float64]) -> None:
@@ -163,9 +157,9 @@ class EnergyModel:
         self._parts[slot] = _PARTS_KEPT * self._parts[slot] + np.stack([amounts, seconds])
 
     def parts(self, slot: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Joules of a unit of each part of a group, its time included, and their deviations, (4,) each.
+        """Return the joules of a unit of each part of a group, and their deviations, (4,) each.
 
-        Infinite where a part was not seen.
+        The time that a part takes is included. Infinite where a part was not seen.
         """
         amounts, seconds = self._parts.get(slot, np.zeros((2, len(PARTS))))
         ratio = np.divide(seconds, amounts, out=np.zeros(len(PARTS)), where=amounts > 0.0)

@@ -166,7 +166,7 @@ class CounterFilter:
             self._accept(t_ns, mj, rise)
 
     def end(self) -> list[Move]:
-        """What to make of a candidate when no more readings come: a gap up to it."""
+        """Resolve a pending candidate when no more readings come: a gap up to it."""
         candidate, self._candidate = self._candidate, None
         if candidate is None or self._base_mj is None:
             return []

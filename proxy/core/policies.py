@@ -154,11 +154,10 @@ class Steps(_Stepwise):
 
 
 def _merged(block: Block, happened: Floats, joules: Floats, seconds: Floats) -> tuple[Floats, Floats, Floats]:
-    """Windows merged so that each holds several steps, for the fit.
+    """Merge windows so that each holds several steps, for the fit.
 
-    Which window a prompt is in is known to about a step. In windows of few steps such errors make the
-    work look
-    unrelated to the energy, and the fit would put all of it on the seconds, which are never wrong.
+    Which window a prompt is in is known to about a step. In windows of few steps such errors make the work
+    look unrelated to the energy, and the fit would put all of it on the seconds, which are never wrong.
     """
     lengths = [(work.cell_end - work.cell_start).astype(float) for work in block.works]
     steps = np.concatenate(lengths) if lengths else np.empty(0)

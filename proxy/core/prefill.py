@@ -1,12 +1,10 @@
 """Prefill: in which steps the prompt of each request was computed.
 
 An engine computes prompts in chunks under a token budget that the proxy cannot see. It need not: a step that
-computes prompt tokens takes longer, so the durations of the steps show how many there were. The usual
-duration of a step is fitted (base, per decoding stream, per context token, per prompt token); then each
-prompt is laid back from the step of its first token, one prompt after the other, into the time those steps
-took beyond what decoding explains. Placing and fitting feed each other; before there is a fit they take
-turns, from two sides (each prompt in one step; budgets always full), and what explains the steps better is
-kept.
+computes prompt tokens takes longer, so the lengths of the steps show how many there were (``step_time``).
+Each prompt is placed up to the step of its first token, in order of first tokens. Placing and fitting feed
+each other: before there is a fit they take turns, from three sides (each prompt in one step; budgets always
+full; just as much room as there are prompt tokens), and the result that explains the steps best is kept.
 """
 
 from dataclasses import dataclass, replace
@@ -21,11 +19,10 @@ from proxy.core.step_time import StepTime, StepTimes
 
 _ROUNDS: Final = 4
 _SILENT: Final = 5.0  # times longer than most: such a step holds a silence
+_LONGEST: Final = 20.0  # times the usual decoding step: longer ones hold a silence, not a prompt
 _OUTLIER: Final = 3.0  # typical residuals; steps beyond teach nothing,
 _LEAST_DOUBT: Final = 0.01  # (at least so much of the usual time)
-_CLOSE: Final = (
-    0.25  # unless they are so close to what is expected, of their length: prompts are in few steps
-)
+_CLOSE: Final = 0.25  # of their length: unless they are so close to what is expected; few steps hold prompts
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
 _ROUGH: Final = 0.03  # residual of a first guess
@@ -67,7 +64,7 @@ def place(seen: Seen, prompts: Prompts, times: StepTimes) -> Placed:
     if len(seen.stamps) < 2 or not len(prompts.step):
         return prompts.step, prompts.request, prompts.tokens
     view = _View(seen, prompts)
-    if times.mature and times.time is not None:
+    if times.ready and times.time is not None:
         placed = view.placed(times.time)
         view.teach(times, placed)
     else:
@@ -89,7 +86,7 @@ class _View:
         self._earliest = _earliest(seen.begins, prompts)
 
     def first_placed(self, times: StepTimes) -> Placed:
-        """Without a fit: place and fit in turn, from two sides, and keep what explains the steps better."""
+        """Place and fit in turn, from three sides, without a fit; keep what explains the steps best."""
         whole = self._whole()
         prior = prior_time(float(self._took.sum()), self._features(whole))
         best, learned, placed = np.inf, times, whole
@@ -101,10 +98,11 @@ class _View:
             if doubt < best:
                 best, learned, placed = doubt, trial, at
         times.replace_by(learned)
+        times.placed()
         return placed
 
     def _balanced(self, time: StepTime) -> StepTime:
-        """The time of a prompt token by which the steps have just as much room as there are prompt tokens.
+        """Return the time by which the steps have just as much room as there are prompt tokens.
 
         It depends on no placement: all prompts together took what the steps took beyond decoding.
         """
@@ -118,7 +116,7 @@ class _View:
         total = float(self._prompts.tokens.sum())
         for _ in range(_ROUNDS):
             room, seen = balanced.room(self._took, streams, context)
-            found = float(room[seen & (self._took < _SILENT * 4.0 * usual)].sum())
+            found = float(room[seen & (self._took < _LONGEST * usual)].sum())
             if found <= 0.0 or total <= 0.0:
                 break
             balanced = replace(balanced, prefill=balanced.prefill * found / total)
@@ -156,7 +154,7 @@ class _View:
         times.learn(rows[typical], self._took[typical])
 
     def _whole(self) -> Placed:
-        """Each prompt in the step of its first token."""
+        """Place each prompt in the step of its first token."""
         return self._prompts.step, np.arange(len(self._prompts.step)), self._prompts.tokens
 
     def _features(self, placed: Placed) -> Floats:
@@ -176,7 +174,7 @@ class _View:
 
 
 def _earliest(begins: Floats, prompts: Prompts) -> tuple[Ints, Ints]:
-    """The first step each prompt can have been in (P,): by its arrival, and by the prompt finished before it.
+    """Return the first step each prompt can have been in, (P,) each: by arrival, and by the one before.
 
     Engines compute one prompt after the other (in vLLM and SGLang at most one is half done).
     """
@@ -232,7 +230,7 @@ def _in_order(free: Ints, prompts: Prompts, room: Floats, seen: NDArray[np.bool_
 def _fill(
     left: list[float], begin: int, end: int, wanted: float, *, visible: bool
 ) -> tuple[dict[int, float], float]:
-    """Chunks of one prompt by step, and the tokens without room; uses the room up."""
+    """Return the chunks of one prompt by step, and its tokens without room; the room is used up."""
     least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
     before = sum(left[begin:end])
     while begin < end and before - left[begin] > wanted:
@@ -256,7 +254,7 @@ def _fill(
 
 
 def _guess(left: list[float], begin: int, end: int, usual: float, *, visible: bool) -> dict[int, float]:
-    """Chunks of a prompt of unknown length: all the visible room before its first token, else the usual."""
+    """Return the chunks of a prompt of unknown length: all visible room, else the usual length."""
     chunks = {at: left[at] for at in range(begin, end) if left[at] >= _LEAST_TOKENS}
     for at in chunks:
         left[at] = 0.0
@@ -269,7 +267,7 @@ def _guess(left: list[float], begin: int, end: int, usual: float, *, visible: bo
 
 
 def _side_by_side(arrived: Ints, free: Ints, prompts: Prompts, room: Floats) -> Placed:
-    """Chunks of prompts that are computed together, last come first, backwards from their first tokens."""
+    """Return chunks of prompts that are computed together, last come first, backwards from first tokens."""
     left, bounds = room.tolist(), arrived.tolist()
     last, wants = prompts.step.tolist(), prompts.tokens.tolist()
     steps: list[int] = []
@@ -287,7 +285,7 @@ def _side_by_side(arrived: Ints, free: Ints, prompts: Prompts, room: Floats) -> 
 
 
 def _backwards(left: list[float], last: int, bound: int, wanted: float) -> dict[int, float]:
-    """Chunks of one prompt by step, as late as there is room; uses the room up."""
+    """Return the chunks of one prompt by step, as late as there is room; the room is used up."""
     least = max(_LEAST_TOKENS, _LEAST_SHARE * wanted)
     chunks: dict[int, float] = {}
     rest = wanted

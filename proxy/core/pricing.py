@@ -5,6 +5,7 @@ length that was seen: energy follows the real duration, whatever held a step up.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -59,20 +60,14 @@ def priced(
         The entries, prompts with their seconds, and the prices of a unit of each part in each step, (B, 4).
     """
     count = len(took)
-
-    def total(entries: Sequence[Entries], column: int) -> Floats:
-        found = np.zeros(count)
-        for one in entries:
-            values = one.columns()[column]
-            if values is not None:
-                found += np.bincount(one.cell, values, minlength=count)
-        return found
-
     seen = [decoding, *unseen]
-    streams, context, spread = total(seen, 1), total(seen, 2), total(unseen, 3)
+    streams, context, spread = (_total(seen, part, count) for part in ("decode", "context", "prefill"))
     assert prompts.prefill is not None
     assert prompts.context is not None
-    rows = np.stack([streams, context + total([prompts], 2), spread + total([prompts], 3)], axis=1)
+    read, computed = (
+        np.bincount(prompts.cell, x, minlength=count) for x in (prompts.context, prompts.prefill)
+    )
+    rows = np.stack([streams, context + read, spread + computed], axis=1)
     if learn is not None and learn.any():
         times.learn(rows[learn], took[learn])
     time = times.time or prior_time(float(took.sum()), rows)
@@ -82,20 +77,34 @@ def priced(
     explained += np.bincount(prompts.cell, fair.prompt, minlength=count)
     scale = took / np.maximum(explained, 1e-9)
     if times.time is not None:
-        # A step that its work does not explain at all holds a silence, or chunks that the network held back.
-        # Unless it is a multiple: no stream showed a chunk in the steps between (chunks of several tokens).
-        several = (
-            (np.abs(scale - np.round(scale)) < _MULTIPLE) & (scale < _MOST_STEPS) & (streams < _FEW_STREAMS)
-        )
-        scale = np.where((scale > 1.0 / _FAR) & ((scale < _FAR) | several), scale, 1.0)
-        blurred = np.clip((time.residual - _CLEAR) / (_BLURRED - _CLEAR), 0.0, 1.0)
-        scale = scale ** (1.0 - blurred)
-    prices = np.zeros((count, len(PARTS)))
-    for column, price in enumerate((np.full(count, fixed), fair.decode, fair.context, fair.prefill)):
-        prices[:, column] = price * scale
-    # The seconds of a prompt include reading its context, which is priced as an amount of context, too.
-    own = np.maximum(fair.prompt * scale[prompts.cell] - prices[prompts.cell, 2] * prompts.context, 0.0)
-    with_seconds = Entries(
-        prompts.cell, prompts.request, prompts.static, None, prompts.context, prompts.prefill, own
+        scale = _believed(scale, streams, time.residual)
+    prices = (
+        np.stack([np.full(count, fixed), fair.decode, fair.context, fair.prefill], axis=1) * scale[:, None]
     )
-    return [decoding, with_seconds, *unseen], prices
+    # The seconds of a prompt include reading its context, which is priced as an amount of context, too.
+    own = fair.prompt * scale[prompts.cell] - prices[prompts.cell, 2] * prompts.context
+    return [decoding, replace(prompts, prefill_seconds=np.maximum(own, 0.0)), *unseen], prices
+
+
+def _total(entries: Sequence[Entries], part: str, steps: int) -> Floats:
+    """Return the amount of a part in each step, (B,)."""
+    found = np.zeros(steps)
+    for one in entries:
+        values = one.columns()[PARTS.index(part)]
+        if values is not None:
+            found += np.bincount(one.cell, values, minlength=steps)
+    return found
+
+
+def _believed(scale: Floats, streams: Floats, residual: float) -> Floats:
+    """Return how far the seen lengths of steps are believed, (B,), as factors of what their work takes.
+
+    A step that its work does not explain at all holds a silence, or chunks that the network held back, unless
+    it is a multiple: then no stream showed a chunk in the steps between (chunks of several tokens, few
+    streams).
+    """
+    multiple = np.abs(scale - np.round(scale)) < _MULTIPLE
+    several = multiple & (scale < _MOST_STEPS) & (streams < _FEW_STREAMS)
+    near = (scale > 1.0 / _FAR) & ((scale < _FAR) | several)
+    blurred = np.clip((residual - _CLEAR) / (_BLURRED - _CLEAR), 0.0, 1.0)
+    return np.asarray(np.where(near, scale, 1.0) ** (1.0 - blurred))

@@ -8,9 +8,8 @@ lies between their sum and their maximum (the roofline)::
     compute = decode * decoding streams + prefill * prompt tokens
 
 The form matters: a fair share follows from what a coalition of the step's requests would have taken, and
-where compute hides behind memory a small prompt costs no time at all. ``p`` is not assumed but chosen by
-which
-form predicts the steps best; all other terms are fitted for each candidate.
+where compute hides behind memory a small prompt costs no time at all. ``p`` is not assumed: the form is used
+that predicts the steps best, with all other terms fitted for each candidate.
 
 The fit is a sequence of linear least squares: the combination is homogeneous of degree one, so by Euler's
 theorem it equals its gradient times the terms, and with the gradient held fixed the model is linear.
@@ -33,16 +32,13 @@ _DAMPING: Final = 0.5  # of each iteration: the regimes of the steps change with
 _RIDGE: Final = 1e-7  # towards the terms of the iteration before, where steps do not determine them
 _ALIKE: Final = 1e-3  # weight of the guess that a decoded token computes as much as a prompt token
 _SHORT: Final = 0.3  # of the median step: shorter ones are weighted as if they were as long
-_OUTLIER: Final = (
-    4.0  # median residuals of steps with prompts; a step beyond (a silence, a stall) teaches nothing
-)
+_OUTLIER: Final = 4.0  # median residuals of steps with prompts; a step beyond is a stall or a silence
 _NOISE: Final = 0.01  # relative; residuals below are not called outliers, however small the others are
 _SETTLED: Final = 10  # iterations before outliers are left out: what is one depends on the terms
+_CONVERGED: Final = 1e-4  # change of the terms, relative to the largest, at which iterating ends
 _SIMPLER: Final = 0.97  # another form must lower the loss at least by this factor
 _TERMS: Final = 5
-_VISIBLE: Final = (
-    3.0  # residuals by which a step must be longer than decoding alone for its prompt to be seen
-)
+_VISIBLE: Final = 3.0  # residuals by which a step is longer than decoding alone where its prompt shows
 _LEAST_RESIDUAL: Final = 0.002
 
 
@@ -69,11 +65,11 @@ class StepTime:
     residual: float = 1.0
 
     def memory(self, context: Floats) -> Floats:
-        """Seconds of memory traffic."""
+        """Return the seconds of memory traffic of steps."""
         return self.weights + self.context * context
 
     def compute(self, streams: Floats, prompt: Floats) -> Floats:
-        """Seconds of computing."""
+        """Return the seconds of computing of steps."""
         return self.decode * streams + self.prefill * prompt
 
     def seconds(self, streams: Floats, context: Floats, prompt: Floats) -> Floats:
@@ -83,9 +79,8 @@ class StepTime:
     def room(self, seconds: Floats, streams: Floats, context: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return how many prompt tokens steps of this length computed, (B,), and where that shows, (B,).
 
-        Where it cannot, as compute hides behind memory or within the noise of the steps, the number
-        is the most
-        that can have been hidden.
+        Where compute hides behind memory, or within the noise of the steps, the number is the most that can
+        have been hidden.
         """
         if self.prefill <= 0.0:
             return np.zeros(len(seconds)), np.zeros(len(seconds), bool)
@@ -94,9 +89,8 @@ class StepTime:
         alone = combine(self.p, memory, decoding)
         noise = _VISIBLE * max(self.residual, _LEAST_RESIDUAL) * alone
         seen = busy > alone + noise
-        longest = np.where(
-            seen, busy, np.maximum(alone + noise, memory) if math.isinf(self.p) else alone + noise
-        )
+        hidden = np.maximum(alone + noise, memory) if math.isinf(self.p) else alone + noise
+        longest = np.where(seen, busy, hidden)
         if self.p == 1.0:
             compute = longest - memory
         elif math.isinf(self.p):
@@ -179,14 +173,17 @@ def _fit_form(
             [keep, keep * by_memory, keep * by_memory * context, keep * by_compute * streams,
              keep * by_compute * prompt], axis=1,
         )  # fmt: skip
-        terms = (1.0 - _DAMPING) * terms + _DAMPING * _solve(design, seconds * keep, terms)
+        before = terms
+        terms = (1.0 - _DAMPING) * before + _DAMPING * _solve(design, seconds * keep, before)
+        if turn > _SETTLED and np.abs(terms - before).max() <= _CONVERGED * np.abs(terms).max():
+            break
         overhead, weights, per_context, per_stream, per_token = terms.tolist()
         time = StepTime(overhead, weights, per_context, per_stream, per_token, p)
     return best, least
 
 
 def _solve(design: Floats, target: Floats, before: Floats) -> Floats:
-    """Non-negative least squares with a weak pull towards the terms before, and decode towards prefill."""
+    """Solve for terms >= 0 with a weak pull towards the terms before, and of decode towards prefill."""
     gram, moment = design.T @ design, design.T @ target
     unit = np.sqrt(np.maximum(np.diag(gram), 1e-30))
     gram, moment = gram / np.outer(unit, unit) + _RIDGE * np.eye(len(unit)), moment / unit
@@ -199,13 +196,13 @@ def _solve(design: Floats, target: Floats, before: Floats) -> Floats:
 
 
 class StepTimes:
-    """Learns the time of one engine's steps from those that were seen; keeps the last of two kinds.
+    """The time of one engine's steps, learned from those that were seen: the last of two kinds are kept.
 
     Steps that compute prompts are rarer and determine the form; they are kept apart so that decoding does not
     push them out.
     """
 
-    __slots__ = ("_learned", "_plain", "_prompts", "seconds", "time")
+    __slots__ = ("_learned", "_placed_seconds", "_plain", "_prompts", "seconds", "time")
 
     _KEEP: Final = 1500
     _LEAST: Final = 48  # steps before the first fit
@@ -219,14 +216,28 @@ class StepTimes:
         self._learned = 0
         self.seconds = 0.0  # of all steps learned from
         self.time: StepTime | None = None
+        self._placed_seconds = 0.0  # of the steps when prompts were placed without a mature fit
+
+    @property
+    def ready(self) -> bool:
+        """Return whether prompts can be placed by the fit.
+
+        A young fit is made anew each time the steps have doubled: placing and fitting in turn takes half a
+        second.
+        """
+        return self.time is not None and (self.mature or self.seconds < 2.0 * self._placed_seconds)
+
+    def placed(self) -> None:
+        """Note that prompts were placed and the steps fitted in turn."""
+        self._placed_seconds = self.seconds
 
     @property
     def mature(self) -> bool:
-        """Whether enough steps were seen for the terms to mean something."""
+        """Return whether enough steps were seen for the terms to mean something."""
         return self.seconds >= self.MATURE_SECONDS and len(self._prompts) >= self._MATURE_PROMPTS
 
     def copy(self) -> "StepTimes":
-        """One of its own with the same past."""
+        """Return another one with the same past."""
         other = StepTimes()
         other.replace_by(self)
         return other

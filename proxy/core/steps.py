@@ -112,7 +112,7 @@ def _events(
     t = (stamp - start_ns) / 1e9
     chunks = chunks_of(tokens, request, missing_tokens(group, tracks), group.streams.chunks[slots])
     stream = streams_of(request, requests.samples)
-    certain = requests.samples[request] == 1
+    certain = None if stream is request else requests.samples[request] == 1
     found = clustered(t, stream, chunks, habits, certain)
     held = sized(chunks, request, found.burst, found.previous)
     is_first = np.flatnonzero((found.previous < 0) & (t == requests.first[request]))

@@ -28,7 +28,7 @@ FIRST_ERROR: Final = 400  # status codes, RFC 9110
 
 
 def counted_tokens(track: Track) -> int | None:
-    """Steps in which the answer of an ended request took part, as its usage tells; None where it does not.
+    """Return the number of steps of an ended request according to its usage; None if it is unknown.
 
     An answer that only computes a prompt (embeddings, scores) is in the step that ends it.
     """
@@ -101,7 +101,7 @@ def divided(unseen: Entries, each: Floats) -> list[Entries]:
 
 
 def _waited_seconds(track: Track) -> float:
-    """From its arrival to its first token, where the engine's span tells: no step had it before."""
+    """Return the seconds from arrival to the first token by the engine's span; 0 without a span."""
     first = None if track.span is None else track.span.first_token_ns
     return 0.0 if first is None else min(max(first - track.start_ns, 0) / 1e9, _life_seconds(track))
 

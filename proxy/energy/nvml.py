@@ -221,7 +221,7 @@ class NvmlSource:
             _LOG.debug("NVML shutdown: %s", error)
 
     def _chosen(self) -> list[int]:
-        """Indices of the GPUs to read; one whose UUID is not told can be named by its index."""
+        """Return the indices of the GPUs to read; one whose UUID is unavailable can be named by its index."""
 
         def uuid(index: int) -> str:
             return _asked(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
@@ -352,7 +352,7 @@ def _answers(read: Callable[[Any], float], handle: Any) -> bool:
 
 
 def _asked(ask: Callable[[], str | bytes]) -> str | None:
-    """What the driver tells; None where it does not, or has no such function."""
+    """Return the text of a driver call; None if it fails or the driver lacks the function."""
     try:
         return _text(ask())
     except pynvml.NVMLError:

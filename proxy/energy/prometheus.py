@@ -107,7 +107,7 @@ class PrometheusSource:
         return [self._found(point) for point in newest.values()]
 
     def read(self) -> list[Sample]:
-        """What is new; raises :class:`SensorError`. Power is given beside a counter that did not move."""
+        """Return new readings, and power beside a counter that did not move; raises :class:`SensorError`."""
         metrics = (self._metric,) if self._metric.power is None else (self._metric, self._metric.power)
         samples, moved = [], set()
         for metric, found in zip(metrics, self._points(metrics), strict=True):

@@ -97,11 +97,3 @@ def test_groups_share_a_device_and_a_newcomer_changes_nothing() -> None:
     assert model.theta[:5].tolist() == before.tolist()
     assert model.theta[5:10].tolist() == list(PRIOR)
     assert model.theta[10] == pytest.approx(70.0, rel=0.02)
-
-
-def test_a_copy_learns_alone() -> None:
-    model = EnergyModel(1)
-    other = model.copy()
-    other.learn(*windows())
-    assert model.windows == 0.0
-    assert other.windows > 0.0

@@ -35,6 +35,7 @@ _SHORT: Final = 0.3  # of the median step: shorter ones are weighted as if they 
 _OUTLIER: Final = 4.0  # median residuals of steps with prompts; a step beyond is a stall or a silence
 _NOISE: Final = 0.01  # relative; residuals below are not called outliers, however small the others are
 _SETTLED: Final = 10  # iterations before outliers are left out: what is one depends on the terms
+_WARM: Final = 12  # of the iterations are spared where there is a fit to begin with
 _CONVERGED: Final = 1e-4  # change of the terms, relative to the largest, at which iterating ends
 _SIMPLER: Final = 0.97  # another form must lower the loss at least by this factor
 _TERMS: Final = 5
@@ -135,7 +136,8 @@ def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTim
     least = _SHORT * float(np.median(seconds))
     weight = 1.0 / np.maximum(seconds, least)
     first = guess or _linear(rows, seconds, weight)
-    tried = {p: _fit_form(p, rows, seconds, weight, first) for p in FORMS}
+    begin = 0 if guess is None else _WARM
+    tried = {p: _fit_form(p, rows, seconds, weight, first, begin) for p in FORMS}
     best = guess.p if guess is not None and guess.p in tried else FORMS[0]
     for p, (_, loss) in tried.items():
         if loss < _SIMPLER * tried[best][1]:
@@ -151,7 +153,7 @@ def _linear(rows: Floats, seconds: Floats, weight: Floats) -> StepTime:
 
 
 def _fit_form(
-    p: float, rows: Floats, seconds: Floats, weight: Floats, first: StepTime
+    p: float, rows: Floats, seconds: Floats, weight: Floats, first: StepTime, begin: int
 ) -> tuple[StepTime, float]:
     """Fit the terms of one form; return them and their loss, the mean squared relative residual, clipped."""
     streams, context, prompt = rows.T
@@ -159,7 +161,7 @@ def _fit_form(
     terms = np.array([time.overhead, time.weights, time.context, time.decode, time.prefill])
     busy = prompt > 0.0 if (prompt > 0.0).any() else np.ones(len(rows), bool)
     best, least = time, math.inf
-    for turn in range(_ITERATIONS):
+    for turn in range(begin, _ITERATIONS):
         memory, compute = time.memory(context), time.compute(streams, prompt)
         both = combine(p, memory, compute)
         by_memory, by_compute = slopes(p, memory, compute, both)

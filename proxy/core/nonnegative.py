@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def nonnegative(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
+def nonnegative(
+    gram: NDArray[np.float64], moment: NDArray[np.float64], guess: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Minimise x'Gx/2 - m'x over x >= 0 by active sets.
 
     Source: Lawson and Hanson, *Solving Least Squares Problems*, chapter 23.
@@ -12,22 +14,29 @@ def nonnegative(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArr
     Args:
         gram: G, (n, n), positive definite; n is small.
         moment: m, (n,).
+        guess: (n,); which of its terms are positive is where the search begins. None: all are.
 
     Returns:
         x, (n,).
     """
     size = len(moment)
-    free = np.ones(size, bool)
+    free = np.ones(size, bool) if guess is None else guess > 0.0
     for _ in range(3 * size):
+        everything = free.all()
         solution = np.zeros(size)
-        if free.any():
-            solution[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
-        if (solution[free] < 0.0).any():
+        if everything:
+            solution[:] = np.linalg.solve(gram, moment)
+        else:
+            solution[free] = np.linalg.solve(gram[free][:, free], moment[free])
+        if (solution < 0.0).any():
             free &= solution > 0.0
             continue
+        if everything:
+            return solution
         pull = moment - gram @ solution
-        worst = int(np.argmax(np.where(free, -np.inf, pull)))
-        if free[worst] or pull[worst] <= 1e-12 * abs(moment[worst]):
+        pull[free] = -np.inf
+        worst = int(pull.argmax())
+        if pull[worst] <= 1e-12 * abs(moment[worst]):
             return solution
         free[worst] = True
     return np.clip(solution, 0.0, None)

@@ -126,15 +126,19 @@ class _View:
         trial = times.copy()
         trial.learn(self._features(placed)[self._own], self._took[self._own], fit=False)
         trial.fit()
+        learned = np.empty(0)
         for _ in range(_ROUNDS):
             if trial.time is None:
                 break
             placed = self.placed(trial.time)
             rows = self._features(placed)
             typical = self._typical(rows, trial.time)[0] & self._own
+            if np.array_equal(learned, rows[typical]):
+                break  # prompts are where they were: there is nothing new to fit
+            learned = rows[typical]
             before, trial = trial.time, times.copy()
             trial.time = before
-            trial.learn(rows[typical], self._took[typical], fit=False)
+            trial.learn(learned, self._took[typical], fit=False)
             trial.fit()
         return trial, placed
 

@@ -38,6 +38,7 @@ _SETTLED: Final = 10  # iterations before outliers are left out: what is one dep
 _WARM: Final = 12  # of the iterations are spared where there is a fit to begin with
 _CONVERGED: Final = 1e-4  # change of the terms, relative to the largest, at which iterating ends
 _SIMPLER: Final = 0.97  # another form must lower the loss at least by this factor
+_EXACT: Final = 1e-7  # loss (0.03 % of each length): stamps are no better, so other forms are not tried
 _TERMS: Final = 5
 _VISIBLE: Final = 3.0  # residuals by which a step is longer than decoding alone where its prompt shows
 _LEAST_RESIDUAL: Final = 0.002
@@ -137,9 +138,12 @@ def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTim
     weight = 1.0 / np.maximum(seconds, least)
     first = guess or _linear(rows, seconds, weight)
     begin = 0 if guess is None else _WARM
-    tried = {p: _fit_form(p, rows, seconds, weight, first, begin) for p in FORMS}
-    best = guess.p if guess is not None and guess.p in tried else FORMS[0]
-    for p, (_, loss) in tried.items():
+    best = guess.p if guess is not None and guess.p in FORMS else FORMS[0]
+    tried = {best: _fit_form(best, rows, seconds, weight, first, begin)}
+    if tried[best][1] > _EXACT:
+        others = [p for p in FORMS if p != best]
+        tried.update((p, _fit_form(p, rows, seconds, weight, first, begin)) for p in others)
+    for p, (_, loss) in sorted(tried.items()):
         if loss < _SIMPLER * tried[best][1]:
             best = p
     return tried[best][0]
@@ -147,7 +151,7 @@ def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTim
 
 def _linear(rows: Floats, seconds: Floats, weight: Floats) -> StepTime:
     """Fit the terms of the sum, by which the other forms begin."""
-    design = np.concatenate([np.ones((len(rows), 1)), rows[:, [1, 0, 2]]], axis=1) * weight[:, None]
+    design = np.stack([np.ones(len(rows)), rows[:, 1], rows[:, 0], rows[:, 2]]) * weight
     base, context, decode, prefill = _solve(design, seconds * weight, np.zeros(4)).tolist()
     return StepTime(0.2 * base, 0.8 * base, context, decode, prefill)
 
@@ -156,9 +160,11 @@ def _fit_form(
     p: float, rows: Floats, seconds: Floats, weight: Floats, first: StepTime, begin: int
 ) -> tuple[StepTime, float]:
     """Fit the terms of one form; return them and their loss, the mean squared relative residual, clipped."""
-    streams, context, prompt = rows.T
+    streams, context, prompt = np.ascontiguousarray(rows.T)
+    design = np.empty((_TERMS, len(rows)))
     time = replace(first, p=p)
     terms = np.array([time.overhead, time.weights, time.context, time.decode, time.prefill])
+    solved: Floats | None = None
     busy = prompt > 0.0 if (prompt > 0.0).any() else np.ones(len(rows), bool)
     best, least = time, math.inf
     for turn in range(begin, _ITERATIONS):
@@ -166,17 +172,20 @@ def _fit_form(
         both = combine(p, memory, compute)
         by_memory, by_compute = slopes(p, memory, compute, both)
         residual = np.abs(seconds - time.overhead - both) * weight
-        bound = _OUTLIER * max(float(np.median(residual[busy])), _NOISE)
-        loss = float(np.mean(np.minimum(residual, bound) ** 2))
+        bound = _OUTLIER * max(_middle(residual[busy]), _NOISE)
+        clipped = np.minimum(residual, bound)
+        loss = float(clipped @ clipped) / len(rows)
         if loss < least:
-            best, least = replace(time, residual=max(float(np.median(residual)), 1e-6)), loss
+            best, least = replace(time, residual=max(_middle(residual), 1e-6)), loss
         keep = weight if turn < _SETTLED else weight * (residual <= bound)
-        design = np.stack(
-            [keep, keep * by_memory, keep * by_memory * context, keep * by_compute * streams,
-             keep * by_compute * prompt], axis=1,
-        )  # fmt: skip
-        before = terms
-        terms = (1.0 - _DAMPING) * before + _DAMPING * _solve(design, seconds * keep, before)
+        design[0] = keep
+        np.multiply(keep, by_memory, out=design[1])
+        np.multiply(design[1], context, out=design[2])
+        kept_compute = keep * by_compute
+        np.multiply(kept_compute, streams, out=design[3])
+        np.multiply(kept_compute, prompt, out=design[4])
+        before, solved = terms, _solve(design, seconds * keep, terms, solved)
+        terms = (1.0 - _DAMPING) * before + _DAMPING * solved
         if turn > _SETTLED and np.abs(terms - before).max() <= _CONVERGED * np.abs(terms).max():
             break
         overhead, weights, per_context, per_stream, per_token = terms.tolist()
@@ -184,17 +193,31 @@ def _fit_form(
     return best, least
 
 
-def _solve(design: Floats, target: Floats, before: Floats) -> Floats:
-    """Solve for terms >= 0 with a weak pull towards the terms before, and of decode towards prefill."""
-    gram, moment = design.T @ design, design.T @ target
-    unit = np.sqrt(np.maximum(np.diag(gram), 1e-30))
-    gram, moment = gram / np.outer(unit, unit) + _RIDGE * np.eye(len(unit)), moment / unit
-    moment += _RIDGE * before * unit
+def _middle(values: Floats) -> float:
+    """Return the (upper) median; ``numpy.median`` takes longer than all else in an iteration."""
+    at = len(values) // 2
+    return float(np.partition(values, at)[at])
+
+
+def _solve(design: Floats, target: Floats, before: Floats, solved: Floats | None = None) -> Floats:
+    """Solve for terms >= 0 with a weak pull towards the terms before, and of decode towards prefill.
+
+    ``design`` (terms, B); the search for the terms that are zero begins with those of ``solved``.
+    """
+    gram, moment = design @ design.T, design @ target
+    unit = np.sqrt(np.maximum(gram.diagonal(), 1e-30))
+    gram /= unit[:, None] * unit
+    gram.flat[:: len(unit) + 1] += _RIDGE
+    moment = moment / unit + _RIDGE * before * unit
     if len(unit) == _TERMS:
-        alike = np.array([0.0, 0.0, 0.0, 1.0 / unit[3], -1.0 / unit[4]])
-        alike *= min(unit[3], unit[4])
-        gram += _ALIKE * np.outer(alike, alike)
-    return np.asarray(nonnegative(gram, moment) / unit)
+        # _ALIKE times the outer product of (0, 0, 0, 1 / unit[3], -1 / unit[4]), scaled by the smaller unit.
+        decode, prefill = float(unit[3]), float(unit[4])
+        least = min(decode, prefill)
+        gram[3, 3] += _ALIKE * (least / decode) ** 2
+        gram[4, 4] += _ALIKE * (least / prefill) ** 2
+        gram[3, 4] -= _ALIKE * least / decode * least / prefill
+        gram[4, 3] = gram[3, 4]
+    return nonnegative(gram, moment, solved) / unit
 
 
 class StepTimes:
@@ -204,19 +227,26 @@ class StepTimes:
     push them out.
     """
 
-    __slots__ = ("_learned", "_placed_seconds", "_plain", "_prompts", "seconds", "time")
+    __slots__ = (
+        "_fitted", "_new_plain", "_new_prompts", "_placed_seconds", "_plain", "_prompts", "_residuals",
+        "seconds", "steps", "time",
+    )  # fmt: skip
 
     _KEEP: Final = 1500
     _LEAST: Final = 48  # steps before the first fit
-    _GROWTH: Final = 0.35  # of the steps kept: fitted anew after so many more
+    _GROWTH: Final = 0.35  # of the steps kept: after so many more, whether to fit anew is looked at
+    _WORSE: Final = 1.25  # times the residual when fitted: the fit no longer predicts the steps
     MATURE_SECONDS: Final = 6.0
     _MATURE_PROMPTS: Final = 12
 
     def __init__(self) -> None:
         self._plain = np.empty((0, 4))
         self._prompts = np.empty((0, 4))
-        self._learned = 0
-        self.seconds = 0.0  # of all steps learned from
+        self._new_plain = self._new_prompts = 0  # of these, not fitted yet
+        self._fitted = 0  # steps when they were fitted
+        self._residuals = (0.0, 0.0)  # median relative ones of both kinds then
+        self.steps = 0  # learned from
+        self.seconds = 0.0  # of all of these
         self.time: StepTime | None = None
         self._placed_seconds = 0.0  # of the steps when prompts were placed without a mature fit
 
@@ -252,7 +282,9 @@ class StepTimes:
     def learn(self, rows: Floats, seconds: Floats, *, fit: bool = True) -> None:
         """Learn from steps: streams, context and prompt tokens (B, 3), and lengths in seconds (B,).
 
-        Fits them when enough are new, unless ``fit`` is false: then call ``fit()`` afterwards.
+        Fits them when enough are new, unless ``fit`` is false: then call ``fit()`` afterwards. A fit is made
+        anew when steps have doubled, or as soon as it predicts new steps worse than those it was made of: it
+        costs as much as dividing hundreds of steps, and learns nothing where it predicts as well as before.
         """
         if not len(seconds):
             return
@@ -261,14 +293,47 @@ class StepTimes:
         self._plain = np.concatenate([self._plain, steps[~with_prompt]])[-self._KEEP :]
         self._prompts = np.concatenate([self._prompts, steps[with_prompt]])[-self._KEEP :]
         self.seconds += float(seconds.sum())
-        self._learned += len(seconds)
-        kept = len(self._plain) + len(self._prompts)
-        if fit and kept >= self._LEAST and (self.time is None or self._learned >= self._GROWTH * kept):
+        self.steps += len(seconds)
+        prompts = int(with_prompt.sum())
+        self._new_prompts += prompts
+        self._new_plain += len(seconds) - prompts
+        if fit and self._is_due():
             self.fit()
+
+    def _is_due(self) -> bool:
+        """Return whether to fit anew."""
+        kept = len(self._plain) + len(self._prompts)
+        if self.time is None or kept < self._LEAST:
+            return kept >= self._LEAST
+        if self.steps >= 2 * self._fitted:
+            return True
+        if self._new_plain + self._new_prompts < self._GROWTH * kept:
+            return False
+        plain, prompts = self._plain[-self._new_plain :], self._prompts[-self._new_prompts :]
+        return any(
+            new and _residual(self.time, steps) > self._WORSE * max(before, _LEAST_RESIDUAL)
+            for new, steps, before in zip(
+                (self._new_plain, self._new_prompts), (plain, prompts), self._residuals, strict=True
+            )
+        )
 
     def fit(self) -> None:
         """Fit the steps kept."""
         steps = np.concatenate([self._plain, self._prompts])
         if len(steps) >= _TERMS:
             self.time = fit(steps[:, :3], steps[:, 3], self.time)
-            self._learned = 0
+            found = _residual(self.time, self._plain), _residual(self.time, self._prompts)
+            if self._fitted and self.steps < 2 * self._fitted:
+                # The steps have changed, and old ones are among those kept: fit on until it is as good again.
+                found = min(found[0], self._residuals[0]), min(found[1], self._residuals[1])
+            self._residuals = found
+            self._fitted = self.steps
+            self._new_plain = self._new_prompts = 0
+
+
+def _residual(time: StepTime, steps: Floats) -> float:
+    """Return the median relative residual of steps, (B, 4); 0 for none."""
+    if not len(steps):
+        return 0.0
+    streams, context, prompt, seconds = steps.T
+    return _middle(np.abs(time.seconds(streams, context, prompt) / seconds - 1.0))

@@ -14,3 +14,13 @@ def test_solutions_are_least_squares_with_no_negative_term() -> None:
     solution = nonnegative(free_again, np.array([1.0, 1.2, 0.8]))
     assert (solution >= 0.0).all()
     assert (free_again @ solution - np.array([1.0, 1.2, 0.8]) >= -1e-9).all()
+
+
+def test_the_solution_does_not_depend_on_where_the_search_begins() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        rows = rng.normal(size=(40, 5))
+        gram, moment = rows.T @ rows, rows.T @ rng.normal(size=40)
+        found = nonnegative(gram, moment)
+        for guess in (found, 1.0 - found, np.zeros(5), rng.normal(size=5)):
+            assert nonnegative(gram, moment, guess) == pytest.approx(found, rel=1e-9, abs=1e-12)

@@ -1,8 +1,10 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from proxy.core import step_time
 from proxy.core.step_time import FORMS, StepTime, StepTimes, fit
 
 TRUTH = StepTime(overhead=1e-3, weights=6e-3, context=5e-8, decode=2.5e-5, prefill=3e-5)
@@ -56,3 +58,42 @@ def test_learning_is_by_kind_and_a_copy_learns_alone() -> None:
     assert other.time.prefill == pytest.approx(TRUTH.prefill, rel=0.02)
     assert other.seconds == pytest.approx(float(seconds.sum()))
     assert (times.time, times.seconds) == (None, 0.0)
+
+
+def test_a_fit_is_made_anew_when_steps_have_doubled_or_are_predicted_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits: list[int] = []
+
+    def counted(rows: np.ndarray, seconds: np.ndarray, guess: StepTime | None = None) -> StepTime:
+        fits.append(len(rows))
+        return fit(rows, seconds, guess)
+
+    monkeypatch.setattr(step_time, "fit", counted)
+    rows, seconds, _ = steps(1.0, count=16_000, noise=0.01)
+    times = StepTimes()
+    for begin in range(0, len(rows), 100):
+        times.learn(rows[begin : begin + 100], seconds[begin : begin + 100])
+    assert len(fits) <= 8, "after 100 steps, and each time that they have doubled"
+    fits.clear()
+    for begin in range(0, 8_000, 100):  # the clock of the device is lowered
+        times.learn(rows[begin : begin + 100], 1.5 * seconds[begin : begin + 100])
+    assert 1 <= len(fits) <= 8
+    assert times.time is not None
+    assert times.time.prefill == pytest.approx(1.5 * TRUTH.prefill, rel=0.02)
+
+
+def test_other_forms_are_not_tried_where_one_explains_the_steps_exactly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+    fit_form = step_time._fit_form
+
+    def noted(p: float, *others: Any) -> tuple[StepTime, float]:
+        tried.append(p)
+        return fit_form(p, *others)
+
+    monkeypatch.setattr(step_time, "_fit_form", noted)
+    rows, seconds, _ = steps(1.0)
+    assert fit(rows, seconds).p == 1.0
+    assert tried == [1.0]

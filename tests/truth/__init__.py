@@ -1,1 +1,1 @@
-"""The accuracy harness: engines whose Shapley truth is known, independent of estimator and simulator."""
+"""The accuracy harness: policies against the engines of known truth, targets, page and picture."""

@@ -4,8 +4,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.truth.cases import CASES
-from tests.truth.deployments import DEPLOYMENTS
+from proxy.truth.cases import CASES
+from proxy.truth.deployments import DEPLOYMENTS
 from tests.truth.harness import Row, measure, table, write
 from tests.truth.plots import draw
 

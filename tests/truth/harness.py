@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.attribution import Attributor
-from tests.truth import engine, fleet
-from tests.truth.cases import CASES, Case
-from tests.truth.deployments import DEPLOYMENTS, Deployment
+from proxy.truth import engine, fleet
+from proxy.truth.cases import CASES, Case
+from proxy.truth.deployments import DEPLOYMENTS, Deployment
 
 CLEAN_TARGET = (0.03, 0.10)  # median, p95: attribution with clean streams
 NOISY_TARGET = (0.06, 0.20)
@@ -84,7 +84,7 @@ def measure(name: str, policy: str, seed: int = 1) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown, one line a case: ``steps`` in full beside the median and p95 of the others."""
+    """Format the rows as Markdown, one line a case: ``steps`` in full, median and p95 of the others."""
     lines = [
         "| case | requests | `overlap` | `tokens` | `steps` median / p95 | target | in interval | width "
         "| sum |",
@@ -109,7 +109,7 @@ _PAGE = """# How large the error is
 
 Made by `make truth`: simulated engines in which the fair share of each request is known, seen as a proxy
 sees them. Median and 95th percentile of the relative error of the joules of each request. The engines share
-no code or constants with the estimator (`tests/truth/`).
+no code or constants with the estimator (`proxy/truth/`).
 
 ![Share of requests against their error, by policy](img/accuracy.svg)
 
@@ -132,10 +132,10 @@ answers not streamed, 5 % cancelled, 30 % with a cached prefix. *Tokens not know
 and the usage of the answer gives the rest. *Power, mean of 1 s* is what some boards report; it does not show
 who drew it. *Gain*: the sensor reads 4 % high, and its stated error is in the interval.
 
-From *roofline, medium* on, the engines are deployed as people run them (`tests/truth/deployments.py`): the
+From *roofline, medium* on, the engines are deployed as people run them (`proxy/truth/deployments.py`): the
 length of a step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something
 between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
-(`tests/truth/machine.py`). Replicas, disaggregated prefill, preemption, weights that are read by the number
+(`proxy/truth/machine.py`). Replicas, disaggregated prefill, preemption, weights that are read by the number
 of tokens (*experts*), prompts cached without a report and chunks of unknown size are not handled yet: their
 rows show how wrong the joules are today. Two engines that take turns on a device have wide intervals: with
 another seed the median error was 24 %.
@@ -143,7 +143,7 @@ another seed the median error was 24 %.
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """The page ``docs/accuracy.md``."""
+    """Write the page ``docs/accuracy.md``."""
     steps = [row for row in rows if row.policy == "steps"]
     missed = ", ".join(row.case for row in steps if not row.met) or "none"
     inside = float(np.mean([row.within for row in steps]))

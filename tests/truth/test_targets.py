@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from proxy.core.events import Sample
-from tests.truth.cases import CASES
-from tests.truth.engine import simulate
+from proxy.truth.cases import CASES
+from proxy.truth.engine import simulate
 from tests.truth.harness import measure
 
 # One of each kind; `make truth` runs all of them under all policies.

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.truth.machine import Machine
+from proxy.truth.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A discrete-event batching engine that knows each request's fair share, and what a proxy sees of it.
+"""A discrete-event batching engine with the fair share of each request, and the events that a proxy sees.
 
 Shares no code and no constants with ``proxy.core`` and ``proxy.simulator``.
 """
@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Step
-from tests.truth.cases import Case
-from tests.truth.sensors import Power, samples
+from proxy.truth.cases import Case
+from proxy.truth.sensors import Power, samples
 
 NS = 1_000_000_000
 SPREAD_SECONDS = 3e-5  # between two chunks of one step
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(slots=True)
 class Run:
-    """What a proxy sees (``events``, in order) and what it should find."""
+    """Events that a proxy sees, in order, and the joules that it should find."""
 
     events: list[Event]
     joules: dict[str, float]
@@ -59,6 +59,7 @@ class Engine:
 
     @property
     def devices(self) -> tuple[str, ...]:
+        """Names of the devices that share each step's energy equally."""
         return tuple(f"gpu{index}" for index in range(self.case.devices))
 
     def step(self, now: float) -> float:
@@ -114,7 +115,7 @@ class Engine:
         return length * max(0.5, self.rng.gauss(1.0, case.step_noise)) if case.step_noise else length
 
     def _charge(self, decode: list[Request], chunks: Chunks, start: float, end: float) -> None:
-        """The step's energy to its members: the Shapley value of a linear cost."""
+        """Charge the step to its members: the Shapley value of a linear cost."""
         case, total = self.case, self.case.static_j
         each = case.static_j / (len(decode) + len(chunks))
         for request in decode:

@@ -4,7 +4,7 @@ import bisect
 from dataclasses import dataclass, field
 
 from proxy.core.events import Event, Sample
-from tests.truth.cases import Case
+from proxy.truth.cases import Case
 
 NS = 1_000_000_000
 START_MJ = 987_654  # the counter runs since the driver was loaded
@@ -18,7 +18,7 @@ class Power:
     joules: list[float] = field(default_factory=lambda: [0.0])
 
     def add(self, start: float, end: float, joules: float) -> None:
-        """A piece; ``start`` is the end of the one before."""
+        """Append a piece; ``start`` is the end of the one before."""
         assert start == self.ends[-1]
         self.ends.append(end)
         self.joules.append(self.joules[-1] + joules)
@@ -32,7 +32,7 @@ class Power:
 
 
 def samples(power: Power, case: Case, device: str, scale: float) -> list[Event]:
-    """Readings of one device that draws ``scale`` of the engine's power."""
+    """Return the readings of one device that draws ``scale`` of the engine's power."""
     out: list[Event] = []
     count = int(power.ends[-1] / case.period_s)
     for tick in range(1, count + 1):
@@ -68,7 +68,7 @@ class Meter:
         self.until_s = 0.0
 
     def add(self, start: float, end: float, joules: float) -> None:
-        """A piece of work over [start, end) seconds; what lies before it was idle."""
+        """Append a piece of work over [start, end) seconds; what lies before it was idle."""
         self._idle(start)
         self._power.add(self.until_s, end, joules)
         self.until_s = end
@@ -86,7 +86,7 @@ class Meter:
         return 0.0
 
     def samples(self, device: str, period_s: float, lag_s: float) -> list[Event]:
-        """Readings of the cumulative counter, which shows what was used ``lag_s`` before."""
+        """Return the readings of the cumulative counter, which shows what was used ``lag_s`` before."""
         out: list[Event] = []
         for tick in range(1, int(self.until_s / period_s) + 1):
             t = tick * period_s

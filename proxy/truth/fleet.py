@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Step
-from tests.truth.deployments import Deployment
-from tests.truth.machine import Machine
-from tests.truth.sensors import NS, Meter
+from proxy.truth.deployments import Deployment
+from proxy.truth.machine import Machine
+from proxy.truth.sensors import NS, Meter
 
 _SPREAD_SECONDS = 3e-5  # between two chunks of one step
 _BYTES = 4.3  # of a prompt's token
@@ -86,6 +86,7 @@ class Engine:
 
     @property
     def load(self) -> int:
+        """Number of requests in the engine or in its queue."""
         return len(self.waiting) + len(self.running)
 
     def plan(self) -> tuple[list[Request], list[tuple[Request, int]]]:
@@ -191,7 +192,7 @@ class Engine:
                 self.running.remove(request)
 
     def _emit(self, request: Request, sequence: Sequence, t: float) -> None:
-        """New tokens of one sequence, and the chunk in which they reach the proxy, if any."""
+        """Emit new tokens of one sequence, and the chunk in which they reach the proxy, if any."""
         fleet, case = self.fleet, self.fleet.case
         more = 1
         while sequence.out and more <= case.drafts and fleet.rng.random() < request.accepted:

@@ -105,7 +105,7 @@ class Machine:
     def shares(
         self, context: Sequence[float], tokens: Sequence[float], clock: float, rng: np.random.Generator
     ) -> Floats:
-        """The Shapley value of each request in a step, (R,) joules: they sum to the step's joules.
+        """Return the Shapley value of each request in a step, (R,) joules: they sum to the step's joules.
 
         Args:
             context: tokens of KV cache that each request reads, (R,).

@@ -11,7 +11,7 @@ Sensor = Literal["counter", "power", "power_25_of_100_ms", "power_1_s"]
 class Case:
     """An engine, its load and what blurs the view. Seconds, joules, tokens.
 
-    ``scheduler``: chunks of prompts beside decoding (vLLM v1, SGLang), whole prompts before decoding (older
+    ``scheduler``: chunks of prompts beside decoding (vLLM v1, SGLang), complete prompts before decoding (older
     engines), all prompts side by side (slots, as in llama.cpp).
     """
 
@@ -91,7 +91,7 @@ EXPERTS: Final = Case(
 
 
 def blurred(case: Case) -> Case:
-    """The case with jitter, merged, unstreamed, cancelled and cached ones."""
+    """Return the case with jitter, merged, unstreamed, cancelled and cached ones."""
     return replace(case, jitter_s=0.002, merged=0.08, whole=0.15, cancelled=0.05, cached=0.3)
 
 

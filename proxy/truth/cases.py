@@ -11,7 +11,7 @@ Sensor = Literal["counter", "power", "power_25_of_100_ms", "power_1_s"]
 class Case:
     """An engine, its load and what blurs the view. Seconds, joules, tokens.
 
-    ``scheduler``: chunks of prompts beside decoding (vLLM v1, SGLang), complete prompts before decoding (older
+    ``scheduler``: chunks of prompts beside decoding (vLLM v1, SGLang), complete prompts first (older
     engines), all prompts side by side (slots, as in llama.cpp).
     """
 

@@ -13,8 +13,8 @@ help:
 	@echo "make demo          run the simulated demo: GPU, engine, proxy and a sweep; results in runs/demo"
 	@echo "make test          run all tests except engines, benchmarks and soak, JOBS=2 at a time"
 	@echo "make test-busy     run the same tests while every core is kept busy"
-	@echo "make check         check format, lint, types, import contracts, prose and the map of tests"
-	@echo "make format        format the code, apply safe lint fixes, lower the limits of the prose check"
+	@echo "make check         check format, lint, types, import contracts, prose, generated tables, map of tests"
+	@echo "make format        format the code, fix lint, lower the limits of prose, write generated tables"
 	@echo "make bench         run the benchmarks beside other proxies and load generators"
 	@echo "make soak          run MINUTES=2 of mixed load with a fault every second"
 	@echo "make test-engines  test with a real vLLM on the CPU (installs 2.1 GB)"
@@ -56,6 +56,7 @@ check: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.prose
+	@$(BIN)/python -m tests.generated
 	@$(BIN)/python -m pytest -q tests/test_mirror.py
 
 bench: $(VENV)/.dev
@@ -80,6 +81,7 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/python -m tests.prose --update
+	@$(BIN)/python -m tests.generated --update
 
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock

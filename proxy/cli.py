@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -11,6 +12,7 @@ from typing import Final, NoReturn
 from proxy import stdio
 from proxy.config import ConfigError, MeterConfig
 from proxy.config.settings import OPTIONS, load, nearest, parse_address
+from proxy.config.sources import syntaxes
 
 _HELP: Final = """\
 jouleproxy: measures the joules of each request to an OpenAI-compatible model server.
@@ -29,7 +31,8 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --admin HOST:PORT             metrics, records, dashboard; default 127.0.0.1:9001
   --admin-token TOKEN           required beyond this host
   --devices auto|0,1|UUID|none  what the backends compute on, default auto
-  --source auto|nvml|zeus[:HOST:PORT]|prometheus:URL|agent:URL|estimate:cpu=WATTS|replay:FILE|none[,...]
+  --source SOURCE[,SOURCE...]   energy sources, default auto; SOURCE is one of:
+{sources}
   --host-energy off|reported|attributed   CPUs and memory (RAPL): a second account
   --policy steps|tokens|overlap rule of sharing, default steps
   --energy-in-response off|on|wait
@@ -40,6 +43,14 @@ serve options (each also a TOML key and a variable JOULEPROXY_NAME; flag > varia
   --log-level debug|info|warning|error
   --config FILE   --no-check-upstream   --help-all lists the limits and waits
 """
+
+
+def _help() -> str:
+    """Return the text of ``--help``, with the energy sources of the register."""
+    indent = " " * 32
+    words = " ".join(syntaxes())
+    lines = textwrap.wrap(words, 110, initial_indent=indent, subsequent_indent=indent)
+    return _HELP.format(sources="\n".join(lines))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,7 +84,7 @@ def _serve(arguments: Sequence[str]) -> int:
             parser.add_argument(option.flag)
     given = vars(parser.parse_args(arguments))
     if given.pop("help") | given["help_all"]:
-        sys.stdout.write(_HELP + (_all_options() if given["help_all"] else ""))
+        sys.stdout.write(_help() + (_all_options() if given["help_all"] else ""))
         return 0
     flags = {name: value for name, value in given.items() if isinstance(value, str)}
     from proxy.supervisor import serve  # noqa: PLC0415 - the other commands need none of it
@@ -181,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"jouleproxy {version('jouleproxy')}\n")
         return 0
     if not words or words[0] == "help":
-        sys.stdout.write(_HELP)
+        sys.stdout.write(_help())
         return 0 if words else 2
     command = "serve" if words[0].startswith("-") else words.pop(0)
     if command not in _RUN:

@@ -18,47 +18,119 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 class Unknown(StrEnum):
     """Why joules are missing, incomplete or uncertain: the values of ``unknown`` and of a gap's ``reason``.
 
-    Each member's ``__doc__`` is its description for users. Readers accept other values: an older program
+    The table in ``docs/telemetry.md`` is made from the members. Readers accept other values: an older program
     may read the file of a newer one.
+
+    Attributes:
+        meaning: One sentence for users.
+        remedy: What a user can do about it, in Markdown with links relative to ``docs``.
     """
 
-    def __new__(cls, value: str, description: str) -> Self:
-        """A member whose string is ``value`` and whose docstring is ``description``."""
+    meaning: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str) -> Self:
+        """Return a member whose string is ``value``."""
         member = str.__new__(cls, value)
         member._value_ = value
-        member.__doc__ = description
+        member.meaning = meaning
+        member.remedy = remedy
         return member
 
-    NO_ENERGY_SOURCE = "no_energy_source", "No energy source is configured or found: nothing is measured."
-    NO_DEVICE = "no_device", "The backend is mapped to no measured device."
-    NO_SAMPLES = "no_samples", "A device of the request gave no reading, or none for too long."
-    BEFORE_FIRST_SAMPLE = "before_first_sample", "The request began before the first reading of a device."
-    AFTER_LAST_SAMPLE = "after_last_sample", "The request ended after the last reading of a device."
-    NO_LONGER_KEPT = "no_longer_kept", "The time asked for is older than what is kept in memory."
-    COUNTER_RESET = "counter_reset", "The energy counter went backwards: what it counted before is lost."
+    NO_ENERGY_SOURCE = (
+        "no_energy_source",
+        "No energy source is configured or found.",
+        "Run `jouleproxy devices`; see [sensors](sensors.md).",
+    )
+    NO_DEVICE = (
+        "no_device",
+        "The backend is mapped to no measured device.",
+        "Set `devices` of the backend.",
+    )
+    NO_SAMPLES = (
+        "no_samples",
+        "A device of the request gave no reading, or none for too long.",
+        "Look at the log and `left_out` in `/energy/devices`.",
+    )
+    BEFORE_FIRST_SAMPLE = (
+        "before_first_sample",
+        "The request started before the first reading of a device.",
+        "Nothing: it occurs after a start of the meter.",
+    )
+    AFTER_LAST_SAMPLE = (
+        "after_last_sample",
+        "The request ended after the last reading of a device.",
+        "Check whether the device or its exporter is lost.",
+    )
+    NO_LONGER_KEPT = (
+        "no_longer_kept",
+        "The requested time is older than what is kept in memory.",
+        "Use the ledger file.",
+    )
+    COUNTER_RESET = (
+        "counter_reset",
+        "The energy counter went backwards; its count before that is lost.",
+        "Nothing, if the driver was reloaded.",
+    )
     COUNTER_JUMP = (
         "counter_jump",
-        "The energy counter rose by more than its device can use, and went on from there.",
+        "The counter rose by more than the device can use, and continued from there.",
+        "Check the driver; the power limits are in [sensors](sensors.md#readings-that-cannot-be-true).",
     )
-    COUNTER_STUCK = "counter_stuck", "The energy counter stood still, and power is not known."
-    IMPLAUSIBLE_READINGS = "implausible_readings", "All readings for too long were ones that cannot be true."
-    METER_RESTARTED = "meter_restarted", "The meter ended unexpectedly and was started again."
-    SAMPLING_GAP = "sampling_gap", "Power readings lie too far apart to be integrated."
+    COUNTER_STUCK = (
+        "counter_stuck",
+        "The counter did not advance, and power is not known.",
+        "Check the driver or exporter.",
+    )
+    IMPLAUSIBLE_READINGS = (
+        "implausible_readings",
+        "Only invalid readings for too long.",
+        "Check the driver or exporter; `notes` in `/energy/devices`.",
+    )
+    METER_RESTARTED = (
+        "meter_restarted",
+        "The meter ended unexpectedly and was restarted.",
+        "Look at the log.",
+    )
+    SAMPLING_GAP = (
+        "sampling_gap",
+        "Power readings are too far apart to be integrated.",
+        "Let the exporter refresh more often.",
+    )
     UNSEEN_TRAFFIC = (
         "unseen_traffic",
-        "Requests that did not pass through the proxy shared the engine; the joules are an estimate.",
+        "Requests that did not pass through the proxy shared the engine; the energy is an estimate.",
+        "Route all traffic through the proxy.",
     )
     OTHER_PROCESSES = (
         "other_processes",
-        "Processes other than the engine computed on a device; the joules are an estimate.",
+        "Other processes computed on a device; the energy is an estimate.",
+        "Give the engine a device of its own.",
     )
-    JOB_NOT_TRACKED = "job_not_tracked", "The answer came at once and its work went on as a job."
-    RUNNING = "running", "The request has not ended."
-    NOT_MEASURED_YET = "not_measured_yet", "The request ended, and the readings after it are awaited."
-    NOT_KNOWN = "not_known", "The meter has no record of the request."
+    JOB_NOT_TRACKED = (
+        "job_not_tracked",
+        "The response was sent at once and the work continued as a job.",
+        "Use the device accounts of the time.",
+    )
+    RUNNING = (
+        "running",
+        "The request has not ended.",
+        "Wait.",
+    )
+    NOT_MEASURED_YET = (
+        "not_measured_yet",
+        "The request ended, and the next reading is awaited.",
+        "Wait.",
+    )
+    NOT_KNOWN = (
+        "not_known",
+        "The meter has no record of the request.",
+        "Check the id.",
+    )
     BEGINNING_NOT_SEEN = (
         "beginning_not_seen",
-        "The meter started, or lost events, after it began.",
+        "The meter started, or lost events, after the request began.",
+        "Nothing after a restart; else see `jouleproxy_events_dropped_total`.",
     )
 
 

@@ -10,15 +10,12 @@ import httpx
 import pytest
 
 from proxy.config.settings import OPTIONS, load
-from proxy.schema import Unknown
 from tests.contract.cases import CASES
-from tests.deploy.test_deploy import METRICS
 from tests.e2e.serving import serving
 from tests.fakes.model_server import MODEL, ModelServer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-TELEMETRY = (ROOT / "docs" / "telemetry.md").read_text()
 
 
 async def test_the_python_of_the_readme_runs_and_every_address_answers() -> None:
@@ -84,11 +81,6 @@ def test_files_that_a_page_names_exist(page: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_the_telemetry_page_explains_every_reason_of_an_unknown_value() -> None:
-    section = TELEMETRY.split("## Reasons of unknown values")[1].split("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [reason.value for reason in Unknown]
-
-
 def test_the_settings_of_the_operations_page_are_there_and_so_is_every_wait(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
@@ -106,8 +98,3 @@ def test_the_conformance_table_of_the_benchmarks_page_lists_every_case() -> None
     table = (ROOT / "docs" / "benchmarks.md").read_text().split("## Conformance")[1]
     rows = re.findall(r"^\| ([^|*]+?) \|", table, re.MULTILINE)
     assert rows == ["case", *(case.title for case in CASES), "passed"]
-
-
-def test_the_telemetry_page_names_every_metric_and_no_other() -> None:
-    named = set(re.findall(r"`(jouleproxy_\w+)`", TELEMETRY))
-    assert named == METRICS.keys()

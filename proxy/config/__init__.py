@@ -3,6 +3,7 @@
 Reading order:
 
 - ``records``: the dataclasses ``Config``, ``RelayConfig``, ``MeterConfig``, ``Backend`` and their defaults.
+- ``sources``: the register of energy sources, and the grammar of ``--source``.
 - ``settings``: reads and validates flags, environment and file; every option is declared there once.
 - ``origin``: turns the URL and certificates of a backend into an address and a TLS context.
 """

@@ -92,7 +92,7 @@ class MeterConfig:
 
     admin: Address = Address("127.0.0.1", 9001)
     admin_token: str | None = None
-    source: str = "auto"  # one of settings.SOURCES, or several, comma-separated
+    source: str = "auto"  # see proxy.config.sources; several are comma-separated
     devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
     host_energy: HostEnergy = "off"  # CPUs and memory: an account of its own, or charged to requests too
     agent_token: str | None = None  # of the agents that are read

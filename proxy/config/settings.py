@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from proxy import inputs
 from proxy.config.records import Address, Backend, Config, ConfigError, MeterConfig, RelayConfig
+from proxy.config.sources import split_sources, syntaxes
 from proxy.inputs import InputError
 
 ENV_PREFIX: Final = "JOULEPROXY_"
@@ -25,8 +26,7 @@ _NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, 
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
 _WORDS: Final[dict[str, str]] = {
-    "source": "auto, nvml, zeus[:HOST:PORT], prometheus:URL, agent:URL, estimate:cpu=WATTS, replay:FILE, "
-    "simulated:FILE or none",
+    "source": f"{', '.join(syntaxes()[:-1])} or {syntaxes()[-1]}",
     "listen": "HOST:PORT, as 127.0.0.1:9000",
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
@@ -46,19 +46,6 @@ _SERVICE_LINK: Final = re.compile(
     r"JOULEPROXY(_\w+)?(_SERVICE_(HOST|PORT(_\w+)?)|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
-# Energy sources, and whether each needs an argument after a colon (None: it may have one).
-SOURCES: Final[dict[str, bool | None]] = {
-    "auto": False,
-    "nvml": False,
-    "zeus": None,
-    "rapl": False,
-    "prometheus": True,
-    "agent": True,
-    "estimate": True,
-    "replay": True,
-    "simulated": True,
-    "none": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,38 +313,6 @@ def _text(name: str, text: str) -> str:
     if name == "health_path" and not re.fullmatch(r"/[!-~]*", text):
         raise InputError("must begin with /, as /health, in printable ASCII without spaces")
     return text
-
-
-def split_sources(text: str) -> tuple[tuple[str, str], ...]:
-    """Kind and argument of each source of a comma-separated list; raises :class:`ConfigError`.
-
-    A comma within an argument stays: only one before the name of a source divides.
-    """
-    found = []
-    for part in re.split(rf",(?=(?:{'|'.join(SOURCES)})(?:[:,]|$))", text):
-        kind, _, argument = part.partition(":")
-        if kind not in SOURCES:
-            raise ConfigError(f"source: {kind!r} is not one of {', '.join(SOURCES)}")
-        if SOURCES[kind] is not None and bool(argument) != SOURCES[kind]:
-            raise ConfigError(f"source: {kind} takes {'an' if SOURCES[kind] else 'no'} argument")
-        _check_argument(kind, argument)
-        found.append((kind, argument))
-    if len(found) > 1 and any(kind == "none" for kind, _ in found):
-        raise ConfigError("source: none is not one of several: leave it or the others out")
-    return tuple(found)
-
-
-def _check_argument(kind: str, argument: str) -> None:
-    """Refuse an address that no source could use; whether anything answers there is seen later."""
-    try:
-        if kind == "agent":
-            inputs.parse_url(argument)
-        elif kind == "prometheus":
-            inputs.parse_page(argument.partition("#")[0])
-        elif kind == "zeus" and argument:
-            inputs.parse_address(argument)
-    except InputError as error:
-        raise ConfigError(f"{kind}: {error}") from error
 
 
 def _boolean(text: str) -> bool:

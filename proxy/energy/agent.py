@@ -15,7 +15,7 @@ from proxy.clock import now_ns
 from proxy.core.events import Sample
 from proxy.energy.agent_protocol import DEVICES, DEVICES_PATH, SAMPLES, SAMPLES_PATH, AgentSamples
 from proxy.energy.remote_clock import RemoteClock
-from proxy.energy.source import Found, SensorError
+from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 T = TypeVar("T")
@@ -111,3 +111,8 @@ class AgentSource:
             return decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise SensorError(f"agent: {self._url} is no jouleproxy agent: {error}") from error
+
+
+def create(options: SourceOptions) -> AgentSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``agent``."""
+    return AgentSource(options.argument, options.agent_token)

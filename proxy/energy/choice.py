@@ -1,15 +1,15 @@
 """Choosing sources: what was tried, in order, and the exact reason why it was not taken."""
 
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 from proxy.config import ConfigError, MeterConfig
-from proxy.config.settings import split_sources
-from proxy.energy.device_names import Selection
+from proxy.config.sources import AUTO, NONE, SOURCES, SourceKind, split_sources
 from proxy.energy.filtered_source import ids_named, selected
-from proxy.energy.source import Found, PartialSource, SensorError, Source
+from proxy.energy.source import Found, PartialSource, SensorError, Source, SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,13 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
     Raises :class:`ConfigError` for a name that does not exist, and for a source asked for by name that
     cannot be opened: silence would look like zero joules.
     """
-    if config.devices == "none" or config.source == "none":
+    if NONE in {config.devices, config.source}:
         return Choice((), ("energy: none asked for; records will say unknown",))
     opened: list[Opened] = []
     lines: list[str] = []
     try:
-        for kind, argument in split_sources(config.source):
-            opened += _open(config, kind, argument, environ, lines)
+        for name, argument in split_sources(config.source):
+            opened += _open(config, name, argument, environ, lines)
         opened = _select(config, opened)
         if config.host_energy != "off" and not _has_host(opened):
             opened += _open(config, "rapl", "", environ, lines)
@@ -77,32 +77,40 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
 
 
 def _open(
-    config: MeterConfig, kind: str, argument: str, environ: Mapping[str, str], lines: list[str]
+    config: MeterConfig, name: str, argument: str, environ: Mapping[str, str], lines: list[str]
 ) -> list[Opened]:
-    """Open one source. ``auto`` that finds nothing, and a host without RAPL beside others, add a line."""
-    maker = _nvml if kind == "auto" else _MAKERS.get(kind)
-    if maker is None:
-        raise ConfigError(f"source: {config.source!r}: {kind} is not one of auto, {', '.join(_MAKERS)}, none")
+    """Open one source. ``auto`` is NVML; if it finds nothing, lines for the log are added instead."""
+    kind = SOURCES["nvml" if name == AUTO else name]
     source: Source | None = None
     try:
-        source = maker(config, argument, environ)
+        source = create(kind, config, argument, environ)
         return [Opened(source, tuple(source.open()))]
     # Whatever a library or a file makes it raise: a source that cannot be opened is a line, not the traceback
     # of a meter that is started again for ever.
     except Exception as error:
         if source is not None:
             source.close()
-        reason = str(error) if isinstance(error, SensorError) else f"{kind} cannot be used: {error!r}"
-        if kind != "auto":
+        reason = str(error) if isinstance(error, SensorError) else f"{name} cannot be used: {error!r}"
+        if name != AUTO:
             raise ConfigError(f"source: {reason}") from error
         lines.append(f"energy: tried {reason}")
         lines.append("energy: no source; requests are served, their records will say unknown")
         return []
 
 
+def create(kind: SourceKind, config: MeterConfig, argument: str, environ: Mapping[str, str]) -> Source:
+    """Import the module of a registered source and create the source; it is not open yet."""
+    module, _, function = kind.factory.partition(":")
+    factory = cast(Callable[[SourceOptions], Source], getattr(importlib.import_module(module), function))
+    devices = config.devices if _selects_itself(config) else "auto"
+    host_energy = config.host_energy != "off"
+    return factory(SourceOptions(argument, devices, host_energy, config.agent_token, environ))
+
+
 def _selects_itself(config: MeterConfig) -> bool:
-    """Whether the source knows which devices are wanted before it opens them."""
-    return config.source in {"auto", "nvml", "zeus"}
+    """Return whether the only source selects its devices itself, before it opens them."""
+    name = "nvml" if config.source == AUTO else config.source
+    return name in SOURCES and SOURCES[name].selects_devices
 
 
 def _select(config: MeterConfig, opened: list[Opened]) -> list[Opened]:
@@ -153,71 +161,3 @@ def _describe(opened: Opened) -> tuple[str, ...]:
         + (f" ({'; '.join(f.notes)})" if f.notes else "")
         for f in opened.found
     ) + tuple(f"energy: {line}" for line in opened.left_out)
-
-
-def _nvml(config: MeterConfig, _argument: str, environ: Mapping[str, str]) -> Source:
-    from proxy.energy.nvml import NvmlSource  # noqa: PLC0415  loads a driver library
-
-    devices = config.devices if _selects_itself(config) else "auto"
-    selection = Selection(devices, environ.get("CUDA_VISIBLE_DEVICES"))
-    return NvmlSource(selection, host=config.host_energy != "off")
-
-
-def _simulated(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.simulated import SimulatedSource  # noqa: PLC0415
-
-    return SimulatedSource(Path(argument))
-
-
-def _replay(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.replay import ReplaySource  # noqa: PLC0415
-
-    return ReplaySource(Path(argument))
-
-
-def _prometheus(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.prometheus import PrometheusSource  # noqa: PLC0415
-
-    return PrometheusSource(argument)
-
-
-def _agent(config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.agent import AgentSource  # noqa: PLC0415
-
-    return AgentSource(argument, config.agent_token)
-
-
-def _estimate(_config: MeterConfig, argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.estimate import EstimateSource  # noqa: PLC0415
-
-    return EstimateSource(argument)
-
-
-def _zeus(config: MeterConfig, argument: str, environ: Mapping[str, str]) -> Source:
-    if argument:
-        from proxy.energy.zeus import ZeusdSource  # noqa: PLC0415  optional, and loads for seconds
-
-        return ZeusdSource(argument, environ.get("ZEUSD_TOKEN"))
-    from proxy.energy.zeus import ZeusSource  # noqa: PLC0415
-
-    return ZeusSource(
-        Selection(config.devices if _selects_itself(config) else "auto")
-    )  # CUDA_VISIBLE_DEVICES: Zeus heeds it itself
-
-
-def _rapl(_config: MeterConfig, _argument: str, _environ: Mapping[str, str]) -> Source:
-    from proxy.energy.zeus import RaplSource  # noqa: PLC0415  as above
-
-    return RaplSource()
-
-
-_MAKERS: dict[str, Callable[[MeterConfig, str, Mapping[str, str]], Source]] = {
-    "nvml": _nvml,
-    "zeus": _zeus,
-    "prometheus": _prometheus,
-    "agent": _agent,
-    "rapl": _rapl,
-    "estimate": _estimate,
-    "replay": _replay,
-    "simulated": _simulated,
-}

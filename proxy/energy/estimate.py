@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
-from proxy.energy.source import Found, SensorError
+from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.inputs import parse_number
 from proxy.units import MW_PER_WATT
 
@@ -81,3 +81,8 @@ def _parse(argument: str) -> tuple[float, float]:
     if what != "cpu" or not 0 <= low < high <= _MOST_WATTS:
         raise SensorError(f"estimate:{argument}: should be cpu=[IDLE..]FULL in watts, as cpu=40..250")
     return low, high
+
+
+def create(options: SourceOptions) -> EstimateSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``estimate``."""
+    return EstimateSource(options.argument)

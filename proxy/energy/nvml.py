@@ -24,7 +24,7 @@ from proxy.core.events import Device, Sample
 from proxy.core.plausible import EXCURSION, GENERIC_WATTS
 from proxy.energy.device_names import Selection, pick
 from proxy.energy.ring import PowerRing
-from proxy.energy.source import Found, SensorError, Standstill
+from proxy.energy.source import Found, SensorError, SourceOptions, Standstill
 from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
@@ -428,3 +428,9 @@ def _explain(error: Any) -> str:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def create(options: SourceOptions) -> NvmlSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``nvml``."""
+    selection = Selection(options.devices, options.environ.get("CUDA_VISIBLE_DEVICES"))
+    return NvmlSource(selection, host=options.host_energy)

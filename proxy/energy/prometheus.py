@@ -22,7 +22,7 @@ from proxy.core.events import Device, Sample
 from proxy.core.plausible import GENERIC_WATTS, is_amount
 from proxy.energy.exposition import Point, as_range, as_time, points
 from proxy.energy.remote_clock import RemoteClock
-from proxy.energy.source import Found, SensorError
+from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.units import MJ_PER_JOULE, MW_PER_WATT, NS_PER_SECOND
 
 STALE_NS: Final = 60 * NS_PER_SECOND
@@ -175,3 +175,8 @@ def _parse_metric(text: str) -> _Metric:
             f"prometheus: metric {text!r} should be METRIC=UNIT, unit one of {', '.join(_UNITS)}"
         )
     return _Metric(name, unit, _NAMED_WATTS)
+
+
+def create(options: SourceOptions) -> PrometheusSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``prometheus``."""
+    return PrometheusSource(options.argument)

@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Device, Event, Header, Sample
-from proxy.energy.source import Found, SensorError
+from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.timeline_file import FileError, blocks
 
 
@@ -79,3 +79,8 @@ def _load(path: Path) -> tuple[Header | None, list[Sample]]:
         elif isinstance(event, Sample):
             samples.append(event)
     return header, sorted(samples, key=lambda s: s.t_ns)
+
+
+def create(options: SourceOptions) -> ReplaySource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``replay``."""
+    return ReplaySource(Path(options.argument))

@@ -8,7 +8,7 @@ from typing import Final
 from proxy.clock import now_ns
 from proxy.core import power_timeline as layout
 from proxy.core.events import Device, Sample
-from proxy.energy.source import Found, SensorError
+from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.units import seconds_from_ns
 
 _ATTEMPTS: Final = 1000
@@ -94,3 +94,8 @@ class SimulatedSource:
         device = Device(id=f"gpu{block.index}", name=name, uuid=uuid, source=self.name)
         period_s = seconds_from_ns(int(block.value("update_ns")))
         return Found(device, "energy counter", period_s or None, None, ("simulated, not measured",))
+
+
+def create(options: SourceOptions) -> SimulatedSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``simulated``."""
+    return SimulatedSource(Path(options.argument))

@@ -1,6 +1,7 @@
 """The contract of an energy source, and what one reading is."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from proxy.core.events import Device, Sample
@@ -11,6 +12,26 @@ STANDSTILL_NS: Final = 500 * NS_PER_MS  # counters that work step every 20 to 10
 
 class SensorError(Exception):
     """A source cannot be used, or a reading failed. ``str`` says what was tried and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The settings that the factory of a source receives.
+
+    Attributes:
+        argument: The text after the colon in ``--source KIND:ARGUMENT``; empty if there is none. Its syntax
+            is declared in :mod:`proxy.config.sources`.
+        devices: The value of ``--devices`` if the source selects its devices itself, else ``auto``.
+        host_energy: Energy of CPUs and memory is requested (``--host-energy``).
+        agent_token: The token that agents require, or None.
+        environ: Environment variables.
+    """
+
+    argument: str = ""
+    devices: str = "auto"
+    host_energy: bool = False
+    agent_token: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

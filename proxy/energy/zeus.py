@@ -16,7 +16,7 @@ import httpx
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
 from proxy.energy.device_names import Selection, pick
-from proxy.energy.source import Found, SensorError, Standstill
+from proxy.energy.source import Found, SensorError, SourceOptions, Standstill
 from proxy.units import UJ_PER_MJ
 
 _COUNTER: Final = "energy counter"
@@ -237,3 +237,18 @@ def _package(cpus: Any, index: int, cpu: Any) -> dict[str, Callable[[], float]]:
 
 def _soc_counter(soc: Any, metric: str) -> Callable[[], float]:
     return lambda: float(getattr(soc.get_total_energy_consumption(), metric))
+
+
+def create(options: SourceOptions) -> ZeusSource | ZeusdSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``zeus``.
+
+    With an argument it reads a zeusd on another host. Zeus applies CUDA_VISIBLE_DEVICES itself.
+    """
+    if options.argument:
+        return ZeusdSource(options.argument, options.environ.get("ZEUSD_TOKEN"))
+    return ZeusSource(Selection(options.devices))
+
+
+def create_rapl(_options: SourceOptions) -> RaplSource:
+    """Create the source that :mod:`proxy.config.sources` registers as ``rapl``."""
+    return RaplSource()

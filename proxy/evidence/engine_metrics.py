@@ -1,26 +1,52 @@
-"""An engine's own counters, compared with what passed through the proxy. Pure.
+"""An engine's own counters, compared with the requests that passed through the proxy. Pure.
 
-vLLM tells on ``/metrics`` how many requests run and wait, and how many tokens it made so far. Requests that
-are in the engine and not ours came another way: their share of the running batch is their share of the energy
-(batched requests take part in the same steps). The scrape and our own view are not of the same instant, so
-only what exceeds the *most* we had in flight since the last scrape is called unseen, at both of its ends.
-While nothing of ours is there, any token made is another's.
+An engine reports on ``/metrics`` how many requests run and wait, and how many tokens it has generated.
+Requests that are in the engine and not in the proxy came another way: their share of the running batch is
+their share of the energy, because batched requests take part in the same steps. The scrape and the proxy's
+count are not of the same instant, so only the excess over the *largest* number of requests that the proxy had
+in flight since the last scrape counts as unseen, and only if it lasts from one scrape to the next. While the
+proxy has no request in the engine, every generated token is another client's.
+
+``ENGINES`` is the register of engines: a new one costs one entry, see ``docs/extending.md``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_RUNNING: Final = "vllm:num_requests_running"
-_WAITING: Final = "vllm:num_requests_waiting"
-_TOKENS: Final = "vllm:generation_tokens_total"
-_NAMES: Final = (_RUNNING, _WAITING, _TOKENS)
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """Names of the metrics that an engine reports; values of all label sets are summed.
+
+    Attributes:
+        engine: Name of the engine, for readers.
+        running: Gauge of the requests in the running batch. A page without it is not of this engine.
+        waiting: Gauge of the requests in the queue; 0 if it is missing.
+        generated_tokens: Counter of output tokens; a decrease means that the engine was restarted.
+    """
+
+    engine: str
+    running: str
+    waiting: str
+    generated_tokens: str
+
+
+ENGINES: Final = (
+    EngineMetrics(
+        "vLLM",
+        running="vllm:num_requests_running",
+        waiting="vllm:num_requests_waiting",
+        generated_tokens="vllm:generation_tokens_total",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """One scrape, summed over the engines and models of a server."""
+    """One scrape, summed over the engine instances and models of a server."""
 
     running: float
     waiting: float
@@ -29,35 +55,48 @@ class EngineState:
 
 @dataclass(frozen=True, slots=True)
 class OurState:
-    """What the proxy had of a backend: requests in flight at most since the last look."""
+    """The proxy's own count for a backend: the most requests in flight since the last scrape."""
 
     most_in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What did not pass through, between two scrapes: its share of the engine's work, and of its tokens."""
+    """Work between two scrapes that did not pass through the proxy.
+
+    Attributes:
+        share: Its share of the engine's work, 0 to 1.
+        requests: Number of such requests.
+        tokens: Estimate of the tokens generated for them.
+    """
 
     share: float
     requests: float
     tokens: float
 
 
-def parse_metrics(page: str) -> EngineState | None:
-    """The state on a metrics page; None where it is no vLLM's. Raises ``ValueError`` for what is no page."""
+def parse_metrics(page: str, engines: Sequence[EngineMetrics] = ENGINES) -> EngineState | None:
+    """Return the state on a metrics page in Prometheus' text format; None if it is of no known engine.
+
+    Raises:
+        ValueError: for a page that cannot be parsed.
+    """
+    names = {name for e in engines for name in (e.running, e.waiting, e.generated_tokens)}
+    wanted = tuple(names)
+    lines = [line for line in page.split("\n") if line.startswith(wanted)]  # a page has a thousand others
     sums: dict[str, float] = {}
-    lines = [line for line in page.split("\n") if line.startswith(_NAMES)]  # a page has a thousand others
     for family in text_string_to_metric_families("\n".join(lines)):
         for sample in family.samples:
-            if sample.name in _NAMES:
+            if sample.name in names:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-    if _RUNNING not in sums:
-        return None
-    return EngineState(sums[_RUNNING], sums.get(_WAITING, 0.0), sums.get(_TOKENS, 0.0))
+    for e in engines:
+        if e.running in sums:
+            return EngineState(sums[e.running], sums.get(e.waiting, 0.0), sums.get(e.generated_tokens, 0.0))
+    return None
 
 
 class Comparison:
-    """Feed pairs of views in turn; says what was unseen between the last two."""
+    """Compares successive pairs of scrapes and own counts; call ``feed`` once for each scrape."""
 
     __slots__ = ("_excess", "_last")
 
@@ -66,14 +105,14 @@ class Comparison:
         self._excess: float | None = None
 
     def feed(self, engine: EngineState, ours: OurState) -> Unseen | None:
-        """None at first, and where the engine was started anew."""
+        """Return the unseen work since the last call; None at first and after a restart of the engine."""
         excess = max(engine.running + engine.waiting - ours.most_in_flight, 0.0)
         last, before = self._last, self._excess
         self._last, self._excess = (engine, ours), excess
         if last is None or before is None or engine.generated_tokens < last[0].generated_tokens:
             return None
         made = engine.generated_tokens - last[0].generated_tokens
-        if ours.most_in_flight == 0 and last[1].most_in_flight == 0:  # nothing of ours for long: exact
+        if ours.most_in_flight == 0 and last[1].most_in_flight == 0:  # no own request: exact
             return Unseen(1.0 if made or min(excess, before) else 0.0, excess, made)
         steady = min(excess, before)
         inside = max(min(engine.running + engine.waiting, last[0].running + last[0].waiting), 1.0)

@@ -3,7 +3,8 @@
 Reading order:
 
 - ``base``: the protocol ``Exporter``, its frozen record ``Finished``, and ``Exporters``, which calls all.
-- ``prometheus``: metrics of the admin port; ``labels`` bounds the number of label values.
+- ``metrics``: the register of Prometheus metrics; ``prometheus`` counts and renders them, ``labels`` limits
+  the number of label values.
 - ``otel``: spans and metrics by OTLP; ``conventions`` has their names, ``otel_settings`` the environment.
 - ``store``: the ledger file, one JSON record per line.
 """

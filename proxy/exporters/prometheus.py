@@ -1,234 +1,228 @@
-"""Prometheus: counters and histograms of final records, gauges read at the scrape. A scrape changes nothing.
+"""The ``/metrics`` page: counts final records, reads the meter's state, as the register of metrics defines.
 
-What is not known is never counted as zero: it is in ``jouleproxy_unknown_energy_requests_total{reason}``.
+The metrics themselves are in :mod:`proxy.exporters.metrics`. A scrape has no side effects. Two limits keep
+memory bounded although clients choose the names of models and tenants: ``LABEL_LIMIT`` values of a label and
+``SERIES_LIMIT`` series of an untyped metric; beyond them the label value is ``other`` and no joule is lost.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, UntypedMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from proxy.exporters.base import Finished
 from proxy.exporters.labels import LABEL_LIMIT, OTHER, BoundedValues
-from proxy.schema import DeviceAccount, RequestEnergy
+from proxy.exporters.metrics import (
+    LABELS_LIMITED,
+    REQUEST_METRICS,
+    STATE_METRICS,
+    Metric,
+    RequestMetric,
+    Snapshot,
+    StateMetric,
+)
 
-SERIES_LIMIT: Final = 5_000  # of the joules by model, route, backend, tenant and part
-_REQUEST_LABELS: Final = ("model", "route", "backend", "tenant", "part")
-_JOULES: Final = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
-_JOULES_PER_TOKEN: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-_TTFT: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
-_TPOT: Final = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+SERIES_LIMIT: Final = 5_000  # of one untyped metric: the joules by model, route, backend, tenant and part
+# Labels whose values clients choose: a request that was refused gets no slot of its own for them, and a slot
+# that was not used for an hour is released.
+_CHOSEN_BY_CLIENTS: Final = frozenset({"model", "tenant"})
+# Labels with a fixed set of values: not limited.
+_FIXED: Final = frozenset({"part", "kind"})
 
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is read at a scrape."""
-
-    accounts: list[DeviceAccount]
-    in_flight: dict[str, int]
-    dropped: int
-    failures: Mapping[str, int] = field(default_factory=dict)  # of exporters, by name
-    backends_up: Mapping[str, bool] = field(default_factory=dict)  # by name; those of which relays told
+Labels = tuple[str, ...]
 
 
 class PrometheusExporter:
-    """Exporter and page of the admin port."""
+    """Exporter of final records, and the page of the admin port.
+
+    Args:
+        snapshot: Returns the meter's state; called once for each scrape.
+        request_metrics: Metrics that are updated once for each record.
+        state_metrics: Metrics that are read at each scrape.
+    """
 
     name = "prometheus"
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        request_metrics: Sequence[RequestMetric] = REQUEST_METRICS,
+        state_metrics: Sequence[StateMetric] = STATE_METRICS,
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._labels: dict[str, BoundedValues] = {}
-        self._children: list[tuple[Counter | Histogram, dict[tuple[str, ...], Any]]] = []
-        self._registry.register(_AtScrape(snapshot, lambda: self._joules))
-        self._joules: dict[tuple[str, ...], float] = {}
-        self._other = self._counter(
-            "jouleproxy_labels_limited", "Label values beyond the limit, shown as other.", ("label",)
-        )
-        self._tokens = self._counter("jouleproxy_tokens", "Tokens of finished requests.", ("model", "kind"))
-        self._unknown = self._counter(
-            "jouleproxy_unknown_energy_requests",
-            "Requests whose joules are not, or not wholly, known.",
-            ("reason",),
-        )
-        self._unread = self._counter(
-            "jouleproxy_unread_fields",
-            "Finished requests with a field of their request or response that could not be read.",
-            ("field",),
-        )
-        self._per_request = self._histogram(
-            "jouleproxy_request_joules", "Joules of one request.", _JOULES, ("model", "route")
-        )
-        self._per_token = self._histogram(
-            "jouleproxy_joules_per_output_token", "Joules of a request per output token.", _JOULES_PER_TOKEN
-        )
-        self._ttft = self._histogram("jouleproxy_ttft_seconds", "Time to the first token.", _TTFT)
-        self._tpot = self._histogram("jouleproxy_tpot_seconds", "Time per output token.", _TPOT)
+        self._label_values: dict[str, BoundedValues] = {}
+        self._sums = {one.metric.name: _Sums(one.metric) for one in request_metrics if _is_untyped(one)}
+        self._registry.register(_AtScrape(snapshot, state_metrics, tuple(self._sums.values())))
+        self._series: dict[str, _Series] = {}
+        self._limited = self._add_series(LABELS_LIMITED)
+        self._metrics = []
+        for one in request_metrics:
+            counted = self._sums.get(one.metric.name) or self._add_series(one.metric)
+            self._metrics.append((one.metric.labels, one.observe, counted.add))
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
-        """The counter of some labels, looked up once for each: the library checks all of them every time."""
-        return self._cached(Counter(name, text, labels, registry=self._registry))
-
-    def _histogram(
-        self, name: str, text: str, buckets: Iterable[float], labels: tuple[str, ...] = ("model",)
-    ) -> Callable[..., Histogram]:
-        return self._cached(Histogram(name, text, labels, registry=self._registry, buckets=tuple(buckets)))
-
-    def _cached(self, metric: Counter | Histogram) -> Callable[..., Any]:
-        children: dict[tuple[str, ...], Any] = {}
-        self._children.append((metric, children))
-
-        def child(*labels: str) -> Any:
-            found = children.get(labels)
-            if found is None:
-                found = children[labels] = metric.labels(*labels)
-            return found
-
-        return child
-
-    def _label(self, name: str, value: str | None, t_ns: int = 0, *, claim: bool = True) -> str:
-        """Return the value of a label, bounded by :class:`BoundedValues`; ``claim``: it may take a slot."""
-        values = self._labels.get(name)
-        if values is None:
-            values = self._labels[name] = BoundedValues(
-                LABEL_LIMIT, lambda: self._other(name).inc(), partial(self._drop, name)
-            )
-        return values.value(value, t_ns, claim=claim)
-
-    def _drop(self, name: str, value: str) -> None:
-        """Drop the series of a value that lost its slot; its joules are added to those of ``other``."""
-        for metric, children in self._children:
-            if name in metric._labelnames:  # noqa: SLF001 - the library has no other way to ask
-                metric.remove_by_labels({name: value})
-                children.clear()
-        if name not in _REQUEST_LABELS:
-            return
-        at = _REQUEST_LABELS.index(name)
-        for key in [key for key in self._joules if key[at] == value]:
-            other = (*key[:at], OTHER, *key[at + 1 :])
-            self._joules[other] = self._joules.get(other, 0.0) + self._joules.pop(key)
+    def _add_series(self, metric: Metric) -> "_Series":
+        series = self._series[metric.name] = _Series(metric, self._registry)
+        return series
 
     def export(self, finished: Finished) -> None:
-        """Count a final record."""
+        """Add a final record to all metrics."""
         record = finished.record
-        t_ns, claim = record.start_unix_ns, not finished.refused
-        model = self._label("model", record.model, t_ns, claim=claim)
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
-        for kind, tokens in (("prompt", record.prompt_tokens), ("output", record.output_tokens)):
-            if tokens is not None:
-                self._tokens(model, kind).inc(tokens)
-        if record.unknown is not None:
-            self._unknown(self._label("reason", record.unknown)).inc()
-        for name in finished.end.unread:
-            self._unread(self._label("field", name)).inc()
-        if record.joules is not None:
-            tenant = self._label("tenant", record.tenant, t_ns, claim=claim)
-            self._count_joules(record, (model, tenant), record.joules, exemplar)
-        self._count_times(record, model, exemplar)
+        shown: dict[str, tuple[str | None, str]] = {}  # by label: each value is counted once for a record
 
-    def _count_joules(
-        self, record: RequestEnergy, who: tuple[str, str], joules: float, exemplar: dict[str, str] | None
-    ) -> None:
-        model, tenant = who
-        route, backend = self._label("route", record.route), self._label("backend", record.backend)
-        parts = {"all": joules} if record.parts is None else msgspec.structs.asdict(record.parts)
-        for part, value in parts.items():
-            if value is None:
-                continue
-            key = (model, route, backend, tenant, part)
-            if key not in self._joules and len(self._joules) >= SERIES_LIMIT:
-                self._other("series").inc()
-                key = (OTHER, OTHER, OTHER, OTHER, part)
-            self._joules[key] = self._joules.get(key, 0.0) + value
-        if record.unknown is None:
-            self._per_request(model, route).observe(joules, exemplar)
-            if record.output_tokens:
-                self._per_token(model).observe(joules / record.output_tokens, exemplar)
+        def bound(name: str, value: str | None) -> str:
+            found = shown.get(name)
+            if found is None or found[0] != value:
+                found = shown[name] = value, self._bound(name, value, finished)
+            return found[1]
 
-    def _count_times(self, record: RequestEnergy, model: str, exemplar: dict[str, str] | None) -> None:
-        if record.ttft_s is None or record.duration_s is None:
-            return
-        self._ttft(model).observe(record.ttft_s, exemplar)
-        if record.output_tokens is not None and record.output_tokens > 1:
-            tpot = (record.duration_s - record.ttft_s) / (record.output_tokens - 1)
-            self._tpot(model).observe(tpot, exemplar)
+        bound("model", record.model)
+        for names, observe, add in self._metrics:
+            for values, amount in observe(finished):
+                if not add(tuple(map(bound, names, values)), amount, exemplar):
+                    self._limited.add(("series",), 1, None)
+
+    def _bound(self, name: str, value: str | None, finished: Finished) -> str:
+        """Return the value to show for a label, limited in number by :class:`BoundedValues`."""
+        if name in _FIXED:
+            return value or ""
+        values = self._label_values.get(name)
+        if values is None:
+            values = self._label_values[name] = BoundedValues(
+                LABEL_LIMIT, lambda: self._count_limited(name), partial(self._drop, name)
+            )
+        if name in _CHOSEN_BY_CLIENTS:
+            return values.value(value, finished.record.start_unix_ns, claim=not finished.refused)
+        return values.value(value, 0)
+
+    def _count_limited(self, name: str) -> None:
+        self._limited.add((name,), 1, None)
+
+    def _drop(self, name: str, value: str) -> None:
+        """Drop the series of a value that lost its slot; sums are added to those of ``other``."""
+        for series in self._series.values():
+            series.drop(name, value)
+        for sums in self._sums.values():
+            sums.drop(name, value)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The page and its content type; OpenMetrics, with exemplars, where it is accepted."""
+        """Return the page and its content type; OpenMetrics, with exemplars, where it is accepted.
+
+        Args:
+            accept: The request's ``Accept`` header.
+        """
         if "application/openmetrics-text" in accept:
             page: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
             return page, OPENMETRICS_TYPE
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
+
+
+def _is_untyped(one: RequestMetric) -> bool:
+    return one.metric.type == "untyped"
+
+
+def _of_library(metric: Metric, registry: CollectorRegistry) -> Counter | Histogram:
+    if metric.type == "histogram":
+        return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
+    return Counter(metric.name, metric.help, metric.labels, registry=registry)
+
+
+class _Series:
+    """The series of one counter or histogram of the Prometheus library.
+
+    The library validates label values at each ``labels()`` call, so its children are cached here.
+    """
+
+    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
+        self._metric = _of_library(metric, registry)
+        self._observes = metric.type == "histogram"
+        self._labels = metric.labels
+        self._children: dict[Labels, Any] = {}
+
+    def add(self, labels: Labels, amount: float, exemplar: dict[str, str] | None) -> bool:
+        """Count or observe an amount; always True: the number of series is limited by the labels alone."""
+        child: Any = self._children.get(labels)
+        if child is None:
+            self._children[labels] = child = self._metric.labels(*labels) if labels else self._metric
+        if self._observes:
+            child.observe(amount, exemplar)
+        else:
+            child.inc(amount)
+        return True
+
+    def drop(self, name: str, value: str) -> None:
+        """Remove all series with this value of a label."""
+        if name in self._labels:
+            self._metric.remove_by_labels({name: value})
+            self._children.clear()
+
+
+class _Sums:
+    """The sums of one untyped metric, limited to ``SERIES_LIMIT`` series."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._values: dict[Labels, float] = {}
+
+    def add(self, labels: Labels, amount: float, _exemplar: dict[str, str] | None) -> bool:
+        """Add an amount; False if it was added to ``other`` because there are too many series.
+
+        The last label keeps its value: it is a part of an amount, the others name the owner.
+        """
+        fits = labels in self._values or len(self._values) < SERIES_LIMIT
+        if not fits:
+            labels = (*(OTHER,) * (len(labels) - 1), labels[-1])
+        self._values[labels] = self._values.get(labels, 0.0) + amount
+        return fits
+
+    def drop(self, name: str, value: str) -> None:
+        """Move the sums with this value of a label to ``other``."""
+        if name not in self._metric.labels:
+            return
+        at = self._metric.labels.index(name)
+        for key in [key for key in self._values if key[at] == value]:
+            other = (*key[:at], OTHER, *key[at + 1 :])
+            self._values[other] = self._values.get(other, 0.0) + self._values.pop(key)
+
+    def family(self) -> Family:
+        """Return the metric with its present values."""
+        family = UntypedMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)
+        for labels, value in self._values.items():
+            family.add_metric(labels, value)
+        return family
 
 
 class _AtScrape:
-    """Gauges and counters read when they are asked for."""
+    """Collector of the library for values that are read at the scrape."""
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], joules: Callable[[], dict[tuple[str, ...], float]]
+        self, snapshot: Callable[[], Snapshot], metrics: Sequence[StateMetric], sums: Sequence[_Sums]
     ) -> None:
         self._snapshot = snapshot
-        self._joules = joules
+        self._metrics = metrics
+        self._sums = sums
 
-    def describe(self) -> list[Metric]:
-        """Nothing beforehand: names are known at the scrape."""
+    def describe(self) -> list[Family]:
+        """Return no metric: otherwise the library would call ``collect`` when this is registered."""
         return []
 
-    def collect(self) -> Iterable[Metric]:
-        """The metrics now."""
+    def collect(self) -> Iterable[Family]:
+        """Return the metrics of the meter's state, and the sums."""
         now = self._snapshot()
-        joules = CounterMetricFamily(
-            "jouleproxy_device_joules", "Measured joules by account.", labels=("device", "account")
-        )
-        watts = GaugeMetricFamily(
-            "jouleproxy_device_watts", "Power over the last window.", labels=("device",)
-        )
-        age = GaugeMetricFamily(
-            "jouleproxy_sample_age_seconds", "Age of the newest reading.", labels=("device",)
-        )
-        for account in now.accounts:
-            joules.add_metric((account.device, "requests"), account.requests_joules)
-            joules.add_metric((account.device, "idle"), account.idle_joules)
-            joules.add_metric((account.device, "unattributed"), account.unattributed_joules)
-            if account.watts is not None:
-                watts.add_metric((account.device,), account.watts)
-            if account.sample_age_s is not None:
-                age.add_metric((account.device,), account.sample_age_s)
-        flight = GaugeMetricFamily(
-            "jouleproxy_requests_in_flight", "Requests being answered.", labels=("backend",)
-        )
-        for backend, count in now.in_flight.items():
-            flight.add_metric((backend,), count)
-        dropped = CounterMetricFamily(
-            "jouleproxy_events_dropped", "Events that did not fit into a relay's buffer."
-        )
-        dropped.add_metric((), now.dropped)
-        failures = CounterMetricFamily(
-            "jouleproxy_exporter_failures", "Records an exporter could not take.", labels=("exporter",)
-        )
-        for name, count in now.failures.items():
-            failures.add_metric((name,), count)
-        # A counter's family may not share its name with a histogram's (OpenMetrics 1.0): sent untyped.
-        requests = UntypedMetricFamily(
-            "jouleproxy_request_joules_total", "Joules of finished requests, by part.", labels=_REQUEST_LABELS
-        )
-        for key, value in self._joules().items():
-            requests.add_metric(key, value)
-        up = GaugeMetricFamily(
-            "jouleproxy_backend_up",
-            "Whether a backend takes requests (1) or is left out.",
-            labels=("backend",),
-        )
-        for backend, takes in now.backends_up.items():
-            up.add_metric((backend,), float(takes))
-        return [joules, watts, age, flight, up, dropped, failures, requests]
+        for one in self._metrics:
+            metric = one.metric
+            make = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+            family = make(metric.name, metric.help, labels=metric.labels)
+            for labels, value in one.read(now):
+                family.add_metric([label or "" for label in labels], value)
+            yield family
+        yield from (sums.family() for sums in self._sums)

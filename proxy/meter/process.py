@@ -25,7 +25,8 @@ from proxy.evidence.watch import Watch
 from proxy.exporters import otel_settings
 from proxy.exporters.base import Exporter, Exporters
 from proxy.exporters.conventions import Server
-from proxy.exporters.prometheus import PrometheusExporter, Snapshot
+from proxy.exporters.metrics import Snapshot
+from proxy.exporters.prometheus import PrometheusExporter
 from proxy.exporters.store import LedgerStore
 from proxy.ipc import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
 from proxy.meter.admin import application

@@ -18,7 +18,8 @@ from proxy.config import Backend, MeterConfig
 from proxy.core.events import Arrive, Device, End, Sample
 from proxy.energy.source import Found
 from proxy.exporters.base import Exporters
-from proxy.exporters.prometheus import PrometheusExporter, Snapshot
+from proxy.exporters.metrics import Snapshot
+from proxy.exporters.prometheus import PrometheusExporter
 from proxy.ipc import LENGTH_BYTES, Chunk, Closed, Opened, ToMeter, decode_to_meter, encode_frame
 from proxy.meter.meter import Meter
 from proxy.subprocesses import COLLECT_AFTER

@@ -11,14 +11,14 @@ def test_parts_are_summed_and_what_is_not_known_stays_apart() -> None:
     assert sum_parts([]) is None
 
 
-def test_each_reason_is_its_own_word_on_the_wire_and_says_what_it_means() -> None:
+def test_a_reason_is_one_word_on_the_wire_and_has_a_meaning_and_a_remedy_of_its_own() -> None:
     for reason in Unknown:
         record = RequestEnergy(request_id="a", unknown=reason)
         assert decode_request(encode(record)).unknown == reason.value
         assert msgspec.json.encode(reason) == f'"{reason}"'.encode()
-        assert reason.__doc__ is not None
-        assert reason.__doc__.endswith(".")
-    assert len({reason.__doc__ for reason in Unknown}) == len(Unknown)
+        assert reason.meaning.endswith(".")
+        assert reason.remedy.endswith(".")
+    assert len({reason.meaning for reason in Unknown}) == len(Unknown)
 
 
 def test_a_reason_of_a_newer_program_is_read() -> None:

@@ -1,5 +1,6 @@
 from proxy.exporters.base import Exporters, Finished
-from proxy.exporters.prometheus import PrometheusExporter, Snapshot
+from proxy.exporters.metrics import Snapshot
+from proxy.exporters.prometheus import PrometheusExporter
 from tests.fakes.finished import finished
 
 

@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from proxy.exporters.base import Finished
 from proxy.exporters.labels import IDLE_NS, LABEL_LIMIT, OTHER
-from proxy.exporters.prometheus import PrometheusExporter, Snapshot
+from proxy.exporters.metrics import Snapshot
+from proxy.exporters.prometheus import PrometheusExporter
 from proxy.schema import DeviceAccount, Parts
 from tests.fakes.finished import RECORD, TRACE, finished
 

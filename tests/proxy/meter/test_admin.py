@@ -9,7 +9,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.clock import now_ns
-from proxy.exporters.prometheus import PrometheusExporter, Snapshot
+from proxy.exporters.metrics import Snapshot
+from proxy.exporters.prometheus import PrometheusExporter
 from proxy.ipc import BackendState
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed

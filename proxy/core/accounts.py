@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.energy_series import EnergySeries
+from proxy.core.order_statistics import median
 from proxy.core.outside import OutsideWork
 from proxy.schema import DeviceAccount, Gap, Unknown
 from proxy.units import NS_PER_SECOND
@@ -92,7 +93,7 @@ class Account:
         self, edges: NDArray[np.int64], idle: NDArray[np.float64], nothing_ran: NDArray[np.bool_]
     ) -> None:
         if nothing_ran.any():
-            watts = float(np.median(idle[nothing_ran] / np.diff(edges)[nothing_ran] * NS_PER_SECOND))
+            watts = median(idle[nothing_ran] / np.diff(edges)[nothing_ran] * NS_PER_SECOND)
             self.idle_watts = watts if self.idle_watts is None else 0.5 * (self.idle_watts + watts)
 
     def total(self) -> DeviceAccount:

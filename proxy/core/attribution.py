@@ -7,6 +7,7 @@ joules, bit for bit, live and offline.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -31,9 +32,14 @@ _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit
 _COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen,
 _COLD_ENOUGH: Final = 10_000  # or until so many ended: nothing else is done while they are divided
 _STALE_PERIODS: Final = 3  # a sensor that is seldom refreshed is not silent
-_BATCH: Final = 3 << 16  # numbers of outputs (three each) taken at once
+_BATCH: Final = 1 << 16  # outputs taken at once
+_T_NS, _REQUEST, _TOKENS = attrgetter("t_ns"), attrgetter("request"), attrgetter("tokens")
 
 __all__ = ["Attributor", "Share"]
+
+
+def _too_early(t_ns: int, now: int) -> ValueError:
+    return ValueError(f"t_ns {t_ns} is before {now}: events must be in order")
 
 
 class _Slots(dict[str, int]):
@@ -75,7 +81,7 @@ class Attributor:
         self._young: dict[str, Track] = {}  # running, and not yet older than settle_s
         self._ended: dict[str, Track] = {}  # ended, and not yet final
         self._jobs = Jobs()
-        self._outputs: list[int] = []  # not taken yet: t_ns, slot, tokens of each
+        self._outputs: list[Output] = []  # not taken yet
         self._done: list[Share] = []
         self._now = -NEVER
         self._declare(devices)
@@ -91,21 +97,25 @@ class Attributor:
 
     def feed_all(self, events: Iterable[Event]) -> None:
         """Take events; raises ``ValueError`` at a stamp before the last one: what came before it is taken."""
-        slots, outputs, looks = self._slots, self._outputs, self._looks_at_outputs
-        for event in events:
-            if type(event) is not Output:
-                self._take(event)
-                continue
-            t_ns = event.t_ns
-            if t_ns < self._now:
-                raise self._too_early(t_ns)
-            self._now = t_ns
-            if looks:
-                tokens = event.tokens
-                outputs.extend((t_ns, slots[event.request], -1 if tokens is None else tokens))
-                if len(outputs) >= _BATCH:
-                    self._take_outputs()
-                    self._give_up_silent(t_ns)
+        outputs, looks, now = self._outputs, self._looks_at_outputs, self._now
+        try:
+            for event in events:
+                if type(event) is not Output:
+                    self._now = now
+                    self._take(event)
+                    now = self._now
+                    continue
+                t_ns = event.t_ns
+                if t_ns < now:
+                    raise _too_early(t_ns, now)
+                now = t_ns
+                if looks:
+                    outputs.append(event)
+                    if len(outputs) >= _BATCH:
+                        self._take_outputs()
+                        self._give_up_silent(t_ns)
+        finally:
+            self._now = now
 
     def _take(self, event: Event) -> None:
         """Any event but an output."""
@@ -116,7 +126,7 @@ class Attributor:
             self._resumed_ns = event.resumed_ns
             return
         if event.t_ns < self._now:
-            raise self._too_early(event.t_ns)
+            raise _too_early(event.t_ns, self._now)
         self._now = event.t_ns
         match event:
             case Sample():
@@ -129,9 +139,6 @@ class Attributor:
                 self._step(event)
             case Span() | Outside():
                 self._evidence(event)
-
-    def _too_early(self, t_ns: int) -> ValueError:
-        return ValueError(f"t_ns {t_ns} is before {self._now}: events must be in order")
 
     def _arrive(self, arrive: Arrive) -> None:
         if arrive.request in self._tracks:
@@ -195,12 +202,22 @@ class Attributor:
             self._tracks[event.request][0].span = event
 
     def _take_outputs(self) -> None:
-        """Outputs since the last time, into the columns of their groups."""
-        batch = np.array(self._outputs, np.int64).reshape(-1, 3)
-        self._outputs.clear()
-        if not any(account.series.edge_ns is not None for account in self._accounts.values()):
+        """Outputs since the last time, into the columns of their groups.
+
+        Call it before the slot of a request is given back.
+        """
+        events = self._outputs
+        if all(account.series.edge_ns is None for account in self._accounts.values()):
+            events.clear()
             return
-        t_ns, slot, tokens = np.ascontiguousarray(batch.T)
+        count = len(events)
+        t_ns = np.fromiter(map(_T_NS, events), np.int64, count)
+        slot = np.fromiter(map(self._slots.__getitem__, map(_REQUEST, events)), np.int64, count)
+        held = list(map(_TOKENS, events))
+        if None in held:
+            held = [-1 if tokens is None else tokens for tokens in held]
+        tokens = np.array(held, np.int64)
+        events.clear()
         # A chunk of no tokens says nothing of the engine, nor does one at the very moment of its request's
         # arrival: it would end a step that lay before.
         streams = self._streams

@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.core.order_statistics import median
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -48,7 +50,7 @@ def steps_apart(t: Floats, tokens: Floats, previous: Ints) -> Floats:
     if len(several) < _FEW or len(single) < _FEW:
         return tokens
     since = t - t[previous]
-    speculative = np.median(since[several]) < _MERGED * np.median(since[single])
+    speculative = median(since[several]) < _MERGED * median(since[single])
     return np.ones(len(tokens)) if speculative else tokens
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
+from proxy.core.order_statistics import distinct
 from proxy.core.step_time import StepTimes
 from proxy.core.tracks import Group, Track
 from proxy.core.work import PARTS, Entries, Work
@@ -93,7 +94,7 @@ def with_silence(
     """
     length = (end_ns - start_ns) / 1e9
     inside = (requests.start < length) & (requests.end > 0.0)
-    knots = np.unique(
+    knots = distinct(
         np.concatenate([since, stamps, requests.start[inside], requests.end[inside], [0.0, length]])
     )
     knots = knots[(knots >= 0.0) & (knots <= length)]

@@ -20,6 +20,7 @@ from proxy.core.bursts import (
 )
 from proxy.core.cells import Habits
 from proxy.core.lock import blurred, locked, steps_passed
+from proxy.core.order_statistics import median
 from proxy.core.sizes import Chunks
 
 
@@ -65,7 +66,7 @@ def clustered(
     pace = paces(t, apart, previous)
     known = pace > 0.0  # chunks read at once have one stamp
     if known.any():
-        habits.step_seconds = float(np.median(pace[known]))
+        habits.step_seconds = median(pace[known])
         habits.gap_seconds = separating_gap(t, habits.step_seconds)
     burst = bursts(t, previous, habits.gap_seconds)
     expected = np.where(chunks.uncertain, chunks.expected, apart)

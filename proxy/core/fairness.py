@@ -28,9 +28,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _LARGE: Final = 4  # prompts of a step that are looked at one by one; further ones are small beside these
-_NODES, _WEIGHTS = (
-    0.5 * (np.polynomial.legendre.leggauss(6)[0] + 1.0),
-    0.5 * np.polynomial.legendre.leggauss(6)[1],
+_NODES, _WEIGHTS = (  # of t, (T, 1) each
+    0.5 * (np.polynomial.legendre.leggauss(6)[0] + 1.0)[:, None],
+    0.5 * np.polynomial.legendre.leggauss(6)[1][:, None],
 )
 
 
@@ -67,30 +67,36 @@ def fair_seconds(
     Returns:
         The prices; with the fixed part they sum to ``time.seconds`` for each step.
     """
+    if time.p == 1.0:  # costs that add up are each request's own
+        ones = np.ones(len(streams))
+        prompt = time.context * read + time.prefill * tokens
+        return Prices(time.context * ones, time.decode * ones, time.prefill * ones, prompt)
     large = _Large(time, step, tokens, read, len(streams))
     memory = time.context * context + large.rest_memory
     compute = time.compute(streams, spread) + large.rest_compute
     by_memory, by_compute = np.zeros(len(streams)), np.zeros(len(streams))
     gains = np.zeros(large.memory.shape)
-    for t, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
-        for members in range(1 << large.most):
-            rows, chance = large.subset(members, t)
-            if not len(rows):
-                continue
-            inside = large.inside(members)
-            m = time.weights + t * memory[rows] + large.memory[rows][:, inside].sum(axis=1)
-            c = t * compute[rows] + large.compute[rows][:, inside].sum(axis=1)
-            both = combine(time.p, m, c)
-            by_m, by_c = slopes(time.p, m, c, both)
-            by_memory[rows] += weight * chance * by_m
-            by_compute[rows] += weight * chance * by_c
-            for other in np.flatnonzero(~inside).tolist():
-                there = large.there[rows, other]
-                at = rows[there]
-                more = m[there] + large.memory[at, other], c[there] + large.compute[at, other]
-                with_it = combine(time.p, *more)
+    for members in range(1 << large.most):
+        rows, chance = large.subset(members)
+        if not len(rows):
+            continue
+        inside = large.inside(members)
+        m = time.weights + _NODES * memory[rows] + large.memory[rows][:, inside].sum(axis=1)
+        c = _NODES * compute[rows] + large.compute[rows][:, inside].sum(axis=1)
+        both = combine(time.p, m, c)
+        by_m, by_c = slopes(time.p, m, c, both)
+        by_memory[rows] += (chance * by_m).sum(axis=0)
+        by_compute[rows] += (chance * by_c).sum(axis=0)
+        for other in np.flatnonzero(~inside).tolist():
+            there = large.there[rows, other]
+            at = rows[there]
+            if len(at):
+                with_it = combine(
+                    time.p, m[:, there] + large.memory[at, other], c[:, there] + large.compute[at, other]
+                )
                 # ``chance`` holds that it has not joined; given where the others are, it joins at any t.
-                gains[at, other] += weight * chance[there] / (1.0 - t) * (with_it - both[there])
+                joins = chance[:, there] / (1.0 - _NODES)
+                gains[at, other] += (joins * (with_it - both[:, there])).sum(axis=0)
     return Prices(
         time.context * by_memory,
         time.decode * by_compute,
@@ -124,12 +130,15 @@ class _Large:
         """Return which columns a subset, given as bits, holds."""
         return np.array([bool(members >> i & 1) for i in range(self.there.shape[1])])
 
-    def subset(self, members: int, t: float) -> tuple[Ints, Floats]:
-        """Return the steps with all members of a subset, and the chance that exactly these joined at t."""
+    def subset(self, members: int) -> tuple[Ints, Floats]:
+        """Return the steps with all members of a subset, (S,), and the chance that exactly these have joined.
+
+        The chance is by node t, times the node's weight, (T, S).
+        """
         size = members.bit_length()  # columns are filled from the first
         rows = np.flatnonzero(self._count >= size)
         joined = members.bit_count()
-        return rows, t**joined * (1.0 - t) ** (self._count[rows] - joined)
+        return rows, _WEIGHTS * _NODES**joined * (1.0 - _NODES) ** (self._count[rows] - joined)
 
     def prices(self, gains: Floats, by_memory: Floats, by_compute: Floats, time: StepTime) -> Floats:
         """Return the seconds of each prompt, (N,): its gain, or for small ones its work times the slopes."""

@@ -11,6 +11,7 @@ The model only sets proportions; the meter sets the sum, so a wrong term moves j
 one window, never in or out of it.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -39,7 +40,10 @@ PRIOR_IDLE_WATTS: Final = 80.0
 class EnergyModel:
     """Feed windows, read terms. ``theta`` is groups x 5 terms (joules; watts), then idle (watts)."""
 
-    __slots__ = ("_gram", "_moment", "_parts", "_power", "_weight", "groups", "seconds", "theta", "variance")
+    __slots__ = (
+        "_covariance", "_gram", "_moment", "_parts", "_power", "_solved", "_weight", "groups", "seconds",
+        "theta", "variance",
+    )  # fmt: skip
 
     def __init__(self, groups: int) -> None:
         self.groups = groups
@@ -52,6 +56,8 @@ class EnergyModel:
         self.seconds = 0.0  # weighted seconds with requests in the engine
         self.theta = np.concatenate([np.tile(np.array(PRIOR), groups), [PRIOR_IDLE_WATTS]])
         self.variance: float | None = None  # of one window's residual, J^2 per second of window
+        self._solved: NDArray[np.float64] | None = None  # the last solution, where the next search begins
+        self._covariance: NDArray[np.float64] | None = None  # until more is learned
 
     @property
     def mature(self) -> bool:
@@ -69,6 +75,7 @@ class EnergyModel:
         theta = np.concatenate([np.tile(np.array(PRIOR), groups), [self.theta[-1]]])
         theta[:old] = self.theta[:old]
         self.groups, self._gram, self._moment, self.theta = groups, gram, moment, theta
+        self._covariance = None
 
     def learn(
         self,
@@ -92,6 +99,7 @@ class EnergyModel:
         self._weight = decay * self._weight + len(target)
         busy = float(np.clip(seconds - features[:, -1], 0.0, None).sum())
         self.seconds = decay * self.seconds + busy
+        self._covariance = None
         self._solve()
 
     def _solve(self) -> None:
@@ -104,11 +112,14 @@ class EnergyModel:
         gram = self._gram[np.ix_(index, index)] / np.outer(unit, unit)
         moment = self._moment[index] / unit
         prior = self._scaled_prior()[index] * unit
+        solution = self._solved if self._solved is not None and len(self._solved) == len(index) else None
         for _ in range(_ROUNDS):  # the noise decides how much the prior weighs, and the prior the noise
             strength = self._strength(prior)
-            solution = nonnegative(gram + np.diag(strength), moment + strength * prior)
+            solution = nonnegative(gram + np.diag(strength), moment + strength * prior, solution)
             residual = self._power - 2 * solution @ moment + solution @ gram @ solution
             self.variance = max(float(residual), 0.0) / max(self._weight - len(index), 1.0)
+        assert solution is not None
+        self._solved = solution
         self.theta[index] = solution / unit
 
     def _strength(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,8 +135,13 @@ class EnergyModel:
         """Return the covariance of the terms, (n, n) in their units squared; infinite where nothing was seen.
 
         That of a Bayesian linear regression: terms that always came together (the same batch all the time)
-        are not separable, and are as unsure as the prior.
+        are not separable, and are as unsure as the prior. Not to be changed by the caller.
         """
+        if self._covariance is None:
+            self._covariance = self._find_covariance()
+        return self._covariance
+
+    def _find_covariance(self) -> NDArray[np.float64]:
         scale = np.sqrt(np.diag(self._gram))
         index = np.flatnonzero(scale > 0.0)
         found = np.diag(np.full(len(scale), np.inf))
@@ -167,10 +183,11 @@ class EnergyModel:
         own, time = np.arange(first, first + len(PARTS)), first + len(PARTS)
         value = self.theta[own] + self.theta[time] * ratio
         covariance = self.covariance()
-        if not np.isfinite(covariance[time, time]):
-            covariance[time, time] = 0.0
+        of_time = float(covariance[time, time])
         variance = (
-            np.diag(covariance)[own] + ratio**2 * covariance[time, time] + 2 * ratio * covariance[own, time]
+            covariance.diagonal()[own]
+            + ratio**2 * (of_time if math.isfinite(of_time) else 0.0)
+            + 2 * ratio * covariance[own, time]
         )
         return value, np.sqrt(np.maximum(variance, 0.0))
 

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from proxy.core.bursts import Floats
+from proxy.core.order_statistics import median
 from proxy.core.tracks import Group
 
 _LEAST_STEPS: Final = 20  # to compare; with fewer, engines are taken to take turns
@@ -43,5 +44,5 @@ def after_neighbours(group: Group, start_ns: int, begins: Floats, stamps: Floats
 
 def _spread(lengths: Floats) -> float:
     """Return the median absolute deviation of lengths, relative to their median."""
-    median = float(np.median(lengths))
-    return float(np.median(np.abs(lengths - median))) / max(median, 1e-9)
+    usual = median(lengths)
+    return median(np.abs(lengths - usual)) / max(usual, 1e-9)

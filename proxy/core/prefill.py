@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
+from proxy.core.order_statistics import median, quantile
 from proxy.core.pricing import prior_time
 from proxy.core.step_time import StepTime, StepTimes
 
@@ -107,10 +108,10 @@ class _View:
         It depends on no placement: all prompts together took what the steps took beyond decoding.
         """
         decoding = np.sort(self._took)[: max(len(self._took) // 2, 1)]
-        usual = float(np.median(decoding))
+        usual = median(decoding)
         streams, context, _ = self._decoding.T
         base = time.seconds(streams, context, np.zeros(len(streams)))
-        scale = usual / max(float(np.median(base)), 1e-9)
+        scale = usual / max(median(base), 1e-9)
         terms = (time.overhead * scale, time.weights * scale, time.context * scale, time.decode * scale)
         balanced = StepTime(*terms, time.prefill * scale, time.p, _ROUGH)
         total = float(self._prompts.tokens.sum())
@@ -168,12 +169,10 @@ class _View:
 
     def _typical(self, rows: Floats, time: StepTime) -> tuple[NDArray[np.bool_], float]:
         """Return which steps took about as long as expected, and the mean residual, outliers clipped (s)."""
-        usable = self._took < _SILENT * float(np.quantile(self._took, 0.95))
+        usable = self._took < _SILENT * quantile(self._took, 0.95)
         residual = np.abs(self._took - time.seconds(*rows.T))
         doubt = float(np.mean(np.minimum(residual[usable], 0.5 * self._took[usable])))
-        bound = _OUTLIER * max(
-            float(np.median(residual[usable])), _LEAST_DOUBT * float(np.median(self._took))
-        )
+        bound = _OUTLIER * max(median(residual[usable]), _LEAST_DOUBT * median(self._took))
         return usable & ((residual <= bound) | (residual <= _CLOSE * self._took)), doubt
 
 

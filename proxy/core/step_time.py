@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.nonnegative import nonnegative
+from proxy.core.order_statistics import median
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +135,7 @@ def fit(rows: Floats, seconds: Floats, guess: StepTime | None = None) -> StepTim
     Returns:
         The form with the least loss; the sum, or else the guess's form, unless another is clearly better.
     """
-    least = _SHORT * float(np.median(seconds))
+    least = _SHORT * median(seconds)
     weight = 1.0 / np.maximum(seconds, least)
     first = guess or _linear(rows, seconds, weight)
     begin = 0 if guess is None else _WARM
@@ -172,11 +173,11 @@ def _fit_form(
         both = combine(p, memory, compute)
         by_memory, by_compute = slopes(p, memory, compute, both)
         residual = np.abs(seconds - time.overhead - both) * weight
-        bound = _OUTLIER * max(_middle(residual[busy]), _NOISE)
+        bound = _OUTLIER * max(median(residual[busy]), _NOISE)
         clipped = np.minimum(residual, bound)
         loss = float(clipped @ clipped) / len(rows)
         if loss < least:
-            best, least = replace(time, residual=max(_middle(residual), 1e-6)), loss
+            best, least = replace(time, residual=max(median(residual), 1e-6)), loss
         keep = weight if turn < _SETTLED else weight * (residual <= bound)
         design[0] = keep
         np.multiply(keep, by_memory, out=design[1])
@@ -191,12 +192,6 @@ def _fit_form(
         overhead, weights, per_context, per_stream, per_token = terms.tolist()
         time = StepTime(overhead, weights, per_context, per_stream, per_token, p)
     return best, least
-
-
-def _middle(values: Floats) -> float:
-    """Return the (upper) median; ``numpy.median`` takes longer than all else in an iteration."""
-    at = len(values) // 2
-    return float(np.partition(values, at)[at])
 
 
 def _solve(design: Floats, target: Floats, before: Floats, solved: Floats | None = None) -> Floats:
@@ -336,4 +331,4 @@ def _residual(time: StepTime, steps: Floats) -> float:
     if not len(steps):
         return 0.0
     streams, context, prompt, seconds = steps.T
-    return _middle(np.abs(time.seconds(streams, context, prompt) / seconds - 1.0))
+    return median(np.abs(time.seconds(streams, context, prompt) / seconds - 1.0))

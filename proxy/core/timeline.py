@@ -5,6 +5,7 @@ objects are those of :mod:`proxy.core.events`). A reader is fed bytes in any spl
 of whole lines; unknown extra keys are accepted, everything else unknown is refused by line number.
 """
 
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ from proxy.core.events import TIMELINE_VERSION, Event, Header, Sample
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Event)
+_STAMP: Final = attrgetter("t_ns")
 _TYPES: Final = "header, sample, arrive, output, end, step, span, outside"
 
 
@@ -99,23 +101,39 @@ class TimelineReader:
         return events, numbers
 
     def _check(self, events: list[Event], numbers: range | list[int]) -> None:
+        """Check header, order and samples, by passes in C: nearly all lines are outputs."""
         if self.header is None and events:
             self._open(events[0], numbers[0])
+        begin = int(bool(events) and events[0] is self.header)
+        kinds = list(map(type, events))
+        stamps: list[int] = list(map(_STAMP, events[begin:] if begin else events))
+        several = kinds.count(Header) > begin
+        if several or not self._follow(stamps) or not _have_readings(events, kinds):
+            self._find_fault(events, numbers)
+        if stamps:
+            self._last_ns = stamps[-1]
+
+    def _follow(self, stamps: list[int]) -> bool:
+        """Return whether stamps are in order, and none is before the last block's."""
+        late = not stamps or self._last_ns is None or stamps[0] >= self._last_ns
+        return late and stamps == sorted(stamps)
+
+    def _find_fault(self, events: list[Event], numbers: range | list[int]) -> None:
+        """Raise :class:`TimelineError` for the first line that is wrong."""
         last = self._last_ns
-        for index, event in enumerate(events):
-            t_ns = event.t_ns
-            if t_ns is None or isinstance(event, Header):
+        for event, number in zip(events, numbers, strict=True):
+            if isinstance(event, Header):
                 if event is not self.header:
-                    raise TimelineError(numbers[index], "a second header: only the first line may be one")
+                    raise TimelineError(number, "a second header: only the first line may be one")
                 continue
+            t_ns = event.t_ns
             if last is not None and t_ns < last:
                 raise TimelineError(
-                    numbers[index], f"t_ns {t_ns} is before {last}, the stamp above: lines must be in order"
+                    number, f"t_ns {t_ns} is before {last}, the stamp above: lines must be in order"
                 )
-            if isinstance(event, Sample) and event.energy_mj is None and event.power_mw is None:
-                raise TimelineError(numbers[index], "a sample needs energy_mj or power_mw")
+            if isinstance(event, Sample) and not _has_reading(event):
+                raise TimelineError(number, "a sample needs energy_mj or power_mw")
             last = t_ns
-        self._last_ns = last
 
     def _open(self, first: Event, number: int) -> None:
         if not isinstance(first, Header):
@@ -125,6 +143,20 @@ class TimelineReader:
                 number, f"version {first.version} is not known: this reads {TIMELINE_VERSION}"
             )
         self.header = first
+
+
+def _has_reading(sample: Sample) -> bool:
+    return sample.energy_mj is not None or sample.power_mw is not None
+
+
+def _have_readings(events: list[Event], kinds: list[type[Event]]) -> bool:
+    index = -1
+    for _ in range(kinds.count(Sample)):
+        index = kinds.index(Sample, index + 1)
+        event = events[index]
+        if isinstance(event, Sample) and not _has_reading(event):
+            return False
+    return True
 
 
 def _decode(line: bytes, number: int) -> Event:

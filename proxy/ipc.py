@@ -69,13 +69,13 @@ class Dropped(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     count: int
 
 
-class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
-    """Query for the joules of one request; the meter replies with the message ``Told`` of the same number.
+class EnergyQuery(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
+    """Query for the joules of one request; the meter replies with an ``EnergyReply`` of the same number.
 
     ``wait_ns`` 0: reply at once with a provisional value; otherwise wait at most that long for the final one.
     """
 
-    ask: int
+    number: int
     request: str
     t_ns: int
     wait_ns: int = 0
@@ -83,10 +83,10 @@ class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     key: int | None = None  # distinguishes requests that share an id
 
 
-class Told(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
-    """Reply to ``Ask``: the energy object as JSON bytes, ready to be inserted into the response."""
+class EnergyReply(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
+    """Reply to ``EnergyQuery``: the energy object as JSON bytes, ready to be inserted into the response."""
 
-    ask: int
+    number: int
     energy: bytes
 
 
@@ -115,8 +115,8 @@ class RelayState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=8):
     connections: int  # to backends, in use or idle
 
 
-ToMeter = Opened | Chunk | Closed | Dropped | Ask | BackendState | Leaving | RelayState
-ToRelay = Told
+ToMeter = Opened | Chunk | Closed | Dropped | EnergyQuery | BackendState | Leaving | RelayState
+ToRelay = EnergyReply
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TO_METER: Final = msgspec.msgpack.Decoder(list[ToMeter])

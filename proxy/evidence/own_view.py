@@ -1,19 +1,19 @@
-"""The proxy's own view of each backend, from the events that pass: what its engine is compared with. Pure."""
+"""The proxy's own count of requests in flight at each backend, to compare with the engine's metrics. Pure."""
 
 from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.evidence.engine_metrics import OurState
 
 
 class OwnView:
-    """Take events as they come; ``look`` gives the state of a backend since the last look."""
+    """Counts requests by backend: ``add`` each event, ``look`` once for each scrape of the engine."""
 
     def __init__(self) -> None:
-        self._backends: dict[str, str] = {}  # of running requests
+        self._backends: dict[str, str] = {}  # request -> backend, while it runs
         self._in_flight: dict[str, int] = {}
-        self._most: dict[str, int] = {}
+        self._most: dict[str, int] = {}  # largest number in flight since the last look
 
-    def take(self, event: object) -> None:
-        """One event of a relay; others are ignored."""
+    def add(self, event: object) -> None:
+        """Count the start or end of a request; other events are ignored."""
         match event:
             case RequestStart():
                 backend = event.arrive.backend or ""
@@ -28,7 +28,7 @@ class OwnView:
                 pass
 
     def look(self, backend: str) -> OurState:
-        """The most in flight since the last look."""
+        """Return the largest number of requests in flight since the last call for this backend."""
         now = self._in_flight.get(backend, 0)
         most = max(self._most.get(backend, 0), now)
         self._most[backend] = now

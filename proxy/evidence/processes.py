@@ -1,8 +1,8 @@
-"""Compute processes on a device that are not its engine's. The only file that imports psutil.
+"""Find the compute processes on a device that do not belong to its engine. The only file that imports psutil.
 
-The engine is the process that listens on the backend's port of this host, its ancestors' sessions aside, with
-all its descendants (vLLM's core and workers are). Where that cannot be told (another host, another container,
-another user's process), no process is called foreign.
+The engine is the process that listens on the backend's port on this host, with all its descendants (vLLM's
+engine core and workers are descendants of its API server). If the listener cannot be identified (another
+host, another container, a process of another user), no process is considered foreign.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from proxy.config.settings import is_loopback
 
 
 def engine_pids(url: str) -> frozenset[int] | None:
-    """The processes of the engine behind a backend's URL; None where they cannot be told."""
+    """Return the process ids of the engine behind a backend's URL; None if they cannot be identified."""
     origin = origin_of(url)
     if not is_loopback(origin.host):
         return None
@@ -36,7 +36,16 @@ def engine_pids(url: str) -> frozenset[int] | None:
 def foreign_share(
     processes: Mapping[int, float | None], own: frozenset[int]
 ) -> tuple[tuple[int, ...], float | None]:
-    """Foreign pids, and their share of the SM utilisation (percent by pid); None where it is not told."""
+    """Return the foreign processes on a device and their share of its use.
+
+    Args:
+        processes: SM utilisation in percent by process id; None where the driver does not report it.
+        own: Process ids of the engine.
+
+    Returns:
+        The foreign process ids, and their share of the SM utilisation, 0 to 1; None if the utilisation of a
+        process is not known.
+    """
     foreign = tuple(sorted(pid for pid in processes if pid not in own))
     if not foreign:
         return (), 0.0

@@ -1,8 +1,9 @@
-"""Watching for work that did not pass through: once a second, for each backend, one piece of evidence.
+"""Poll for work that did not pass through the proxy: once a second, one :class:`Outside` for each backend.
 
-Two witnesses: the engine's own metrics (requests that came another way) and the driver's list of processes
-(engines that are not ours). What they say together goes to the core as :class:`Outside`; changes are logged.
-A witness that does not answer says nothing, and nothing is assumed for it.
+There are two kinds of evidence: the engine's own metrics (requests that came another way) and the driver's
+list of processes (other programs on the device). Their shares are combined as if independent: the engine has
+the rest of the device that other processes leave, and unseen requests have their share of that. Changes are
+logged. Evidence that cannot be obtained is left out; nothing is assumed for it.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from proxy.evidence.processes import engine_pids, foreign_share
 
 INTERVAL_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 0.8
-_PIDS_EVERY: Final = 10  # looks: processes of an engine seldom change
+_PIDS_EVERY: Final = 10  # polls; the processes of an engine seldom change
 _LOG = logging.getLogger(__name__)
 
 Processes = Callable[[], Mapping[str, Mapping[int, float | None]]]
@@ -30,26 +31,29 @@ Processes = Callable[[], Mapping[str, Mapping[int, float | None]]]
 
 @dataclass(slots=True)
 class _Watched:
-    """One backend: its devices, and what was last said of it."""
+    """One backend, its devices and the last results of polling it."""
 
     backend: Backend
     devices: tuple[str, ...]
     comparison: Comparison = field(default_factory=Comparison)
-    metrics: bool | None = None  # whether it has vLLM's; None: not known yet
-    own: frozenset[int] | None = None
+    metrics: bool | None = None  # whether it has metrics of a known engine; None: not polled yet
+    own: frozenset[int] | None = None  # process ids of its engine
     last_ns: int | None = None
     warned: str = ""
-    client: httpx.AsyncClient | None = None  # its own
+    client: httpx.AsyncClient | None = None  # if it needs one of its own
 
     @property
     def metrics_url(self) -> str:
-        """Where its metrics are."""
+        """URL of its metrics page."""
         base = "http://localhost" if origin_of(self.backend.url).socket else self.backend.url
         return f"{base}/metrics"
 
 
 def _own_client(backend: Backend) -> httpx.AsyncClient | None:
-    """For what takes more than a URL to be reached (a socket, a certificate); it keeps nothing open."""
+    """Return a client for a backend that needs more than a URL (Unix socket, certificate), else None.
+
+    It keeps no connection open.
+    """
     origin, tls = origin_of(backend.url), tls_of(backend)
     if origin.socket is None and tls is None:
         return None
@@ -59,7 +63,15 @@ def _own_client(backend: Backend) -> httpx.AsyncClient | None:
 
 
 class Watch:
-    """``ours`` gives the proxy's view of a backend, ``processes`` the driver's lists by device (or None)."""
+    """Polls the backends' metrics and the driver's process lists; see the module's docstring.
+
+    Args:
+        backends: The configured backends.
+        devices: Ids of the devices of each backend, by its name.
+        ours: Returns the proxy's own count for a backend since the last call.
+        emit: Receives the evidence.
+        processes: Returns the utilisation of each process on each device, or None without such a driver.
+    """
 
     def __init__(
         self,
@@ -70,35 +82,35 @@ class Watch:
         processes: Processes | None = None,
     ) -> None:
         self._watched: list[_Watched] = []
-        self.follow(backends, devices)
+        self.set_backends(backends, devices)
         self._ours = ours
         self._emit = emit
         self._processes = processes
-        self._looks = 0
+        self._polls = 0
 
-    def follow(self, backends: Sequence[Backend], devices: Mapping[str, tuple[str, ...]]) -> None:
-        """New backends; what is known of those that stay is kept."""
+    def set_backends(self, backends: Sequence[Backend], devices: Mapping[str, tuple[str, ...]]) -> None:
+        """Replace the backends; results for those that remain are kept."""
         known = {(watched.backend, watched.devices): watched for watched in self._watched}
-        wanted = [(backend, devices[backend.name or backend.url]) for backend in backends]
-        self._watched = [known.get(key) or _Watched(*key, client=_own_client(key[0])) for key in wanted]
+        keys = [(backend, devices[backend.name or backend.url]) for backend in backends]
+        self._watched = [known.get(key) or _Watched(*key, client=_own_client(key[0])) for key in keys]
 
     async def run(self) -> None:
-        """Look once a second until cancelled."""
+        """Poll once a second until cancelled."""
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as client:
             while True:
-                await asyncio.gather(self.look(client), asyncio.sleep(INTERVAL_SECONDS))
+                await asyncio.gather(self.poll(client), asyncio.sleep(INTERVAL_SECONDS))
 
-    async def look(self, client: httpx.AsyncClient) -> None:
-        """One look at all backends; emits evidence for those of which something is known."""
+    async def poll(self, client: httpx.AsyncClient) -> None:
+        """Poll all backends once, and emit evidence for those of which there is any."""
         lists = {} if self._processes is None else dict(await asyncio.to_thread(self._processes))
         for watched in self._watched:
-            if self._looks % _PIDS_EVERY == 0 and lists:
+            if self._polls % _PIDS_EVERY == 0 and lists:
                 watched.own = await asyncio.to_thread(engine_pids, watched.backend.url)
-        self._looks += 1
+        self._polls += 1
         for watched in self._watched:
-            await self._look_at(watched, client, lists)
+            await self._poll_one(watched, client, lists)
 
-    async def _look_at(
+    async def _poll_one(
         self, watched: _Watched, client: httpx.AsyncClient, lists: Mapping[str, Mapping[int, float | None]]
     ) -> None:
         unseen = await self._unseen(watched, client)
@@ -114,12 +126,12 @@ class Watch:
         self._emit(Outside(t_ns, start, watched.devices, together, reason if together else None))
 
     async def _unseen(self, watched: _Watched, client: httpx.AsyncClient) -> Unseen | None:
-        """What the engine's metrics say beyond ours; None where it has none or does not answer."""
+        """Return the engine's work beyond the proxy's; None if its metrics are missing or cannot be read."""
         if watched.metrics is False:
             return None
         try:
-            answer = await (watched.client or client).get(watched.metrics_url)
-            state = parse_metrics(answer.text) if answer.status_code == 200 else None
+            response = await (watched.client or client).get(watched.metrics_url)
+            state = parse_metrics(response.text) if response.status_code == 200 else None
         except (httpx.HTTPError, ValueError) as error:
             _LOG.debug("metrics of %s: %s", watched.backend.url, error)
             return None
@@ -133,11 +145,11 @@ class Watch:
     def _foreign(
         watched: _Watched, lists: Mapping[str, Mapping[int, float | None]]
     ) -> tuple[tuple[int, ...], float | None]:
-        """Foreign processes on the backend's devices, and their share; None where it cannot be told."""
-        here = [lists[device] for device in watched.devices if device in lists]
-        if watched.own is None or not here:
+        """Return the foreign processes on the backend's devices and their share; None if it is not known."""
+        on_devices = [lists[device] for device in watched.devices if device in lists]
+        if watched.own is None or not on_devices:
             return (), None
-        merged = [foreign_share(processes, watched.own) for processes in here]
+        merged = [foreign_share(processes, watched.own) for processes in on_devices]
         pids = tuple(sorted({pid for foreign, _ in merged for pid in foreign}))
         shares = [share for _, share in merged if share is not None]
         return pids, max(shares) if len(shares) == len(merged) else None
@@ -146,13 +158,13 @@ class Watch:
     def _warn(
         watched: _Watched, unseen: Unseen | None, foreign: tuple[int, ...], share: float | None
     ) -> None:
-        """Say what changed, once."""
+        """Log a change of the evidence, once."""
         lines = []
         if unseen is not None and unseen.share:
             ways = "sent to it directly, or to an unmetered path"
             lines.append(f"requests run in its engine that are not metered here ({ways})")
         if foreign:
-            known = "" if share is not None else ", whose share of the energy the driver does not tell"
+            known = "" if share is not None else ", whose share of the energy the driver does not report"
             lines.append(
                 f"other processes compute on its devices (pid {', '.join(map(str, foreign))}){known}"
             )
@@ -163,4 +175,4 @@ class Watch:
             if text:
                 _LOG.warning("%s: %s: their energy is unattributed", name, text)
             else:
-                _LOG.info("%s: no work of others any more", name)
+                _LOG.info("%s: no more work that did not pass through the proxy", name)

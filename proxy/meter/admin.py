@@ -1,4 +1,7 @@
-"""The admin port: records, accounts, terms, metrics, health, the dashboard. Reads only."""
+"""HTTP endpoints of the admin port: records, accounts, terms, metrics, health, dashboard. All are read-only.
+
+With an admin token, all but the health checks and the dashboard's static files require it.
+"""
 
 import asyncio
 import contextlib
@@ -17,15 +20,15 @@ from proxy.core.ledger import GROUPINGS
 from proxy.exporters.prometheus import PrometheusExporter
 from proxy.meter.feed import INTERVAL_SECONDS, Feed
 from proxy.meter.meter import Meter
-from proxy.meter.query import ParameterError, error_answer, json_answer, number
+from proxy.meter.query import ParameterError, error_response, json_response, number
 from proxy.schema import RequestEnergy
 from proxy.units import ns_from_seconds
 
 MAX_WAIT_SECONDS: Final = 60.0
 MAX_RECORDS: Final = 10_000
-_FAR: Final = 2.0**63
+_FAR: Final = 2.0**63  # upper bound of times: nanoseconds that fit into 64 bits
 _POLL_SECONDS: Final = 0.02
-_PAGE: Final = {  # holds no data; the feed it reads does
+_PAGE: Final = {  # static files without data; the data comes from /events
     "/": ("index.html", "text/html"),
     "/dashboard.css": ("dashboard.css", "text/css"),
     "/dashboard.js": ("dashboard.js", "text/javascript"),
@@ -37,7 +40,14 @@ _log = logging.getLogger(__name__)
 
 
 def application(meter: Meter, metrics: PrometheusExporter, feed: Feed, token: str | None) -> web.Application:
-    """The admin application; with a token all but the health checks and the empty page ask for it."""
+    """Return the web application of the admin port.
+
+    Args:
+        meter: Source of records and accounts.
+        metrics: Source of ``/metrics``.
+        feed: Data of the dashboard.
+        token: Bearer token that clients must send, or None.
+    """
     admin = _Admin(meter, metrics, feed)
     app = web.Application(middlewares=[_shaped, *([_guard(token)] if token else [])])
     app.add_routes(
@@ -63,19 +73,19 @@ def application(meter: Meter, metrics: PrometheusExporter, feed: Feed, token: st
 
 @web.middleware
 async def _shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors in one shape, whoever raised them."""
+    """Convert all exceptions into error responses of one format."""
     try:
         return await handler(request)
     except ParameterError as error:
-        return error.answer()
+        return error.response()
     except web.HTTPException as error:
         hint = f"no {request.method} {request.path} here; see GET / and the README"
-        return error_answer(error.status, hint if error.status in {404, 405} else error.reason, None)
+        return error_response(error.status, hint if error.status in {404, 405} else error.reason, None)
     except ConnectionError:
-        raise  # the client left
+        raise  # the client disconnected
     except Exception:  # noqa: BLE001 - the top of a request
         _log.exception("admin: %s failed", request.path)
-        return error_answer(500, "the meter failed to answer: see its log", "internal_error")
+        return error_response(500, "the meter failed to answer: see its log", "internal_error")
 
 
 def _guard(token: str) -> Middleware:
@@ -84,12 +94,12 @@ def _guard(token: str) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        given = f"{scheme.title()} {key}".encode(errors="surrogateescape")  # any byte may come in a header
+        given = f"{scheme.title()} {key}".encode(errors="surrogateescape")  # a header may contain any byte
         if request.path not in _OPEN_PATHS and not hmac.compare_digest(given, wanted):
             hint = "send the admin token as 'Authorization: Bearer TOKEN'"
-            answer = error_answer(401, hint, "unauthorized")
-            answer.headers["WWW-Authenticate"] = "Bearer"
-            return answer
+            response = error_response(401, hint, "unauthorized")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
         return await handler(request)
 
     return guard
@@ -102,13 +112,15 @@ class _Admin:
         self._metrics = metrics
 
     async def healthy(self, _request: web.Request) -> web.Response:
-        return json_answer({"status": "ok", "source": self._meter.source})
+        return json_response({"status": "ok", "source": self._meter.source})
 
     async def ready(self, _request: web.Request) -> web.Response:
         if not self._meter.intake.relays:
-            return error_answer(503, "no relay listens yet, or all are draining", "not_ready")
+            return error_response(
+                503, "no relay worker is connected to the meter, or all are draining", "not_ready"
+            )
         states = {view.name: view.state for view in self._meter.backends()}
-        return json_answer({"status": "ok", "relays": self._meter.intake.relays, "backends": states})
+        return json_response({"status": "ok", "relays": self._meter.intake.relays, "backends": states})
 
     async def metrics(self, request: web.Request) -> web.Response:
         body, kind = self._metrics.render(request.headers.get("Accept", ""))
@@ -116,15 +128,17 @@ class _Admin:
 
     async def clock(self, _request: web.Request) -> web.Response:
         now = now_ns()
-        return json_answer({"monotonic_ns": now, "now_ns": now, "unix_ns": self._meter.anchor.unix(now)})
+        return json_response({"monotonic_ns": now, "now_ns": now, "unix_ns": self._meter.anchor.unix(now)})
 
     async def request(self, request: web.Request) -> web.Response:
         name = self._meter.intake.newest(request.match_info["id"])
         await self._meter.until_final(name, number(request, "wait_seconds", 0, 0, MAX_WAIT_SECONDS))
         record = self._meter.record(name)
         if record is None:
-            return error_answer(404, f"no request {name!r} is known (any more)", "not_found")
-        return json_answer(record)
+            return error_response(
+                404, f"no record of request {name!r}: not seen, or no longer kept in memory", "not_found"
+            )
+        return json_response(record)
 
     async def requests(self, request: web.Request) -> web.Response:
         if "ids" in request.query:
@@ -134,7 +148,7 @@ class _Admin:
         found = self._meter.ledger.records(
             round(since * 1e9) or None, request.query.get("model"), request.query.get("tenant")
         )
-        return json_answer([record for record, _ in zip(found, range(limit), strict=False)])
+        return json_response([record for record, _ in zip(found, range(limit), strict=False)])
 
     async def requests_by_id(self, request: web.Request) -> web.Response:
         try:
@@ -148,7 +162,7 @@ class _Admin:
             raise ParameterError("ids", f"at most {MAX_RECORDS} at once, not {len(ids)}")
         wait = number(request, "wait_seconds", 0, 0, MAX_WAIT_SECONDS)
         await _until(lambda: all(record.final for record in self._records(ids)), wait)
-        return json_answer(self._records(ids))
+        return json_response(self._records(ids))
 
     def _records(self, ids: list[str]) -> list[RequestEnergy]:
         found = (self._meter.record(self._meter.intake.newest(name)) for name in ids)
@@ -159,16 +173,16 @@ class _Admin:
         if by not in GROUPINGS:
             raise ParameterError("by", f"must be one of {', '.join(GROUPINGS)}, not {by!r}")
         window = number(request, "window", 0, 0, _FAR) or None
-        return json_answer(self._meter.ledger.summary(by, window, self._meter.anchor.unix(now_ns())))
+        return json_response(self._meter.ledger.summary(by, window, self._meter.anchor.unix(now_ns())))
 
     async def devices(self, _request: web.Request) -> web.Response:
         meter = self._meter
-        return json_answer(
+        return json_response(
             {"devices": meter.accounts(meter.attributor.accounts()), "left_out": meter.left_out}
         )
 
     async def model(self, _request: web.Request) -> web.Response:
-        return json_answer(
+        return json_response(
             {"policy": self._meter.attributor.policy.name, "terms": self._meter.attributor.terms()}
         )
 
@@ -182,18 +196,18 @@ class _Admin:
             lambda: core.closed_ns() is None or (core.closed_ns() or 0) >= end,
             number(request, "wait_seconds", 0, 0, MAX_WAIT_SECONDS),
         )
-        return json_answer({"devices": self._meter.accounts(core.window(start, end))})
+        return json_response({"devices": self._meter.accounts(core.window(start, end))})
 
     async def backends(self, _request: web.Request) -> web.Response:
-        return json_answer({"backends": self._meter.backends(), "relays": self._meter.relays()})
+        return json_response({"backends": self._meter.backends(), "relays": self._meter.relays()})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent: first ``history``, then the state twice a second, until the client leaves."""
+        """Stream ``history`` once, then the state twice a second until the client disconnects (SSE)."""
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         feed = self._feed
-        with contextlib.suppress(ConnectionResetError):  # it has left
+        with contextlib.suppress(ConnectionResetError):  # the client has disconnected
             await response.write(b"event: history\ndata: " + feed.history() + b"\n\n")
             while True:
                 await response.write(b"data: " + feed.state() + b"\n\n")
@@ -202,7 +216,7 @@ class _Admin:
 
 
 async def _page(request: web.Request) -> web.Response:
-    """A file of the dashboard; scripts and data from nowhere else."""
+    """Serve a file of the dashboard; its policy forbids scripts and data from other origins."""
     name, kind = _PAGE[request.path]
     text = resources.files("proxy.dashboard").joinpath(name).read_text("utf-8")
     headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
@@ -210,7 +224,7 @@ async def _page(request: web.Request) -> web.Response:
 
 
 async def _until(holds: Callable[[], bool], seconds: float) -> None:
-    """Look until it holds, at most so long."""
+    """Poll until ``holds()`` is true, at most ``seconds``."""
     deadline = now_ns() + ns_from_seconds(seconds)
     while not holds() and now_ns() < deadline:  # noqa: ASYNC110 - state moves in ticks: nothing to await
         await asyncio.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What the dashboard is told: the state twice a second, and first the power of the last minutes."""
+"""Data of the dashboard: the power of the last ten minutes, then the state twice a second."""
 
 from collections import deque
 from typing import Final
@@ -11,14 +11,14 @@ from proxy.schema import sum_parts
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 INTERVAL_SECONDS: Final = 0.5
-WINDOW_SECONDS: Final = 60.0
+WINDOW_SECONDS: Final = 60.0  # of the sums by model and part
 _KEPT: Final = 600  # points of the history, a second apart
-_NEWEST: Final = 25
-_FRESH_NS: Final = 400 * NS_PER_MS
+_NEWEST: Final = 25  # requests in the list
+_FRESH_NS: Final = 400 * NS_PER_MS  # below INTERVAL_SECONDS, so that each message has a new state
 
 
 class Feed:
-    """One for all who look: a state is made at most twice a second, and only when asked for."""
+    """Encoded state for all open dashboards; computed at most twice a second, and only on demand."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -26,8 +26,8 @@ class Feed:
         self._state = b""
         self._made_ns = 0
 
-    def note(self) -> None:
-        """Remember the power and the load of now: once a second."""
+    def record_point(self) -> None:
+        """Append the present power and load to the history; call once a second."""
         accounts = self._meter.attributor.accounts()
         known = [account.watts for account in accounts if account.watts is not None]
         watts = sum(known) if known else None
@@ -35,11 +35,14 @@ class Feed:
         self._history.append((self._unix_ms(), watts, flight))
 
     def history(self) -> bytes:
-        """(Unix milliseconds, watts of all devices or null, requests in flight), the oldest first."""
+        """Return the history as JSON, oldest point first.
+
+        A point is ``[Unix milliseconds, watts or null, requests in flight]``.
+        """
         return msgspec.json.encode(list(self._history))
 
     def state(self) -> bytes:
-        """Devices, terms, the last minute by model and part, the newest requests."""
+        """Return devices, terms, sums of the last minute and the newest requests as JSON."""
         t_ns = now_ns()
         if not self._state or t_ns - self._made_ns > _FRESH_NS:
             self._state, self._made_ns = self._make(t_ns), t_ns

@@ -1,7 +1,7 @@
-"""The stamp at which a meter was last alive, in a file that outlives it.
+"""The time at which a meter was last running, in a file that outlives the process.
 
-The next meter declares the time since then as a gap. The file lies beside the meter's socket and is mapped
-shared: a stamp costs no system call, and a meter that is killed leaves its last one.
+The next meter declares the time since then as a gap (``meter_restarted``). The file is next to the meter's
+socket. It is mapped with MAP_SHARED: writing a stamp needs no system call, and the last one survives SIGKILL.
 """
 
 import mmap
@@ -14,7 +14,11 @@ _STAMP: Final = struct.Struct("<q")
 
 
 class Heartbeat:
-    """``previous_ns`` is the last stamp of an earlier meter of this supervisor; None for the first."""
+    """The file as a mapped integer.
+
+    Attributes:
+        previous_ns: Last stamp of an earlier meter of the same supervisor; None for the first meter.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file; raises ``OSError``."""
@@ -28,9 +32,9 @@ class Heartbeat:
         self.previous_ns: int | None = stamp or None
 
     def beat(self, t_ns: int) -> None:
-        """The meter is alive at ``t_ns`` (monotonic)."""
+        """Write the present time, nanoseconds of the monotonic clock."""
         _STAMP.pack_into(self._map, 0, t_ns)
 
     def close(self) -> None:
-        """Unmap the file; it stays."""
+        """Unmap the file, which is not removed."""
         self._map.close()

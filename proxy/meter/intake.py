@@ -1,9 +1,10 @@
-"""Intake: what relays and the sampler say, put in order of time.
+"""Intake: orders the messages of relays and the samples of sensors by time.
 
-Events of several processes and of the sampler's thread come a little late and interleaved. They are held
-for ``reorder_ns`` and handed on sorted by stamp; the core sees one later than that at the stamp of the last
-one handed on, and it is counted: nothing is lost. A meter that was started again first waits for what the
-relays kept meanwhile, so that requests older than its first sample are seen as such.
+Events of several processes and of the sampler threads arrive a little late and interleaved, and the
+attribution needs them in order. They are held for ``reorder_ns`` and released sorted by stamp. An event that
+arrives later than that is released with the stamp of the last one before it and is counted (``late``):
+nothing is lost. A restarted meter first waits for the messages that the relays kept in the meantime, so that
+requests older than its first sample are recognised as such.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,25 +16,38 @@ import msgspec
 
 from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
 from proxy.core.request_events import RequestEnd, RequestStart
-from proxy.ipc import Ask, Chunk, Closed, Dropped, Leaving, Opened, ToMeter
+from proxy.ipc import Chunk, Closed, Dropped, EnergyQuery, Leaving, Opened, ToMeter
 from proxy.units import NS_PER_SECOND
 
 Held = Sample | RequestStart | Output | RequestEnd | Outside
 RELAY_LOST: Final = "relay_lost"
-MAX_REORDER_NS: Final = 60 * NS_PER_SECOND
+MAX_REORDER_NS: Final = 60 * NS_PER_SECOND  # longer delays would hold too many events in memory
 _Key = TypeVar("_Key", int, str)
-_RENAMED_KEPT: Final = 4096
-START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to connect again once a second
+_RENAMED_KEPT: Final = 4096  # bounds memory; only ids that were used twice are kept
+START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to reconnect once a second
 
 
-# Of events of one stamp a reading comes after what it measured, a beginning before its end; then by name: an
-# order of nothing but what happened. Whose connection told it first, and how many workers there are, changes
-# no joule.
-_BEGUN, _SAID, _ENDED, _EVIDENCE, _READING = range(5)
+# Order of events with equal stamps: a reading comes after the events that it measured, a start before its
+# end. Then by name, so that the order depends on the events alone: neither the number of workers nor the
+# connection that delivers first changes a joule.
+_START, _OUTPUT, _END, _EVIDENCE, _READING = range(5)
 
 
 class Intake:
-    """Add as it comes, take what is ripe."""
+    """Holds events until they can be released in order of time. Not thread-safe: event loop only.
+
+    Args:
+        reorder_ns: Least time for which an event is held.
+        devices_of: Returns the ids of the devices that a backend computes on.
+        seen: Called for the start and end of each request when it arrives, before it is held.
+        start_ns: The present time, to hold back all events until a relay has connected, at most
+            ``START_NS``; None: do not wait.
+
+    Attributes:
+        relays: Number of relays that are connected and not draining.
+        late: Events that were released with a later stamp than their own.
+        dropped: Events that relays discarded because their buffer was full.
+    """
 
     def __init__(
         self,
@@ -43,57 +57,59 @@ class Intake:
         *,
         start_ns: int | None = None,
     ) -> None:
-        """``seen`` is told of requests as they begin and end, before they are held.
-
-        ``start_ns``: now, to hold all back until a relay came, at most :data:`START_NS`; None: do not.
-        """
         self.reorder_ns = self._least_ns = reorder_ns
         self._start_ns = start_ns
         self._devices_of = devices_of
         self._seen = seen
-        self._fresh: list[tuple[int, int, str, int, Held]] = []  # stamp, rank, name, number: in this order
-        self._held: list[tuple[int, int, str, int, Held]] = []  # those of before, sorted
+        self._fresh: list[
+            tuple[int, int, str, int, Held]
+        ] = []  # (stamp, rank, name, number, event), unsorted
+        self._held: list[tuple[int, int, str, int, Held]] = []  # the same, sorted
         self._count = 0
         self._last_ns = 0
-        self._names: set[str] = set()
-        self._newest: dict[str, str] = {}  # by id, the name of its last request where that is another
+        self._names: set[str] = set()  # of requests that are not final
+        self._newest: dict[str, str] = {}  # id -> name of its last request, if that is not the id itself
         self.relays = 0
         self._numbered = 0
         self.late = 0
         self.dropped = 0
 
     def add_samples(self, samples: list[Sample], age_ns: int = 0) -> None:
-        """Readings of a sampler, the oldest taken ``age_ns`` ago.
+        """Add readings of a sampler.
 
-        Readings of a far host, or stamped at a counter's last edge, come late by nature: all events are
-        then held for a little longer than that, at most ``MAX_REORDER_NS``.
+        Readings of another host, and those stamped at the last update of a counter, are always late: all
+        events are then held a quarter longer than that, at most ``MAX_REORDER_NS``.
+
+        Args:
+            samples: Readings in any order.
+            age_ns: Age of the oldest of them.
         """
         for sample in samples:
             self._hold(sample.t_ns, _READING, sample.device, sample)
         wanted = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
-        self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # a stall of a moment is forgotten
+        self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # decays slowly after a short stall
 
     def add_evidence(self, evidence: Outside) -> None:
-        """What is known of work that did not pass through."""
+        """Add evidence of work that did not pass through the proxy."""
         self._hold(evidence.t_ns, _EVIDENCE, "", evidence)
 
     def add(self, connection: "Connection", message: ToMeter) -> None:
-        """One message of a relay (an ``Ask`` is not for here)."""
+        """Add a message of a relay; raises ``TypeError`` for one that is not an event."""
         match message:
             case Chunk():
                 request = connection.running.get(message.key)
                 if request is not None:
                     tokens = None if message.tokens < 0 else message.tokens
-                    self._hold(message.t_ns, _SAID, request, Output(message.t_ns, request, tokens))
+                    self._hold(message.t_ns, _OUTPUT, request, Output(message.t_ns, request, tokens))
             case Opened():
                 opened = self._opened(connection, message)
                 self._seen(opened)
-                self._hold(opened.arrive.t_ns, _BEGUN, opened.arrive.request, opened)
+                self._hold(opened.arrive.t_ns, _START, opened.arrive.request, opened)
             case Closed():
                 request = connection.running.pop(message.key, None)
-                if request is None:  # its beginning was told to a meter that died, or was dropped
+                if request is None:  # its start was sent to an earlier meter, or was dropped
                     request = self._name(connection, message)
-                    self._hold(message.end.t_ns, _ENDED, request, _ended(message, request))
+                    self._hold(message.end.t_ns, _END, request, _ended(message, request))
                 else:
                     self._close(_ended(message, request))
             case Dropped():
@@ -110,18 +126,18 @@ class Intake:
     def _close(self, closed: RequestEnd) -> None:
         request = closed.end.request
         self._seen(closed)
-        self._hold(closed.end.t_ns, _ENDED, request, closed)
+        self._hold(closed.end.t_ns, _END, request, closed)
 
-    def final(self, request: str) -> None:
-        """Nothing more will be said of it: its name may be used again."""
+    def forget(self, request: str) -> None:
+        """Release the name of a request that is final; another request may have it."""
         self._names.discard(request)
 
     def newest(self, request: str) -> str:
-        """The name of the last request with that id."""
+        """Return the name of the last request with this id."""
         return self._newest.get(request, request)
 
     def _name(self, connection: "Connection", message: Opened | Closed) -> str:
-        """A client may use an id again before it is final: the second is told apart by its key."""
+        """Return a unique name: an id that is reused before its request is final is extended by the key."""
         name = message.arrive.request if isinstance(message, Opened) else message.end.request
         return f"{name}~{connection.number}.{message.key}" if name in self._names else name
 
@@ -138,13 +154,13 @@ class Intake:
         return _started(message, msgspec.structs.replace(arrive, request=name, devices=devices))
 
     def connected(self) -> "Connection":
-        """A relay came: it listens and can be served from."""
+        """Register a relay that has connected, and return the state of its connection."""
         self.relays += 1
         self._numbered += 1
         return Connection(self._numbered)
 
-    def lost(self, connection: "Connection", t_ns: int) -> None:
-        """A relay died: its running requests ended with it."""
+    def connection_lost(self, connection: "Connection", t_ns: int) -> None:
+        """End the running requests of a relay whose connection was lost at ``t_ns``."""
         self._leave(connection)
         for request in connection.running.values():
             self._close(RequestEnd(End(t_ns, request, None, cancelled=True), error_type=RELAY_LOST))
@@ -154,26 +170,32 @@ class Intake:
         self.relays -= not connection.leaving
         connection.leaving = True
 
-    def ripe(self, now_ns: int) -> list[tuple[Held, Event]]:
-        """What is older than the reorder time, in order of stamp, and each as the core is to see it."""
+    def release(self, now_ns: int) -> list[tuple[Held, Event]]:
+        """Return and remove the events that have been held long enough, in order of their stamps.
+
+        Returns:
+            Pairs of the event with all its data and the event for the core, whose stamps never decrease.
+        """
         if self._start_ns is not None:
-            if self._numbered:  # what it kept comes at once with it
+            if self._numbered:  # a relay sends what it kept as soon as it has connected
                 self._start_ns = min(self._start_ns, now_ns + self.reorder_ns - START_NS)
             if now_ns < self._start_ns + START_NS:
                 return []
             self._start_ns = None
         held, fresh = self._held, self._fresh
         if fresh:
-            first = bisect_left(held, min(fresh))  # what is before stays, and may be a minute of events
+            first = bisect_left(
+                held, min(fresh)
+            )  # earlier ones, up to a minute of events, are sorted already
             held[first:] = sorted(held[first:] + fresh)
             self._fresh = []
         count = bisect_right(held, now_ns - self.reorder_ns, key=itemgetter(0))
-        ripe = held[:count]
+        released = held[:count]
         del held[:count]
-        return [(held, self._in_order(t_ns, held)) for t_ns, _, _, _, held in ripe]
+        return [(held, self._in_order(t_ns, held)) for t_ns, _, _, _, held in released]
 
     def _in_order(self, t_ns: int, held: Held) -> Event:
-        """What the core sees of it: never before what it has seen."""
+        """Return the event for the core, with a stamp not before that of the last one."""
         event = _event_of(held)
         if t_ns >= self._last_ns:
             self._last_ns = t_ns
@@ -183,23 +205,30 @@ class Intake:
 
 
 class Connection:
-    """One relay's: its requests by key."""
+    """State of the connection of one relay.
+
+    Attributes:
+        number: Distinguishes connections; never reused.
+        running: Names of its running requests, by key.
+        leaving: The relay drains or has disconnected; it accepts no more requests.
+        renamed: Names that differ from the request's id, by key.
+    """
 
     __slots__ = ("leaving", "number", "renamed", "running")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.running: dict[int, str] = {}
-        self.leaving = False  # it takes no more requests
-        self.renamed: dict[int, str] = {}  # by key, those that go by another name than their id
+        self.leaving = False
+        self.renamed: dict[int, str] = {}
 
-    def name_of(self, ask: Ask) -> str:
-        """Of the request that is asked for."""
-        return ask.request if ask.key is None else self.renamed.get(ask.key, ask.request)
+    def name_of(self, query: EnergyQuery) -> str:
+        """Return the name of the queried request."""
+        return query.request if query.key is None else self.renamed.get(query.key, query.request)
 
 
 def _put(names: dict[_Key, str], key: _Key, name: str) -> None:
-    """Keep a name, and no more than some."""
+    """Add a name; drop the oldest one beyond ``_RENAMED_KEPT``."""
     names[key] = name
     if len(names) > _RENAMED_KEPT:
         del names[next(iter(names))]
@@ -238,7 +267,7 @@ def _ended(message: Closed, request: str) -> RequestEnd:
 
 
 def _event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
-    """What the core sees of it."""
+    """Return the part of an event that the core processes."""
     match held:
         case RequestStart():
             return held.arrive

@@ -1,6 +1,8 @@
-"""The meter's state: one attributor, one ledger, the exporters; fed by ``tick``, asked by the admin port.
+"""The state of the meter: intake, attribution, ledger, timeline recorder, exporters.
 
-No sockets and no threads here: ``process`` has those.
+``tick`` moves everything on: events that the intake releases are recorded, opened and closed in the ledger
+and attributed; final records go to the exporters once. The admin port and the relays query it. There are no
+sockets and no threads here: :mod:`proxy.meter.process` has those.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from proxy.energy.groups import devices_by_backend
 from proxy.energy.source import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
-from proxy.ipc import Ask, BackendState, Chunk, Closed, Opened, RelayState, ToMeter
+from proxy.ipc import BackendState, Chunk, Closed, EnergyQuery, Opened, RelayState, ToMeter
 from proxy.meter.backends import Backends, BackendView, RelayView
 from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy, Unknown
@@ -41,12 +43,27 @@ ENERGY_FIELDS: Final = (
     "final",
     "unknown",
 )
-_SHORT_SECONDS: Final = 0.25  # an answer is not held longer than this for events that come late
+_SHORT_SECONDS: Final = 0.25  # longest delay of a response for events that are late
 _log = logging.getLogger(__name__)
 
 
 class Meter:
-    """Everything that is measured and known, in one place with one writer."""
+    """All measured and attributed data, with one writer: the event loop of the meter process.
+
+    Call ``tick`` regularly; at the end ``settle``, then ``close``.
+
+    Args:
+        config: The settings of the meter.
+        backends: The configured backends.
+        found: Devices that are read.
+        source: Names of the sources for records, or None without a source.
+        exporters: Receive each final record once.
+        left_out: Reasons why other devices are not read, one line each.
+        resumed_ns: Time at which an earlier meter was last running, if this one replaces it.
+
+    Raises:
+        ConfigError: if a backend names a device that was not found, or the timeline cannot be written.
+    """
 
     def __init__(
         self,
@@ -58,10 +75,6 @@ class Meter:
         left_out: Sequence[str] = (),
         resumed_ns: int | None = None,
     ) -> None:
-        """``found``: the devices that are read; ``left_out`` says of others why they are not.
-
-        ``resumed_ns``: when an earlier meter was last alive, in whose place this one is.
-        """
         self.anchor = WallAnchor.take()
         self.source = source
         self.found = found
@@ -70,23 +83,23 @@ class Meter:
         self._devices = [f.device for f in found]
         self._attributed = config.host_energy == "attributed"
         self._backends = Backends()
-        self.follow(backends)
+        self.set_backends(backends)
         self.attributor = Attributor(
             config.policy, self._devices, settle_s=config.settle_seconds, resumed_ns=resumed_ns
         )
         self.ledger = Ledger(config.keep_records, self.anchor.unix)
         self.own_view = OwnView()
         self.intake = Intake(
-            ns_from_seconds(config.reorder_seconds), self._devices_of, self.own_view.take, start_ns=now_ns()
+            ns_from_seconds(config.reorder_seconds), self._devices_of, self.own_view.add, start_ns=now_ns()
         )
         self._exporters = exporters
         self._recorder = self._open_recorder(config)
         self._flushed_ns = now_ns()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # for final records
-        self._measuring: dict[str, list[asyncio.Future[None]]] = {}  # for final or measured ones
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}  # futures by request, for its final record
+        self._measuring: dict[str, list[asyncio.Future[None]]] = {}  # for its readings or its final record
 
-    def follow(self, backends: Sequence[Backend]) -> None:
-        """New backends, for requests to come; raises :class:`ConfigError` for a device that is not there."""
+    def set_backends(self, backends: Sequence[Backend]) -> None:
+        """Replace the backends, for future requests; raises :class:`ConfigError` for a device not found."""
         self.mapped = devices_by_backend(backends, self._devices, host=self._attributed)
         self.configured = tuple(backends)
 
@@ -108,39 +121,39 @@ class Meter:
     def _devices_of(self, backend: str | None) -> tuple[str, ...]:
         return self.mapped.get(backend or "", ())
 
-    def take(self, connection: Connection, message: ToMeter) -> None:
-        """One event of a relay."""
+    def receive(self, connection: Connection, message: ToMeter) -> None:
+        """Process a message of a relay, except for ``EnergyQuery``: see ``reply``."""
         match message:
             case Chunk() | Opened() | Closed():  # nearly all
                 self.intake.add(connection, message)
             case BackendState():
-                self._backends.told(connection.number, message)
+                self._backends.update_backend(connection.number, message)
             case RelayState():
-                self._backends.relay(connection.number, message)
+                self._backends.update_relay(connection.number, message)
             case _:
                 self.intake.add(connection, message)
 
-    def lost(self, connection: Connection, t_ns: int) -> None:
-        """A relay is gone."""
-        self._backends.gone(connection.number)
-        self.intake.lost(connection, t_ns)
+    def connection_lost(self, connection: Connection, t_ns: int) -> None:
+        """End the requests of a relay whose connection was lost at ``t_ns``."""
+        self._backends.remove_relay(connection.number)
+        self.intake.connection_lost(connection, t_ns)
 
     def backends(self) -> list[BackendView]:
-        """How the backends are, as the relays see them."""
+        """Return the state of the backends as the relays report it."""
         return self._backends.view(self.configured, self.mapped, now_ns())
 
     def relays(self) -> list[RelayView]:
-        """What each relay holds."""
+        """Return the state of the connected relays."""
         return self._backends.relays()
 
     def tick(self, t_ns: int) -> None:
-        """Hand on what is ripe at ``t_ns``: record, attribute, settle, export."""
-        ripe = self.intake.ripe(t_ns)
-        if not ripe:
+        """Process the events that the intake releases at ``t_ns``: record, attribute, finish, export."""
+        released = self.intake.release(t_ns)
+        if not released:
             return
-        events = [event for _, event in ripe]
+        events = [event for _, event in released]
         self._record(events, t_ns)
-        for held, _ in ripe:
+        for held, _ in released:
             match held:
                 case Output():
                     self.ledger.output(held.request, held.t_ns)
@@ -158,7 +171,7 @@ class Meter:
             self._release(request, self._measuring)
 
     def _record(self, events: list[Event], t_ns: int) -> None:
-        """Write the timeline; a disk that fails ends the recording, not the measuring."""
+        """Write the timeline; a failing disk ends the recording, not the measurement."""
         if self._recorder is None:
             return
         try:
@@ -167,13 +180,13 @@ class Meter:
                 self._flushed_ns = t_ns
                 self._recorder.flush()
         except OSError as error:
-            _log.error("record: no more is written: %s", error.strerror)
+            _log.error("record: the timeline cannot be written, recording ends: %s", error.strerror)
             with contextlib.suppress(OSError):
                 self._recorder.close()
             self._recorder = None
 
     def _finish(self, share: Share) -> None:
-        self.intake.final(share.request)
+        self.intake.forget(share.request)
         entry = self.ledger.settle(self._named(share))
         if entry is not None:
             self._export(entry)
@@ -189,18 +202,18 @@ class Meter:
 
     @staticmethod
     def _release(request: str, waiting: dict[str, list[asyncio.Future[None]]]) -> None:
-        for answer in waiting.pop(request, ()):
-            if not answer.done():
-                answer.set_result(None)
+        for future in waiting.pop(request, ()):
+            if not future.done():
+                future.set_result(None)
 
     def _named(self, share: Share) -> Share:
-        """Where there is no source at all, that is the reason."""
+        """Return the share with the reason ``no_energy_source`` if there is no source at all."""
         if self.source is None and share.joules is None:
             return msgspec.structs.replace(share, unknown=Unknown.NO_ENERGY_SOURCE)
         return share
 
     def record(self, request: str) -> RequestEnergy | None:
-        """The record of a request, with provisional joules while it is not final."""
+        """Return the record of a request, provisional until it is final; None if it is unknown."""
         entry = self.ledger.get(request)
         if entry is None:
             return None
@@ -210,37 +223,44 @@ class Meter:
         return entry.record if share is None else with_share(entry.record, self._named(share))
 
     async def until_final(self, request: str, seconds: float, *, hold: bool = True) -> None:
-        """Wait until the request is final, at most ``seconds``.
+        """Wait until the record of a request is final, at most ``seconds``.
 
-        ``hold`` false: wait for readings alone. A request is not final while windows of its life wait for
-        others that run, which may take as long as they do: a response must not be held for those.
+        Args:
+            request: Name of the request.
+            seconds: Longest wait; 0: return at once.
+            hold: False: wait for readings only, not for other requests. A record is not final while windows
+                of its time wait for requests that are still running, which may take as long as they do; a
+                response must not be delayed by them.
         """
         entry = self.ledger.get(request)
         if seconds <= 0 or (entry is not None and entry.record.final):
             return
         if not hold and self.attributor.awaits_others(request):
             return
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting if hold else self._measuring
-        waiting.setdefault(request, []).append(answer)
+        waiting.setdefault(request, []).append(future)
         try:
             async with asyncio.timeout(seconds):
-                await answer
+                await future
         except TimeoutError:
             pass
         finally:
             others = waiting.get(request, [])
-            if answer in others:
-                others.remove(answer)
+            if future in others:
+                others.remove(future)
             if not others:
                 waiting.pop(request, None)
 
-    async def tell(self, connection: Connection, ask: Ask) -> bytes:
-        """The energy object for an answer, as JSON."""
-        request = connection.name_of(ask)
-        await self.until_final(request, seconds_from_ns(ask.wait_ns), hold=False)
+    async def reply(self, connection: Connection, query: EnergyQuery) -> bytes:
+        """Return the energy object to be inserted into a response, as JSON.
+
+        Waits for the final value at most as long as the query allows.
+        """
+        request = connection.name_of(query)
+        await self.until_final(request, seconds_from_ns(query.wait_ns), hold=False)
         record = self.record(request)
-        if record is None:  # shorter than the reorder time: it is about to be known
+        if record is None:  # the request is shorter than the reorder time: the intake still holds its start
             await asyncio.sleep(min(2 * seconds_from_ns(self.intake.reorder_ns), _SHORT_SECONDS))
             record = self.record(request)
         if record is None:
@@ -249,7 +269,7 @@ class Meter:
         return msgspec.json.encode({name: fields[name] for name in ENERGY_FIELDS})
 
     def accounts(self, accounts: list[DeviceAccount]) -> list[DeviceAccount]:
-        """Accounts with the age of their readings."""
+        """Return the accounts with the age of their newest reading added."""
         now = now_ns()
         ages = self.attributor.last_samples()
         return [
@@ -260,24 +280,27 @@ class Meter:
         ]
 
     def settle(self) -> None:
-        """Hand on all that is held and make every record final: no more will come."""
+        """Process all held events and make every record final; call it when no more events arrive."""
         self.tick(now_ns() + START_NS + self.intake.reorder_ns)
         self.attributor.flush()
         for share in self.attributor.drain():
             self._finish(share)
 
     def close(self) -> None:
-        """Close the timeline and the exporters, which may wait for a network: of any thread."""
+        """Close the timeline and the exporters. May wait for the network; can be called from any thread."""
         if self._recorder is not None:
             try:
                 self._recorder.close()
             except OSError as error:
-                _log.error("record: the end of the timeline is not written: %s", error.strerror)
+                _log.error("record: the end of the timeline cannot be written: %s", error.strerror)
         self._exporters.close()
 
 
 def put_aside(path: Path) -> None:
-    """Keep an older recording under a name of its own: ``t.jsonl.zst`` becomes ``t-1.jsonl.zst``."""
+    """Rename an existing recording: ``t.jsonl.zst`` becomes ``t-1.jsonl.zst``, or the next free number.
+
+    Raises ``OSError``.
+    """
     if not path.is_file() or path.stat().st_size == 0:
         return
     stem, dot, suffixes = path.name.partition(".")

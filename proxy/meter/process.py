@@ -1,4 +1,8 @@
-"""The meter process: sampler thread, relay socket, admin port; one tick that moves everything on."""
+"""The meter process: sampler threads, socket for relays, admin port, and a timer that calls the meter.
+
+:class:`Process` connects the parts and owns their life cycle; :func:`run` is the entry point that the
+supervisor calls in the child process.
+"""
 
 import asyncio
 import logging
@@ -28,7 +32,7 @@ from proxy.exporters.conventions import Server
 from proxy.exporters.metrics import Snapshot
 from proxy.exporters.prometheus import PrometheusExporter
 from proxy.exporters.store import LedgerStore
-from proxy.ipc import Ask, FrameBuffer, Told, decode_to_meter, encode_frame
+from proxy.ipc import EnergyQuery, EnergyReply, FrameBuffer, decode_to_meter, encode_frame
 from proxy.meter.admin import application
 from proxy.meter.feed import Feed
 from proxy.meter.heartbeat import Heartbeat
@@ -39,14 +43,28 @@ from proxy.units import seconds_from_ns
 if TYPE_CHECKING:
     from proxy.exporters.otel import OtelExporter
 
-TICK_SECONDS: Final = 0.02
-_GONE_SECONDS: Final = 0.5  # at the end, for what relays said last
-_LAST_READING_SECONDS: Final = 1.0  # and for the reading after that
+TICK_SECONDS: Final = 0.02  # as often as relays send their events
+_GONE_SECONDS: Final = 0.5  # longest wait at the end for the last messages of relays
+_LAST_READING_SECONDS: Final = 1.0  # and for the readings after the last request
 _log = logging.getLogger(__name__)
 
 
 class Process:
-    """A running meter; ``admin_port`` is where it answers."""
+    """A running meter. Create it inside an event loop, ``start`` it, await ``ended``, then ``close`` it.
+
+    Args:
+        config: The settings of the meter.
+        backends: The configured backends.
+        socket: Path of the Unix socket for relays.
+        choice: The opened sources.
+
+    Attributes:
+        admin_port: Port of the admin endpoints once it is started.
+        ended: Done when the process must end; its result is the exit status.
+
+    Raises:
+        ConfigError: as :class:`~proxy.meter.meter.Meter`, and for an unusable ``--otlp`` or ledger file.
+    """
 
     def __init__(self, config: MeterConfig, backends: Sequence[Backend], socket: str, choice: Choice) -> None:
         self._config = config
@@ -79,10 +97,8 @@ class Process:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self.relays: set[asyncio.WriteTransport] = set()
-        self.leaving = False  # relays that are there now live on
-        self.ended: asyncio.Future[int] = (
-            self._loop.create_future()
-        )  # done when it must end: told to, or by an error
+        self.leaving = False  # relays that disconnect from now on continue with the next meter
+        self.ended: asyncio.Future[int] = self._loop.create_future()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self.admin_port = 0
@@ -96,13 +112,13 @@ class Process:
         )
 
     def _sampled(self, samples: list[Sample]) -> None:
-        """In the sampler's thread: hop to the loop."""
+        """Pass samples to the event loop; called in the thread of a sampler."""
         if not self._loop.is_closed():
             oldest = now_ns() - min(sample.t_ns for sample in samples)
             self._loop.call_soon_threadsafe(self.meter.intake.add_samples, samples, oldest)
 
     async def start(self) -> None:
-        """Listen for relays and on the admin port, start to sample."""
+        """Listen for relays and on the admin port, and start the samplers."""
         config = self._config
         self._server = await self._loop.create_unix_server(lambda: _RelayProtocol(self), self._socket)
         app = application(self.meter, self._metrics, self._feed, config.admin_token)
@@ -114,19 +130,19 @@ class Process:
         for sampler in self._samplers:
             sampler.start()
         self.keep(self._tick())
-        self.keep(self._note())
+        self.keep(self._observe())
         if self._samplers:
             self.keep(self._watch.run())
 
-    def follow(self, backends: Sequence[Backend]) -> None:
-        """New backends, for requests to come."""
+    def set_backends(self, backends: Sequence[Backend]) -> None:
+        """Replace the backends, for future requests; settings that cannot be used are logged."""
         try:
-            self.meter.follow(backends)
+            self.meter.set_backends(backends)
         except ConfigError as error:
             _log.error("the meter keeps the old backends, joules of new ones are unknown: %s", error)
             return
         self._servers.update({b.name: origin_of(b.url).server for b in backends})
-        self._watch.follow(backends, self.meter.mapped)
+        self._watch.set_backends(backends, self.meter.mapped)
 
     async def _tick(self) -> None:
         deadline = self._loop.time()
@@ -137,23 +153,24 @@ class Process:
                 self.meter.tick(t_ns := now_ns())
                 self._heartbeat.beat(t_ns)
             except Exception:
-                self.end(1)  # a meter that does not tick measures nothing: a new one is started
+                self.end(1)  # a meter without its timer measures nothing: the supervisor starts a new one
                 raise
 
-    async def _note(self) -> None:
+    async def _observe(self) -> None:
+        """Once a second, record the history of the dashboard and the OpenTelemetry gauges."""
         while True:
-            self._feed.note()
+            self._feed.record_point()
             if self._otel is not None:
                 self._otel.observe(self.meter.attributor.accounts())
             await asyncio.sleep(1.0)
 
     def end(self, status: int) -> None:
-        """Let ``run`` return."""
+        """Make ``run`` return with this exit status; the first call counts."""
         if not self.ended.done():
             self.ended.set_result(status)
 
     def keep(self, work: Coroutine[object, object, None]) -> None:
-        """Run a coroutine until the end; how it ends is logged."""
+        """Run a coroutine until ``close``; an exception in it is logged."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -161,10 +178,10 @@ class Process:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("meter: %r", error, exc_info=error)
+            _log.error("meter: a task failed: %r", error, exc_info=error)
 
     async def close(self) -> None:
-        """Take what is under way, stop sampling, settle every record, close."""
+        """Process the last messages and readings, stop sampling, make all records final, export them."""
         if self._server is not None:
             self._server.close()
         await self._relays_gone()
@@ -181,16 +198,19 @@ class Process:
             await self._runner.cleanup()
 
     async def _last_readings(self) -> None:
-        """Wait, not for long, for the readings after the last requests' end."""
+        """Wait for the readings after the end of the last requests, at most ``_LAST_READING_SECONDS``."""
         deadline = self._loop.time() + _LAST_READING_SECONDS
         await asyncio.sleep(seconds_from_ns(self.meter.intake.reorder_ns) + TICK_SECONDS)
         while self._samplers and self.meter.ledger.pending() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
 
     async def _relays_gone(self) -> None:
-        """Read what relays said last. One that stays (new settings) will tell the next meter what runs."""
+        """Wait for the relays to disconnect, at most ``_GONE_SECONDS``, then disconnect them.
+
+        A relay that continues (reload of the settings) reports its running requests to the next meter.
+        """
         deadline = self._loop.time() + _GONE_SECONDS
-        while self.relays and self._loop.time() < deadline:  # noqa: ASYNC110 - they come and go as they like
+        while self.relays and self._loop.time() < deadline:  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0.01)
         self.leaving = True
         for transport in list(self.relays):
@@ -202,10 +222,13 @@ class Process:
 def _otel(
     endpoint: str | None, servers: Mapping[str, Server], kinds: Mapping[str, str]
 ) -> "OtelExporter | None":
-    """The OTLP exporter, where one is asked for; one that cannot be set up is named, and costs no joules.
+    """Return the OTLP exporter, or None if none is configured.
 
-    Raises :class:`ConfigError` where ``--otlp`` is no usable URL. The SDK is imported last: it reads the
-    environment as it is imported, and raises for values that it does not understand.
+    One that cannot be set up is logged, and the meter continues without it. The SDK is imported only when it
+    is needed: it reads the environment during import, and raises for values that it does not support.
+
+    Raises:
+        ConfigError: if ``--otlp`` is not a usable URL.
     """
     settings = otel_settings.read(endpoint, os.environ)
     for line in settings.notices:
@@ -217,13 +240,13 @@ def _otel(
         from proxy.exporters.otel import otel_exporter  # noqa: PLC0415 - see above
 
         return otel_exporter(endpoint, servers, kinds)
-    except Exception as error:  # noqa: BLE001 - whatever an SDK and its environment come to
-        _log.error("otlp: nothing is exported: %r", error)
+    except Exception as error:  # noqa: BLE001 - the SDK raises any type for its environment
+        _log.error("otlp: exporter failed to start, nothing is exported: %r", error)
         return None
 
 
 class _RelayProtocol(asyncio.Protocol):
-    """One relay's connection."""
+    """Connection of one relay."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -232,32 +255,32 @@ class _RelayProtocol(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's class is not a subclass
         self._process.relays.add(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._frames.feed(data):
                 for message in decode_to_meter(body):
-                    if isinstance(message, Ask):
-                        self._process.keep(self._tell(message))
+                    if isinstance(message, EnergyQuery):
+                        self._process.keep(self._reply(message))
                     else:
-                        self._process.meter.take(self._connection, message)
+                        self._process.meter.receive(self._connection, message)
         except (msgspec.MsgspecError, ValueError) as error:
-            _log.error("a relay sent what is no frame: %s", error)
+            _log.error("malformed frame from a relay: %s", error)
             if self._transport is not None:
                 self._transport.abort()
 
-    async def _tell(self, ask: Ask) -> None:
-        energy = await self._process.meter.tell(self._connection, ask)
+    async def _reply(self, query: EnergyQuery) -> None:
+        energy = await self._process.meter.reply(self._connection, query)
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode_frame([Told(ask.ask, energy)]))
+            self._transport.write(encode_frame([EnergyReply(query.number, energy)]))
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self._transport is not None:
             self._process.relays.discard(self._transport)
         if not self._process.leaving:
-            self._process.meter.lost(self._connection, now_ns())
+            self._process.meter.connection_lost(self._connection, now_ns())
 
 
 def run(
@@ -267,12 +290,20 @@ def run(
     ready_fd: int,
     load: Callable[[], Config] | None = None,
 ) -> int:
-    """Run until SIGTERM (exit status 0) or until the measuring fails (1).
+    """Run the meter until SIGTERM (exit status 0) or until it fails (1).
 
-    Writes one byte to ``ready_fd`` when it listens. ``load`` gives the settings again, at SIGHUP: of them
-    the backends are taken.
+    Args:
+        config: The settings of the meter.
+        backends: The configured backends.
+        meter_socket: Path of the Unix socket for relays.
+        ready_fd: File descriptor to which one byte is written when the meter listens.
+        load: Reads the settings again at SIGHUP; only backends and log level are applied.
 
-    Raises :class:`ConfigError` for a source, file or address that cannot be used.
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: for a source, file or address that cannot be used.
     """
     if not is_loopback(config.admin.host) and not config.admin_token:
         raise ConfigError(f"admin: {config.admin.host} is not loopback: give an admin_token, or 127.0.0.1")
@@ -299,8 +330,8 @@ async def _run(make: Callable[[], Process], ready_fd: int, load: Callable[[], Co
 def _reload(process: Process, load: Callable[[], Config]) -> None:
     try:
         config = load()
-    except ConfigError as error:  # the supervisor read it well a moment ago
-        _log.error("settings not reloaded, the old ones stay: %s", error)
+    except ConfigError as error:  # changed since the supervisor read them
+        _log.error("settings not reloaded, the old ones remain in effect: %s", error)
     else:
         logging.getLogger().setLevel(config.log_level.upper())
-        process.follow(config.backends)
+        process.set_backends(config.backends)

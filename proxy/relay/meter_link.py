@@ -16,10 +16,10 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.ipc import (
-    Ask,
     BackendState,
     Chunk,
     Dropped,
+    EnergyQuery,
     FrameBuffer,
     Leaving,
     Opened,
@@ -54,7 +54,7 @@ class MeterLink:
         self._pending: list[ToMeter] = []
         self._dropped = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
-        self._request_target = itertools.count(1)
+        self._query_numbers = itertools.count(1)
         self._transport: asyncio.WriteTransport | None = None
         self._flushing = False
         self._full = False
@@ -141,10 +141,10 @@ class MeterLink:
         """
         if self._transport is None:
             return None
-        number = next(self._request_target)
+        number = next(self._query_numbers)
         response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = response
-        self.send(Ask(number, request, now_ns(), ns_from_seconds(wait_seconds), key=key))
+        self.send(EnergyQuery(number, request, now_ns(), ns_from_seconds(wait_seconds), key=key))
         self._flush()
         try:
             async with asyncio.timeout(bound_seconds):
@@ -154,9 +154,9 @@ class MeterLink:
         finally:
             self._waiting.pop(number, None)
 
-    def energy_received(self, ask: int, energy: bytes) -> None:
+    def energy_received(self, number: int, energy: bytes) -> None:
         """Complete the ``request_energy`` call of this number."""
-        response = self._waiting.get(ask)
+        response = self._waiting.get(number)
         if response is not None and not response.done():
             response.set_result(energy)
 
@@ -219,7 +219,7 @@ class _LinkProtocol(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 for message in decode_to_relay(body):
-                    self._link.energy_received(message.ask, message.energy)
+                    self._link.energy_received(message.number, message.energy)
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("malformed frame from the meter: %s", error)
 

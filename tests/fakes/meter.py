@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Self
 
-from proxy.ipc import Ask, FrameBuffer, Told, ToMeter, decode_to_meter, encode_frame
+from proxy.ipc import EnergyQuery, EnergyReply, FrameBuffer, ToMeter, decode_to_meter, encode_frame
 from tests.timing import PATIENCE_SECONDS
 
 
@@ -38,8 +38,8 @@ class FakeMeter:
             for body in frames.feed(data):
                 for message in decode_to_meter(body):
                     self.messages.append(message)
-                    if isinstance(message, Ask) and self.energy is not None:
-                        writer.write(encode_frame([Told(message.ask, self.energy)]))
+                    if isinstance(message, EnergyQuery) and self.energy is not None:
+                        writer.write(encode_frame([EnergyReply(message.number, self.energy)]))
         writer.close()
 
     async def until(self, kind: type, count: int = 1) -> list[ToMeter]:

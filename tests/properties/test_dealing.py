@@ -50,12 +50,12 @@ def seen(events: list[Event], worker_of: dict[str, int], delays_ns: list[int]) -
     coming.sort(key=lambda one: one[0])
     told: list[Event] = []
     for now_ns, worker, what in coming:
-        told += [event for _, event in intake.ripe(now_ns // TICK_NS * TICK_NS)]  # the ticks up to now
+        told += [event for _, event in intake.release(now_ns // TICK_NS * TICK_NS)]  # the ticks up to now
         if isinstance(what, Sample):
             intake.add_samples([what])
         elif worker is not None:
             intake.add(connections[worker], what)
-    told += [event for _, event in intake.ripe(2**62)]
+    told += [event for _, event in intake.release(2**62)]
     assert intake.late == 0
     return told
 

@@ -3,13 +3,13 @@ import pytest
 from proxy.core.events import Arrive, End
 from proxy.ipc import (
     MAX_FRAME_BYTES,
-    Ask,
     Chunk,
     Closed,
     Dropped,
+    EnergyQuery,
+    EnergyReply,
     FrameBuffer,
     Opened,
-    Told,
     ToMeter,
     decode_to_meter,
     decode_to_relay,
@@ -22,7 +22,7 @@ MESSAGES: list[ToMeter] = [
     Chunk(1, 6, -1),
     Closed(1, End(7, "r", 200, False, 1, 2, 3), finish_reasons=("stop",)),
     Dropped(4),
-    Ask(9, "r", 8, 10),
+    EnergyQuery(9, "r", 8, 10),
 ]
 
 
@@ -35,8 +35,8 @@ def test_frames_come_back_whole_byte_by_byte() -> None:
 
 
 def test_replies_come_back() -> None:
-    (body,) = FrameBuffer().feed(encode_frame([Told(3, b"{}")]))
-    assert decode_to_relay(body) == [Told(3, b"{}")]
+    (body,) = FrameBuffer().feed(encode_frame([EnergyReply(3, b"{}")]))
+    assert decode_to_relay(body) == [EnergyReply(3, b"{}")]
 
 
 def test_a_frame_too_large_is_refused() -> None:

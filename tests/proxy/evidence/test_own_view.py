@@ -10,10 +10,10 @@ def _opened(name: str, backend: str = "a") -> RequestStart:
 def test_the_most_in_flight_since_the_last_look() -> None:
     view = OwnView()
     for name in ("x", "y", "z"):
-        view.take(_opened(name))
-    view.take(RequestEnd(End(0, "x")))
-    view.take(RequestEnd(End(0, "never opened")))
-    view.take(Sample(0, "gpu0", energy_mj=1))
+        view.add(_opened(name))
+    view.add(RequestEnd(End(0, "x")))
+    view.add(RequestEnd(End(0, "never opened")))
+    view.add(Sample(0, "gpu0", energy_mj=1))
     assert view.look("a").most_in_flight == 3
     assert view.look("a").most_in_flight == 2
     assert view.look("b").most_in_flight == 0
@@ -21,9 +21,9 @@ def test_the_most_in_flight_since_the_last_look() -> None:
 
 def test_backends_are_apart() -> None:
     view = OwnView()
-    view.take(_opened("x", "a"))
-    view.take(_opened("y", "b"))
-    view.take(RequestEnd(End(0, "x")))
+    view.add(_opened("x", "a"))
+    view.add(_opened("y", "b"))
+    view.add(RequestEnd(End(0, "x")))
     assert view.look("b").most_in_flight == 1
     view.look("a")
     assert view.look("a").most_in_flight == 0

@@ -40,7 +40,7 @@ class World:
         async with httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as client:
             for _ in range(times):
                 self.tokens += 10 * self.running
-                await watch.look(client)
+                await watch.poll(client)
 
 
 async def test_unseen_requests_are_evidence_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -71,7 +71,7 @@ async def test_foreign_processes_are_evidence(caplog: pytest.LogCaptureFixture) 
     world.status = 404
     watch = world.watch()
     watch._watched[0].own = frozenset({os.getpid()})
-    watch._looks = 1  # whose the processes are is known already
+    watch._polls = 1  # whose the processes are is known already
     world.processes = {"gpu0": {os.getpid(): 30.0, 99: 10.0}, "gpu1": {os.getpid(): 30.0}}
     await world.look(watch, 2)
     assert [(e.share, e.reason) for e in world.evidence] == [(0.25, "processes")]
@@ -81,7 +81,7 @@ async def test_foreign_processes_are_evidence(caplog: pytest.LogCaptureFixture) 
 async def test_both_witnesses_together() -> None:
     world = World()
     watch = world.watch()
-    watch._watched[0].own, watch._looks = frozenset({1}), 1
+    watch._watched[0].own, watch._polls = frozenset({1}), 1
     world.processes = {"gpu0": {1: 50.0, 2: 50.0}}
     world.running, world.ours = 4, 2
     await world.look(watch, 3)

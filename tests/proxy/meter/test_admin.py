@@ -58,13 +58,13 @@ async def test_backends_are_shown_as_the_relays_see_them() -> None:
         (backend,) = (await get(client, "/backends"))["backends"]
         assert (backend["name"], backend["devices"], backend["state"]) == ("b", ["gpu0"], None)
         since = now_ns() - 2 * NS_PER_SECOND
-        meter.take(relay, BackendState("b", "down", 3, since, "refused", ("m",)))
+        meter.receive(relay, BackendState("b", "down", 3, since, "refused", ("m",)))
         (backend,) = (await get(client, "/backends"))["backends"]
         assert (backend["state"], backend["outstanding"], backend["models"]) == ("down", 3, ["m"])
         (seen,) = backend["workers"]
         assert (seen["reason"], seen["for_seconds"]) == ("refused", pytest.approx(2.0, abs=0.5))
         assert (await get(client, "/readyz"))["backends"] == {"b": "down"}
-        meter.lost(relay, now_ns())
+        meter.connection_lost(relay, now_ns())
         (backend,) = (await get(client, "/backends"))["backends"]
         assert (backend["state"], backend["workers"]) == (None, [])
 
@@ -80,7 +80,7 @@ async def test_asked_to_wait_it_answers_when_the_record_is_final() -> None:
         early = await get(client, "/energy/requests/a?wait_seconds=0.05")
         assert early["final"] is False
         waiting = asyncio.ensure_future(get(client, "/energy/requests/a?wait_seconds=10"))
-        meter.intake.lost(relay, now)
+        meter.intake.connection_lost(relay, now)
         samples(meter, now, now + NS_PER_SECOND)
         meter.tick(now + 2 * NS_PER_SECOND)
         assert (await waiting)["final"] is True
@@ -143,7 +143,7 @@ async def test_it_is_ready_while_a_relay_is_there() -> None:
     meter, relay = a_meter()
     async with admin(meter) as client:
         assert (await get(client, "/readyz"))["relays"] == 1
-        meter.intake.lost(relay, now_ns())
+        meter.intake.connection_lost(relay, now_ns())
         assert (await get(client, "/readyz", 503))["error"]["code"] == "not_ready"
         assert (await get(client, "/healthz"))["source"] == "simulated"
 

@@ -10,14 +10,14 @@ from tests.fakes.metered import WATTS, a_meter, story
 def test_the_history_is_bounded_and_knows_the_unknown() -> None:
     meter, relay = a_meter()
     feed = Feed(meter)
-    feed.note()
+    feed.record_point()
     story(meter, relay, "a")
     for _ in range(module._KEPT - 1):
-        feed.note()
+        feed.record_point()
     points = json.loads(feed.history())
     assert points[0][1] is None, "no reading yet is not zero watts"
     assert points[-1][1:] == [pytest.approx(WATTS, rel=1e-6), 0]
-    feed.note()
+    feed.record_point()
     assert len(json.loads(feed.history())) == module._KEPT
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from proxy.core.events import Arrive, End, Output, Outside, Sample
 from proxy.core.request_events import RequestEnd, RequestStart
-from proxy.ipc import Ask, Chunk, Closed, Dropped, Leaving, Opened
+from proxy.ipc import Chunk, Closed, Dropped, EnergyQuery, Leaving, Opened
 from proxy.meter.intake import MAX_REORDER_NS, RELAY_LOST, START_NS, Connection, Intake
 
 REORDER = 50
@@ -23,27 +23,27 @@ def test_events_of_several_sources_come_out_in_order() -> None:
     held.add_samples([Sample(95, "gpu0", energy_mj=1.0)])
     held.add(one, Chunk(1, 120, 1))
     held.add(one, Closed(1, End(130, "a", 200)))
-    ripe = held.ripe(130 + REORDER)
+    ripe = held.release(130 + REORDER)
     assert [event.t_ns for _, event in ripe] == [90, 95, 100, 120, 130]
     assert [type(event) for _, event in ripe] == [Arrive, Sample, Arrive, Output, End]
-    assert held.ripe(10_000) == []
+    assert held.release(10_000) == []
 
 
 def test_what_is_young_is_held_back() -> None:
     held = intake()
     held.add_samples([Sample(100, "gpu0"), Sample(200, "gpu0")])
-    assert [e.t_ns for _, e in held.ripe(100 + REORDER)] == [100]
-    assert [e.t_ns for _, e in held.ripe(200 + REORDER)] == [200]
+    assert [e.t_ns for _, e in held.release(100 + REORDER)] == [100]
+    assert [e.t_ns for _, e in held.release(200 + REORDER)] == [200]
 
 
 def test_a_late_event_takes_the_last_stamp_and_is_counted() -> None:
     held, relay = intake(), Connection(1)
     held.add_samples([Sample(500, "gpu0")])
-    held.ripe(500 + REORDER)
+    held.release(500 + REORDER)
     held.add(relay, opened(1, 400))
     held.add(relay, Chunk(1, 410, 2))
     held.add(relay, Closed(1, End(420, "r")))
-    ripe = held.ripe(1000)
+    ripe = held.release(1000)
     assert [event.t_ns for _, event in ripe] == [500, 500, 500]
     began, said, ended = (held for held, _ in ripe)
     stamps = began.arrive.t_ns, said.t_ns, ended.end.t_ns  # type: ignore[union-attr]
@@ -55,7 +55,7 @@ def test_devices_of_the_backend_are_filled_in() -> None:
     held, relay = intake(), Connection(1)
     held.add(relay, opened(1, 1, "a", "b"))
     held.add(relay, opened(2, 2, "c"))
-    devices = [h.arrive.devices for h, _ in held.ripe(1000) if isinstance(h, RequestStart)]
+    devices = [h.arrive.devices for h, _ in held.release(1000) if isinstance(h, RequestStart)]
     assert devices == [("gpu1",), ("gpu0",)]
 
 
@@ -66,13 +66,13 @@ def test_an_id_used_again_before_it_is_final_is_told_apart() -> None:
     held.add(relay, Closed(2, End(3, "r")))
     held.add(relay, Closed(1, End(4, "r")))
     held.add(relay, opened(3, 5))
-    names = [e.request for _, e in held.ripe(1000) if isinstance(e, Arrive | End)]
+    names = [e.request for _, e in held.release(1000) if isinstance(e, Arrive | End)]
     assert names == ["r", "r~7.2", "r~7.2", "r", "r~7.3"]
     assert held.newest("r") == "r~7.3"
-    assert [relay.name_of(Ask(1, "r", 0, key=key)) for key in (1, 2, 3)] == ["r", "r~7.2", "r~7.3"]
-    held.final("r")
+    assert [relay.name_of(EnergyQuery(1, "r", 0, key=key)) for key in (1, 2, 3)] == ["r", "r~7.2", "r~7.3"]
+    held.forget("r")
     held.add(relay, opened(4, 2000))
-    assert [e.request for _, e in held.ripe(3000) if isinstance(e, Arrive)] == ["r"]
+    assert [e.request for _, e in held.release(3000) if isinstance(e, Arrive)] == ["r"]
     assert held.newest("r") == "r"
 
 
@@ -81,9 +81,9 @@ def test_a_relay_that_dies_ends_its_requests() -> None:
     relay = held.connected()
     assert held.relays == 1
     held.add(relay, opened(1, 1))
-    held.lost(relay, 10)
+    held.connection_lost(relay, 10)
     assert held.relays == 0
-    last, _ = held.ripe(1000)[-1]
+    last, _ = held.release(1000)[-1]
     assert isinstance(last, RequestEnd)
     assert last.end.cancelled
     assert last.error_type == RELAY_LOST
@@ -93,10 +93,10 @@ def test_unknown_keys_and_drops() -> None:
     held, relay = intake(), Connection(1)
     held.add(relay, Chunk(9, 1, 1))
     held.add(relay, Dropped(3))
-    assert held.ripe(1000) == []
+    assert held.release(1000) == []
     assert held.dropped == 3
-    with pytest.raises(TypeError, match="Ask"):
-        held.add(relay, Ask(1, "r", 0))
+    with pytest.raises(TypeError, match="EnergyQuery"):
+        held.add(relay, EnergyQuery(1, "r", 0))
 
 
 def test_an_end_of_a_request_never_seen_is_handed_on_and_ends_no_other() -> None:
@@ -104,31 +104,31 @@ def test_an_end_of_a_request_never_seen_is_handed_on_and_ends_no_other() -> None
     held.add(relay, opened(1, 1, "x"))
     held.add(relay, Closed(9, End(2, "x", 200)))
     held.add(relay, Closed(8, End(3, "y", 200)))
-    names = [e.request for _, e in held.ripe(1000) if isinstance(e, Arrive | End)]
+    names = [e.request for _, e in held.release(1000) if isinstance(e, Arrive | End)]
     assert names == ["x", "x~1.9", "y"]
 
 
 def test_at_start_all_is_held_until_a_relay_came() -> None:
     held = Intake(REORDER, lambda _: (), start_ns=0)
     held.add_samples([Sample(10, "gpu0")])
-    assert held.ripe(START_NS - 1) == []
+    assert held.release(START_NS - 1) == []
     relay = held.connected()
-    assert held.ripe(1_000) == [], "what it kept is on its way"
+    assert held.release(1_000) == [], "what it kept is on its way"
     held.add(relay, opened(1, 5))
-    assert [event.t_ns for _, event in held.ripe(1_000 + REORDER)] == [5, 10]
+    assert [event.t_ns for _, event in held.release(1_000 + REORDER)] == [5, 10]
 
 
 def test_at_start_it_waits_for_no_relay_for_ever() -> None:
     held = Intake(REORDER, lambda _: (), start_ns=0)
     held.add_samples([Sample(10, "gpu0")])
-    assert len(held.ripe(START_NS)) == 1
+    assert len(held.release(START_NS)) == 1
 
 
 def test_a_chunk_of_unknown_size() -> None:
     held, relay = intake(), Connection(1)
     held.add(relay, opened(1, 1))
     held.add(relay, Chunk(1, 2, -1))
-    last, _ = held.ripe(1000)[-1]
+    last, _ = held.release(1000)[-1]
     assert isinstance(last, Output)
     assert last.tokens is None
 
@@ -150,7 +150,7 @@ def test_requests_are_seen_as_they_come_not_when_they_are_ripe() -> None:
     held.add(Connection(1), opened(1, 100))
     held.add_evidence(Outside(120, 100, ("gpu0",), 0.5))
     assert seen == ["RequestStart"]
-    assert [type(event) for _, event in held.ripe(200)] == [Arrive, Outside]
+    assert [type(event) for _, event in held.release(200)] == [Arrive, Outside]
 
 
 def test_a_relay_that_drains_is_not_ready_and_its_requests_go_on() -> None:
@@ -160,5 +160,5 @@ def test_a_relay_that_drains_is_not_ready_and_its_requests_go_on() -> None:
     held.add(relay, Leaving())
     assert held.relays == 0
     assert relay.running == {1: "a"}
-    held.lost(relay, 5)
+    held.connection_lost(relay, 5)
     assert held.relays == 0

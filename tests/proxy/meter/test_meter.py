@@ -10,7 +10,7 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Arrive, End, Event, Header
 from proxy.core.timeline import TimelineReader
 from proxy.exporters.base import Finished
-from proxy.ipc import Ask, Closed
+from proxy.ipc import Closed, EnergyQuery
 from proxy.meter.intake import Connection
 from proxy.meter.meter import ENERGY_FIELDS, Meter, put_aside
 from proxy.schema import Unknown
@@ -38,7 +38,7 @@ def told(meter: Meter, request: str, wait_ns: int = 0) -> Any:
 
 
 async def told_async(meter: Meter, request: str, wait_ns: int = 0) -> Any:
-    return msgspec.json.decode(await meter.tell(Connection(1), Ask(1, request, now_ns(), wait_ns)))
+    return msgspec.json.decode(await meter.reply(Connection(1), EnergyQuery(1, request, now_ns(), wait_ns)))
 
 
 def test_a_request_becomes_one_final_record_for_every_exporter() -> None:
@@ -150,7 +150,7 @@ def test_a_request_older_than_the_meter_is_known_in_part_and_says_so() -> None:
     begin(meter, relay, "kept by the relay", now - 3 * NS_PER_SECOND)
     samples(meter, now - 2 * NS_PER_SECOND, now)
     finish(meter, relay, "kept by the relay", now - NS_PER_SECOND)
-    meter.take(relay, Closed(7, End(now - NS_PER_SECOND, "told to one that died", 200)))
+    meter.receive(relay, Closed(7, End(now - NS_PER_SECOND, "told to one that died", 200)))
     meter.tick(0)
     meter.tick(now + NS_PER_SECOND)
     meter.settle()

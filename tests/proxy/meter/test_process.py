@@ -12,7 +12,7 @@ from proxy.core.events import Arrive, Device, End, Sample
 from proxy.energy.choice import Choice
 from proxy.energy.choice import Opened as OpenedSource
 from proxy.energy.source import Found
-from proxy.ipc import Ask, Closed, FrameBuffer, Opened, ToMeter, decode_to_relay, encode_frame
+from proxy.ipc import Closed, EnergyQuery, FrameBuffer, Opened, ToMeter, decode_to_relay, encode_frame
 from proxy.meter.process import Process, run
 from proxy.schema import decode_request
 from proxy.units import NS_PER_SECOND
@@ -94,7 +94,10 @@ async def test_a_request_over_the_socket_is_a_record_at_the_admin_port(tmp_path:
         start = now_ns()
         one.send(opened("a", start))
         await asyncio.sleep(0.2)
-        one.send(Closed(1, End(now_ns(), "a", 200, False, 3, 0, 4)), Ask(7, "a", now_ns(), 5 * NS_PER_SECOND))
+        one.send(
+            Closed(1, End(now_ns(), "a", 200, False, 3, 0, 4)),
+            EnergyQuery(7, "a", now_ns(), 5 * NS_PER_SECOND),
+        )
         energy = await one.told()
         async with httpx.AsyncClient() as client:
             record = decode_request((await client.get(f"{url}/energy/requests/a")).content)
@@ -136,17 +139,17 @@ async def relay_of(folder: Path, ledger: Path) -> AsyncIterator[Relay]:
     writer.close()
 
 
-async def test_what_is_no_frame_ends_that_connection_only(
+async def test_a_malformed_frame_ends_that_connection_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path) as process, relay(tmp_path) as good, relay(tmp_path) as bad:
         bad.writer.write(b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await bad.reader.readexactly(1)
-        good.send(Ask(1, "nobody", now_ns()))
+        good.send(EnergyQuery(1, "nobody", now_ns()))
         assert b"not_known" in await good.told()
         assert process.meter.intake.relays == 1
-    assert "what is no frame" in caplog.text
+    assert "malformed frame" in caplog.text
 
 
 async def test_a_meter_that_cannot_tick_ends_so_that_a_new_one_is_started(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from proxy.clock import now_ns
 from proxy.core.events import Arrive, End
-from proxy.ipc import Ask, BackendState, Chunk, Closed, Leaving, Opened
+from proxy.ipc import BackendState, Chunk, Closed, EnergyQuery, Leaving, Opened
 from proxy.relay.http.trace_context import continue_trace
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.request_meter import RequestMeter
@@ -107,7 +107,7 @@ async def test_messages_gather_and_a_question_takes_them_along(tmp_path: Path) -
         await asyncio.sleep(0)
         assert link._pending == [], "a question does not wait"
         assert await told == meter.energy
-        assert [type(m) for m in meter.messages] == [Opened, Chunk, Chunk, Ask]
+        assert [type(m) for m in meter.messages] == [Opened, Chunk, Chunk, EnergyQuery]
         await link.close()
 
 

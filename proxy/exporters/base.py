@@ -68,5 +68,5 @@ class Exporters:
 
     def _failed(self, exporter: Exporter) -> None:
         count = self.failures[exporter.name] = self.failures.get(exporter.name, 0) + 1
-        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...: a full disk must not fill a log too
-            _log.exception("exporter %s failed, %d times by now", exporter.name, count)
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...: a full disk must not flood the log
+            _log.exception("exporter %s failed (failure number %d)", exporter.name, count)

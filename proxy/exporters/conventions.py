@@ -1,7 +1,8 @@
-"""OpenTelemetry's names, and which field of a record each holds: no SDK here.
+"""Names of OpenTelemetry attributes, and the field of a record that each contains. Independent of the SDK.
 
-GenAI semantic conventions (repository semantic-conventions-genai, status Development, as of 1.38) and those
-of hardware (``hw.*``); ``energy.*`` is ours, no convention exists. A field that is not known is left out.
+Sources: the GenAI semantic conventions (repository semantic-conventions-genai, status Development, as of
+    1.38)
+and those of hardware (``hw.*``). No convention exists for ``energy.*``. A field that is not known is omitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,12 +78,12 @@ Server = tuple[str, int | None]
 
 
 def operation_of(record: RequestEnergy) -> str:
-    """``gen_ai.operation.name`` of a route."""
+    """Return ``gen_ai.operation.name`` for the route of a record."""
     return OPERATIONS.get(record.route, "generate_content")
 
 
 def request_attributes(finished: Finished) -> Attributes:
-    """Of the SERVER span: HTTP only. Tokens and joules are on its child, or they would count twice."""
+    """Return the attributes of the SERVER span: HTTP only, since tokens and joules are on its child."""
     return known(
         {
             "http.request.method": finished.start.method,
@@ -95,7 +96,7 @@ def request_attributes(finished: Finished) -> Attributes:
 
 
 def call_attributes(finished: Finished, server: Server | None) -> Attributes:
-    """Of the CLIENT span: the model call."""
+    """Return the attributes of the CLIENT span, the model call, without its energy."""
     record, start, ended = finished.record, finished.start, finished.end
     return known(
         {
@@ -116,7 +117,13 @@ def call_attributes(finished: Finished, server: Server | None) -> Attributes:
 def metric_attributes(
     finished: Finished, server: Server | None, models: tuple[str | None, str | None]
 ) -> Attributes:
-    """Of the metrics ``gen_ai.*``: those of few values; ``models`` of request and response, bounded."""
+    """Return the attributes of the metrics ``gen_ai.*``.
+
+    Args:
+        finished: The final record.
+        server: Address and port of the backend.
+        models: Models of request and response, limited in number.
+    """
     common = _common(finished, server)
     common["gen_ai.request.model"], common["gen_ai.response.model"] = models
     return known(common)
@@ -137,7 +144,7 @@ def _common(finished: Finished, server: Server | None) -> dict[str, Value | None
 
 
 def energy_attributes(record: RequestEnergy) -> Attributes:
-    """Of the CLIENT span: the joules, and how they were found."""
+    """Return the attributes of the CLIENT span that describe the energy and how it was determined."""
     parts = record.parts
     joules, tokens = record.joules, record.output_tokens
     return known(
@@ -161,10 +168,10 @@ def energy_attributes(record: RequestEnergy) -> Attributes:
 
 
 def phases_of(finished: Finished) -> list[tuple[str, int, int, float | None]]:
-    """Name, begin, end (ns) and joules of each phase of which the times are known.
+    """Return (name, start ns, end ns, joules) of each phase whose times are known.
 
-    The joules are what is surely of one phase: prompt tokens; output tokens and their context. The static
-    part is of both and stays with the call. Pictures have one phase.
+    The joules are those that belong to one phase for certain: prompt tokens, or output tokens with their
+    context. The static part belongs to both phases and stays with the call. Images have one phase.
     """
     record, first = finished.record, finished.first_output_ns
     begin, end = finished.start.arrive.t_ns, finished.end.end.t_ns
@@ -180,17 +187,17 @@ def phases_of(finished: Finished) -> list[tuple[str, int, int, float | None]]:
 
 
 def _decoding_of(parts: Parts | None) -> float | None:
-    """Joules of output tokens and of the context read for them; None where either is not known."""
+    """Return the joules of output tokens and of the context read for them; None if either is not known."""
     if parts is None or parts.decode is None or parts.context is None:
         return None
     return parts.decode + parts.context
 
 
 def hardware_attributes(device: str, name: str | None, kind: str) -> Attributes:
-    """Of ``hw.energy`` and ``hw.power``; a host's CPUs and memory are one ``cpu``."""
+    """Return the attributes of ``hw.energy`` and ``hw.power``; CPUs and memory of a host are one ``cpu``."""
     return known({"hw.id": device, "hw.name": name, "hw.type": "gpu" if kind == "gpu" else "cpu"})
 
 
 def known(attributes: Mapping[str, Value | None]) -> Attributes:
-    """Those that have a value."""
+    """Return the attributes that have a value."""
     return {key: value for key, value in attributes.items() if value is not None}

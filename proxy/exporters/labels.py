@@ -1,11 +1,11 @@
-"""Values of labels and metric attributes, bounded in number and length.
+"""Values of labels and metric attributes, limited in number and length.
 
-Clients choose the names of models and tenants, so each value that gets a series of its own takes one of a
-limited number of slots; others share ``other``. Two rules keep slots for what is truly served:
+Clients choose the names of models and tenants, so each value with a series of its own uses one of a limited
+number of slots; other values share ``other``. Two rules keep slots for models and tenants that are served:
 
-- a request that was refused takes none (a client that tries names, a typo in a loop);
-- where all slots are taken, one whose value was not used for ``idle_ns`` is given to the new value (a
-  backend that serves any name, models that were replaced).
+- A rejected request uses no slot (a client that tries names, a typo in a loop).
+- If all slots are in use, one whose value was not used for ``idle_ns`` is reassigned to the new value (a
+  backend that accepts any name, models that were replaced).
 """
 
 from collections.abc import Callable
@@ -22,9 +22,10 @@ class BoundedValues:
 
     Args:
         limit: Number of slots.
-        on_limited: Called for each use of ``other`` for want of a slot.
-        on_reclaimed: Called with a value whose slot was given to another; None: slots are kept for good, for
+        on_limited: Called for each use of ``other`` because no slot was free.
+        on_reclaimed: Called with a value whose slot was reassigned; None: slots are never reassigned, for
             exporters that cannot drop a series.
+        idle_ns: Time without use after which a slot may be reassigned.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class BoundedValues:
         self._on_limited = on_limited
         self._on_reclaimed = on_reclaimed
         self._idle_ns = idle_ns
-        self._used_ns: dict[str, int] = {}  # when each was last used, the longest ago first
+        self._used_ns: dict[str, int] = {}  # time of the last use, oldest first
 
     def value(self, text: str | None, t_ns: int, *, claim: bool = True) -> str:
-        """Return the value to show for ``text``: itself, cut, or ``other``.
+        """Return the value to show for ``text``: itself, truncated, or ``other``.
 
-        ``t_ns`` is the time of the request on any clock; ``claim`` false: take no slot for a value that has
-        none.
+        Args:
+            text: The value; None counts as empty.
+            t_ns: Time of the request, on any clock that is the same for all calls.
+            claim: False: use no new slot.
         """
         value = (text or "")[:MAX_LENGTH]
         if value in self._used_ns:

@@ -1,7 +1,9 @@
-"""OpenTelemetry: a SERVER span for the request, a CLIENT child for the model call, its phases; metrics.
+"""Export to OpenTelemetry: spans and metrics by OTLP over HTTP.
 
-The ids are those the backend saw, so the spans are built whole, when the joules are final, with the times at
-which things happened. Names are those of :mod:`proxy.exporters.conventions`.
+A request is a SERVER span; the model call is its CLIENT child, with the phases as INTERNAL children. The ids
+of the spans were sent to the backend in ``traceparent`` long before the energy is known, and a span of the
+SDK cannot be given an id. So complete ``ReadableSpan`` objects are built when the record is final, with the
+times at which things happened. Names are those of :mod:`proxy.exporters.conventions`.
 """
 
 import logging
@@ -31,9 +33,9 @@ from proxy.schema import DeviceAccount
 from proxy.units import ns_from_seconds, seconds_from_ns
 
 _SCOPE: Final = InstrumentationScope("jouleproxy")
-_TIMEOUT_SECONDS: Final = 5.0  # of one export, its tries included
+_TIMEOUT_SECONDS: Final = 5.0  # of one export, retries included
 _DELAY_MS: Final = 1000.0  # of a span in the queue
-_CLOSE_SECONDS: Final = 4.0  # a collector that is away must not hold the end
+_CLOSE_SECONDS: Final = 4.0  # an unreachable collector must not delay the end of the process
 _LIMITS: Final = SpanLimits()  # OTEL_SPAN_ATTRIBUTE_*, OTEL_ATTRIBUTE_*
 _log = logging.getLogger(__name__)
 
@@ -44,9 +46,16 @@ def otel_exporter(
     kinds: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> "OtelExporter | None":
-    """The exporter to ``endpoint`` (a base URL), or to where ``OTEL_EXPORTER_OTLP_*`` say; else None.
+    """Return the exporter, or None if no endpoint is configured.
 
-    ``servers``: address and port of each backend; ``kinds``: of each device, ``gpu`` or ``host``.
+    Args:
+        endpoint: Base URL of ``--otlp``; None: the endpoints of ``OTEL_EXPORTER_OTLP_*``.
+        servers: Address and port of each backend, by name.
+        kinds: ``gpu`` or ``host`` for each device, by id.
+        environ: Environment variables.
+
+    Raises:
+        ConfigError: if ``endpoint`` is not a usable URL.
     """
     settings = read(endpoint, environ)
     variables = settings.variables or {}
@@ -61,14 +70,22 @@ def otel_exporter(
 
 
 def _timeout(variables: Mapping[str, str], signal: str) -> float:
-    """Seconds that one export may take, its tries included."""
+    """Return the longest duration of one export in seconds, retries included."""
     name = "OTEL_EXPORTER_OTLP_TIMEOUT"
     own = variables.get(name.replace("OTLP_", f"OTLP_{signal}_"))
     return float(own or variables.get(name) or _TIMEOUT_SECONDS)
 
 
 class OtelExporter:
-    """Spans in batches and metrics at intervals, from threads of the SDK's own."""
+    """Sends spans in batches and metrics at intervals, from threads of the SDK.
+
+    Args:
+        spans: Exporter of the SDK for spans, or None.
+        metrics: Exporter of the SDK for metrics, or None.
+        servers: Address and port of each backend, by name.
+        kinds: ``gpu`` or ``host`` for each device, by id.
+        settings: Result of :func:`proxy.exporters.otel_settings.read`.
+    """
 
     name = "otel"
 
@@ -86,10 +103,12 @@ class OtelExporter:
         delay = float(variables.get("OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS))
         self._processor = BatchSpanProcessor(spans, schedule_delay_millis=delay) if spans else None
         self._metrics = Metrics(metrics, self._resource, kinds) if metrics else None
-        self._models = BoundedValues(LABEL_LIMIT)  # in names of spans and on metrics: the SDK drops no series
+        self._models = BoundedValues(
+            LABEL_LIMIT
+        )  # shared by span names and metrics; the SDK cannot drop series
 
     def export(self, finished: Finished) -> None:
-        """Count a request, and hand over its spans if its trace is sampled."""
+        """Count a request, and queue its spans if its trace is sampled."""
         server = self._servers.get(finished.record.backend or "")
         if self._metrics is not None:
             self._metrics.count(finished, server, self._bounded(finished))
@@ -99,7 +118,7 @@ class OtelExporter:
                 self._processor.on_end(span)
 
     def _bounded(self, finished: Finished) -> tuple[str | None, str | None]:
-        """Return the model that was asked for and the one that answered, as metrics may show them."""
+        """Return the models of request and response, limited in number for names and labels."""
 
         def bounded(model: str | None) -> str | None:
             return self._models.value(model, 0, claim=not finished.refused) if model else None
@@ -107,12 +126,12 @@ class OtelExporter:
         return bounded(finished.record.model), bounded(finished.end.response_model)
 
     def observe(self, accounts: Sequence[DeviceAccount]) -> None:
-        """Devices as they are now; the SDK's thread reads them when it exports."""
+        """Set the accounts of the devices, which the SDK's thread reads at its next export."""
         if self._metrics is not None:
             self._metrics.accounts = accounts
 
     def close(self) -> None:
-        """Send what is held; a collector that does not answer in time is left, and said to be."""
+        """Send queued data, at most for ``_CLOSE_SECONDS``; data that cannot be sent is lost and logged."""
         parts = [part.shutdown for part in (self._processor, self._metrics) if part is not None]
         threads = [Thread(target=shutdown, daemon=True) for shutdown in parts]
         for thread in threads:
@@ -121,16 +140,16 @@ class OtelExporter:
         for thread in threads:
             thread.join(seconds_from_ns(max(deadline - now_ns(), 0)))
         if any(thread.is_alive() for thread in threads):
-            _log.warning("otlp: the collector does not answer: the last spans or metrics are lost")
+            _log.warning("otlp: the collector does not respond: the last spans or metrics are lost")
 
 
 class Metrics:
-    """``gen_ai.*`` of finished requests and ``hw.*`` of devices."""
+    """Metrics ``gen_ai.*`` of finished requests and ``hw.*`` of devices."""
 
     def __init__(self, exporter: MetricExporter, resource: Resource, kinds: Mapping[str, str]) -> None:
         self.accounts: Sequence[DeviceAccount] = ()
         self._kinds = kinds
-        reader = PeriodicExportingMetricReader(exporter)  # each OTEL_METRIC_EXPORT_INTERVAL, else a minute
+        reader = PeriodicExportingMetricReader(exporter)  # every OTEL_METRIC_EXPORT_INTERVAL ms, default 60 s
         self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
         meter = self._provider.get_meter("jouleproxy")
         self._duration, self._ttft, self._tpot, self._tokens = _histograms(meter)
@@ -140,7 +159,13 @@ class Metrics:
     def count(
         self, finished: Finished, server: names.Server | None, models: tuple[str | None, str | None]
     ) -> None:
-        """Count a request by ``models``, of request and response; what is not known of it is not counted."""
+        """Count a request; values that are not known are not counted.
+
+        Args:
+            finished: The final record.
+            server: Address and port of its backend.
+            models: Models of request and response, limited in number.
+        """
         record = finished.record
         attributes = names.metric_attributes(finished, server, models)
         if record.duration_s is not None:
@@ -164,12 +189,12 @@ class Metrics:
         return names.hardware_attributes(account.device, account.name, self._kinds.get(account.device, "gpu"))
 
     def shutdown(self) -> None:
-        """Send what is held."""
+        """Export once more and stop the SDK's thread."""
         self._provider.shutdown()
 
 
 def _histograms(meter: Meter) -> list[Histogram]:
-    wanted = (
+    definitions = (
         ("gen_ai.server.request.duration", "s", "Time from sent to ended.", names.SECONDS_BUCKETS),
         ("gen_ai.server.time_to_first_token", "s", "Time to the first output.", names.TTFT_BUCKETS),
         ("gen_ai.server.time_per_output_token", "s", "Time per token after the first.", names.TPOT_BUCKETS),
@@ -177,7 +202,7 @@ def _histograms(meter: Meter) -> list[Histogram]:
     )
     return [
         meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=list(buckets))
-        for name, unit, text, buckets in wanted
+        for name, unit, text, buckets in definitions
     ]
 
 
@@ -187,7 +212,14 @@ def spans_of(
     server: names.Server | None = None,
     model: str | None = None,
 ) -> list[ReadableSpan]:
-    """Return the spans of a request, parents first; ``model`` in a name, where it is not the record's own."""
+    """Return the spans of a request, parents first.
+
+    Args:
+        finished: The final record.
+        resource: Resource of the process.
+        server: Address and port of the backend.
+        model: Model for the name of the CLIENT span; None: the record's own.
+    """
     record, start, ended = finished.record, finished.start, finished.end
     trace_id = int(record.trace_id or "0", 16)
     outer, call = start.server_span_id or "0", start.client_span_id or "0"

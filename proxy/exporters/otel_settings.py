@@ -1,9 +1,9 @@
-"""The ``OTEL_*`` variables and ``--otlp``: what is exported and where to, checked before the SDK reads them.
+"""Settings of the OTLP export: ``--otlp`` and the ``OTEL_*`` variables, validated before the SDK reads them.
 
-The SDK takes most of its settings from the environment itself, some while it is imported, and raises for bad
-values. So the meter reads the variables first: a bad or unsupported one is removed from its own environment
-and named in one line; the others are honoured by the SDK. An empty variable counts as not set (OpenTelemetry
-specification, "Environment variable specification").
+The SDK reads most of its settings from the environment itself, some during import, and raises for invalid
+values. So the meter validates the variables first: an invalid or unsupported one is removed from its own
+environment and reported in one line; the SDK honours the others. An empty variable counts as not set
+(OpenTelemetry specification, "Environment variable specification").
 """
 
 import re
@@ -23,15 +23,15 @@ _QUEUE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
 _BATCH: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _QUEUE_DEFAULT: Final = 2048  # of the specification, as the batch
 _BATCH_DEFAULT: Final = 512
-_MOST: Final = 10_000_000  # spans in a queue, or bytes of a value
+_MOST: Final = 10_000_000  # plausible limit of spans in a queue, or bytes of a value
 _DAY_MS: Final = 86_400_000
-_IN_MS: Final = (
-    1_000  # a timeout of so much or more is in milliseconds, as specified; Python's SDK reads seconds
-)
+# A timeout of at least this is in milliseconds, as specified. Python's SDK reads seconds, so that smaller
+# values exist in practice and are left as seconds.
+_IN_MS: Final = 1_000
 _FORM: Final = "must be http://HOST[:PORT] or https://HOST[:PORT] of a receiver of OTLP over HTTP (port 4318)"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-Check = Callable[[str], str | None]  # what is wrong with a value; None: nothing
+Check = Callable[[str], str | None]  # returns the rule that a value violates, or None
 
 
 def _number(least: float, most: float) -> Check:
@@ -62,7 +62,7 @@ def _file(text: str) -> str | None:
 
 
 def _checks() -> dict[str, Check]:
-    """The variables with a value that can be wrong by itself."""
+    """Return the check of each variable whose value can be validated alone."""
     found: dict[str, Check] = {
         _QUEUE: _whole(1),
         _BATCH: _whole(1),
@@ -91,7 +91,7 @@ def _checks() -> dict[str, Check]:
 
 _CHECKS: Final = _checks()
 _UNSUPPORTED: Final = {
-    "OTEL_TRACES_SAMPLER": "a request is exported unless its client's traceparent says not sampled",
+    "OTEL_TRACES_SAMPLER": "a request is exported unless the sampled flag of its client's traceparent is 0",
     "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "name resources by OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_CONFIG_FILE": "use the variables",
     "OTEL_EXPERIMENTAL_CONFIG_FILE": "use the variables",
@@ -100,7 +100,15 @@ _UNSUPPORTED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class OtelSettings:
-    """Full URLs to export to (None: not), the service's name, the cleaned variables, and lines to show."""
+    """The validated settings.
+
+    Attributes:
+        traces: Full URL for spans; None: they are not exported.
+        metrics: Full URL for metrics; None: they are not exported.
+        service: Value of the resource attribute ``service.name``.
+        variables: The valid ``OTEL_*`` variables.
+        notices: One line for each variable that is invalid or not supported.
+    """
 
     traces: str | None = None
     metrics: str | None = None
@@ -109,16 +117,21 @@ class OtelSettings:
     notices: tuple[str, ...] = ()
 
     def apply(self, environ: MutableMapping[str, str]) -> None:
-        """Leave only variables in ``environ`` that the SDK can read."""
+        """Replace the ``OTEL_*`` variables of ``environ`` by the valid ones."""
         for name in [name for name in environ if name.startswith("OTEL_")]:
             del environ[name]
         environ.update(self.variables or {})
 
 
 def read(endpoint: str | None, environ: Mapping[str, str]) -> OtelSettings:
-    """The settings of ``--otlp`` (a base URL) and the environment.
+    """Return the validated settings.
 
-    ``endpoint`` precedes the variables of endpoints. Raises :class:`ConfigError` where it is no such URL.
+    Args:
+        endpoint: Base URL of ``--otlp``, which takes precedence over the variables of endpoints, or None.
+        environ: Environment variables.
+
+    Raises:
+        ConfigError: if ``endpoint`` is not a usable URL.
     """
     variables = {
         name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()
@@ -132,7 +145,7 @@ def read(endpoint: str | None, environ: Mapping[str, str]) -> OtelSettings:
             variables=variables, notices=("OTEL_SDK_DISABLED=true: nothing is exported by OTLP",)
         )
     for signal in _SIGNALS:
-        if urls[signal] is not None and not _spoken(signal, variables, notices):
+        if urls[signal] is not None and not _is_supported(signal, variables, notices):
             urls[signal] = None
     _drop_bad(variables, notices)
     _fit_batch(variables, notices)
@@ -142,7 +155,7 @@ def read(endpoint: str | None, environ: Mapping[str, str]) -> OtelSettings:
 
 
 def check_endpoint(text: str) -> str:
-    """A base URL of OTLP over HTTP, without a signal's path; raises ``ValueError`` with what is wrong."""
+    """Return a base URL without the path of a signal; raises ``ValueError`` with the rule it violates."""
     url = _url(text)
     path = url.path.rstrip("/")
     for end in _PATHS.values():
@@ -188,12 +201,12 @@ def _of_variables(variables: dict[str, str], notices: list[str]) -> dict[str, st
     return urls
 
 
-def _spoken(signal: str, variables: Mapping[str, str], notices: list[str]) -> bool:
-    """Whether a signal is wanted, and by a protocol that is spoken here."""
+def _is_supported(signal: str, variables: Mapping[str, str], notices: list[str]) -> bool:
+    """Return whether a signal is to be exported by a protocol that is supported."""
     name = f"OTEL_{signal}_EXPORTER"
-    wanted = [part.strip().lower() for part in variables.get(name, "otlp").split(",")]
-    if "otlp" not in wanted:
-        if wanted != ["none"]:
+    exporters = [part.strip().lower() for part in variables.get(name, "otlp").split(",")]
+    if "otlp" not in exporters:
+        if exporters != ["none"]:
             notices.append(f"{name}={variables[name]!r} is not supported: otlp or none")
         return False
     own, general = f"{_OTLP}_{signal}_PROTOCOL", f"{_OTLP}_PROTOCOL"
@@ -207,10 +220,10 @@ def _spoken(signal: str, variables: Mapping[str, str], notices: list[str]) -> bo
 
 
 def _drop_bad(variables: dict[str, str], notices: list[str]) -> None:
-    """Remove variables that the SDK could not read, or that mean nothing here; a line for each."""
+    """Remove invalid and unsupported variables, with one line for each; convert timeouts to seconds."""
     for name, value in list(variables.items()):
         if name in _UNSUPPORTED or name.startswith("OTEL_PYTHON_"):
-            notices.append(f"{name} is not supported: {_UNSUPPORTED.get(name, 'passed over')}")
+            notices.append(f"{name} is not supported: {_UNSUPPORTED.get(name, 'ignored')}")
             del variables[name]
         elif (wrong := _CHECKS[name](value) if name in _CHECKS else None) is not None:
             notices.append(f"{name}={value!r} {wrong}: the default is used")
@@ -226,18 +239,16 @@ def _drop_bad(variables: dict[str, str], notices: list[str]) -> None:
 def _keep_pairs(
     variables: dict[str, str], name: str, notices: list[str], usable: Callable[[str], bool]
 ) -> None:
-    """Keep what is ``key=value`` of a list; values are not shown, they may be secrets."""
+    """Keep the ``key=value`` entries of a list; the notice shows no values, which may be secrets."""
     parts = [part.strip() for part in variables[name].split(",") if part.strip()]
     kept = [part for part in parts if "=" in part and usable(part.partition("=")[0].strip())]
     if len(kept) < len(parts):
-        notices.append(
-            f"{name}: {len(parts) - len(kept)} of {len(parts)} entries are not key=value: passed over"
-        )
+        notices.append(f"{name}: {len(parts) - len(kept)} of {len(parts)} entries are not key=value: ignored")
     variables[name] = ",".join(kept)
 
 
 def _fit_batch(variables: dict[str, str], notices: list[str]) -> None:
-    """A batch of spans is at most the queue."""
+    """Limit the batch of spans to the queue, as the SDK requires."""
     queue = int(variables.get(_QUEUE, _QUEUE_DEFAULT))
     if int(variables.get(_BATCH, _BATCH_DEFAULT)) > queue:
         if _BATCH in variables:
@@ -246,7 +257,7 @@ def _fit_batch(variables: dict[str, str], notices: list[str]) -> None:
 
 
 def _service(variables: Mapping[str, str]) -> str:
-    """``OTEL_SERVICE_NAME``, else ``service.name`` of the resource attributes, else the program's name."""
+    """Return ``OTEL_SERVICE_NAME``, else ``service.name`` of the resource attributes, else ``jouleproxy``."""
     pairs = (part.partition("=") for part in variables.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
     named = {key.strip(): value.strip() for key, _, value in pairs}
     return variables.get("OTEL_SERVICE_NAME") or named.get("service.name") or SERVICE

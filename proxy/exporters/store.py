@@ -1,4 +1,4 @@
-"""The ledger on disk: one JSON line a final record, written at once."""
+"""The ledger file (``--ledger FILE``): one line of JSON for each final record, written immediately."""
 
 import logging
 import os
@@ -9,22 +9,30 @@ from proxy.config import ConfigError
 from proxy.exporters.base import Finished
 from proxy.schema import encode
 
-KEPT_FILES: Final = 5
+KEPT_FILES: Final = 5  # rotated files: FILE.1 is the newest
 _log = logging.getLogger(__name__)
 
 
 class LedgerStore:
-    """``--ledger FILE``. A line torn by a crash or a full disk stays as it is: what follows starts afresh.
+    """Appends records to a file, with rotation.
 
-    Beyond ``max_bytes`` the file becomes ``FILE.1``, the former ``FILE.2`` and so on, up to
-    :data:`KEPT_FILES`. One that another program moved away (logrotate) is made anew; no signal is needed.
-    Where a file cannot be moved (one mounted alone), it grows on, and is tried again after as many bytes.
+    - An incomplete line (crash, full disk) is left as it is, and the next record begins on a new line.
+    - Beyond ``max_bytes`` the file becomes ``FILE.1``, the former one ``FILE.2`` and so on, up to
+      :data:`KEPT_FILES`. If it cannot be renamed (a single file mounted into a container), it grows, and
+      rotation is tried again after as many bytes.
+    - A file that another program renamed (logrotate) is created again; no signal is needed.
+
+    Args:
+        path: The file.
+        max_bytes: Size at which it is rotated.
+
+    Raises:
+        ConfigError: if the file cannot be opened for appending.
     """
 
     name = "ledger"
 
     def __init__(self, path: Path, max_bytes: int = 1 << 30) -> None:
-        """Open for appending; raises :class:`ConfigError` if that cannot be."""
         self._path = path
         self._max_bytes = self._bound = max_bytes
         self._file: int | None = None
@@ -34,7 +42,7 @@ class LedgerStore:
             raise ConfigError(f"ledger: {path} cannot be written: {error.strerror}") from error
 
     def _open(self) -> None:
-        """Open, or raise ``OSError`` with everything as it was."""
+        """Open the file; if that raises ``OSError``, the state is unchanged."""
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if self._file is not None:
             os.close(self._file)
@@ -45,7 +53,7 @@ class LedgerStore:
         self._torn = self._size > 0 and os.pread(file, 1, self._size - 1) != b"\n"
 
     def export(self, finished: Finished) -> None:
-        """Append the record; raises ``OSError`` if it could not be written whole."""
+        """Append the record; raises ``OSError`` if it could not be written completely."""
         line = encode(finished.record) + b"\n"
         if self._was_moved():
             self._open()
@@ -53,12 +61,12 @@ class LedgerStore:
             self._rotate()
         if self._torn:
             line = b"\n" + line
-        self._torn = True  # until it is written whole
+        self._torn = True  # until the line is complete
         assert self._file is not None
         written = os.write(self._file, line)
         self._size += written
         if written < len(line):
-            raise OSError(f"{self._path}: the disk took {written} of {len(line)} bytes")
+            raise OSError(f"{self._path}: only {written} of {len(line)} bytes were written")
         self._torn = False
 
     def _was_moved(self) -> bool:
@@ -71,10 +79,10 @@ class LedgerStore:
     def _rotate(self) -> None:
         aside = self._path.with_name(f"{self._path.name}.0")
         try:
-            self._path.replace(aside)  # first, so that the others stay where they are if it cannot be
+            self._path.replace(aside)  # first, so that the others keep their names if this fails
         except OSError as error:
             self._bound = self._size + self._max_bytes
-            _log.error("ledger: %s cannot be moved, so it grows on: %s", self._path, error.strerror)
+            _log.error("ledger: %s cannot be renamed and continues to grow: %s", self._path, error.strerror)
             return
         for number in range(KEPT_FILES - 1, 0, -1):
             older = self._numbered(number)

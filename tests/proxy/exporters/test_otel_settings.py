@@ -151,7 +151,7 @@ def test_a_timeout_is_in_milliseconds_or_seconds(given: str, seconds: str) -> No
 def test_bad_entries_of_a_list_are_counted_and_not_shown() -> None:
     name = "OTEL_EXPORTER_OTLP_HEADERS"
     settings = read(None, {**HERE, name: "secret, api-key=x y,bad key=1,"})
-    assert settings.notices == (f"{name}: 2 of 3 entries are not key=value: passed over",)
+    assert settings.notices == (f"{name}: 2 of 3 entries are not key=value: ignored",)
     assert (settings.variables or {})[name] == "api-key=x y"
 
 

@@ -22,6 +22,7 @@ jouleproxy: measures the joules of each request to an OpenAI-compatible model se
   jouleproxy demo                               simulated GPU and engine: nothing else needed
   jouleproxy attribute TIMELINE [--policy P] [--out F]   joules of a recorded timeline, as JSON lines
   jouleproxy explain LEDGER|TIMELINE [--against OTHER]   where the joules go; why two runs differ
+  jouleproxy truth list|make|score|run           score attribution on simulated engines of known truth
   jouleproxy devices [--json]                   what can be measured here
   jouleproxy agent --listen HOST:PORT           serve this host's energy samples to proxies elsewhere
 
@@ -171,6 +172,83 @@ def _demo(arguments: Sequence[str]) -> int:
     return run(given.out, once=given.once, levels=given.concurrency)
 
 
+def _truth(arguments: Sequence[str]) -> int:
+    verbs = {"list": _truth_list, "make": _truth_make, "score": _truth_score, "run": _truth_run}
+    words = list(arguments)
+    if not words or words[0] not in verbs:
+        hint = nearest(words[0], verbs) if words and not words[0].startswith("-") else ""
+        sys.stderr.write(f"jouleproxy truth: give list, make, score or run{hint}\n")
+        return 2
+    return verbs[words[0]](words[1:])
+
+
+def _truth_list(arguments: Sequence[str]) -> int:
+    _parser("truth list").parse_args(arguments)
+    from proxy.truth.command import list_cases  # noqa: PLC0415 - numpy is not for every command
+
+    return list_cases()
+
+
+def _truth_make(arguments: Sequence[str]) -> int:
+    parser = _parser("truth make")
+    parser.add_argument("case", help="a name from `jouleproxy truth list`")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the timeline; its truth is written beside it"
+    )
+    given = parser.parse_args(arguments)
+    from proxy.truth.command import make  # noqa: PLC0415
+
+    return make(_truth_case(parser, given.case), given.seed, given.out)
+
+
+def _truth_score(arguments: Sequence[str]) -> int:
+    parser = _parser("truth score")
+    parser.add_argument("out", type=Path, help="JSON lines with request and joules")
+    parser.add_argument("truth", type=Path, help="the truth file that `truth make` wrote")
+    given = parser.parse_args(arguments)
+    from proxy.truth.command import score_file  # noqa: PLC0415
+
+    return score_file(given.out, given.truth)
+
+
+def _truth_run(arguments: Sequence[str]) -> int:
+    from proxy.truth import catalogue, command, estimators  # noqa: PLC0415
+
+    parser = _parser("truth run")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--policy", action="append", choices=[*estimators.NAMES, "all"], help="default steps")
+    how.add_argument("--command", help="a program to score: 'TOOL {timeline} {out}'")
+    parser.add_argument("--case", action="append", help="only this case; may be repeated")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, help="parallel processes, default one for each core")
+    parser.add_argument("--json", type=Path, help="write all scores to this file")
+    parser.add_argument("--page", type=Path, help="write a Markdown page that compares the policies")
+    given = parser.parse_args(arguments)
+    cases = [_truth_case(parser, word) for word in given.case or catalogue.names()]
+    policies = given.policy or ["steps"]
+    words = None
+    try:
+        words = estimators.command_words(given.command) if given.command is not None else None
+    except ValueError as error:
+        parser.error(f"--command {given.command!r}: {error}")
+    if given.jobs is not None and given.jobs < 1:
+        parser.error(f"--jobs {given.jobs}: must be 1 or more")
+    names = estimators.NAMES if "all" in policies else policies
+    return command.run(cases, names, words, given.seed, given.jobs, given.json, given.page)
+
+
+def _truth_case(parser: _Parser, word: str) -> str:
+    """Return the name of a case; exit with status 2 if there is none."""
+    from proxy.truth import catalogue  # noqa: PLC0415
+
+    name = catalogue.find(word)
+    if name is None:
+        slugs = [catalogue.slug(known) for known in catalogue.names()]
+        parser.error(f"no case {word!r}{nearest(word, slugs)}; `jouleproxy truth list` shows all")
+    return name
+
+
 _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "attribute": _attribute,
@@ -178,6 +256,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "devices": _devices,
     "agent": _agent,
     "demo": _demo,
+    "truth": _truth,
 }
 
 

@@ -22,9 +22,15 @@ from proxy.clock import now_ns
 from proxy.config import Address, ConfigError, MeterConfig
 from proxy.config.settings import is_loopback
 from proxy.core.events import Sample
-from proxy.energy.agent_protocol import DEVICES_PATH, SAMPLES_PATH, AgentDevice, AgentDevices, AgentSamples
 from proxy.energy.choice import Choice, choose
-from proxy.energy.sampler import Sampler
+from proxy.energy.sampling.sampler import Sampler
+from proxy.energy.sources.agent_protocol import (
+    DEVICES_PATH,
+    SAMPLES_PATH,
+    AgentDevice,
+    AgentDevices,
+    AgentSamples,
+)
 
 KEEP_SAMPLES: Final = 50_000  # 8 devices at 20 Hz: five minutes
 

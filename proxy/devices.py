@@ -12,7 +12,7 @@ import msgspec
 from proxy.clock import now_ns
 from proxy.config import MeterConfig
 from proxy.energy.choice import Choice, Opened, choose
-from proxy.energy.probe import probe
+from proxy.energy.sampling.probe import probe
 from proxy.energy.source import EdgeSource, Found
 from proxy.units import MS_PER_SECOND, seconds_from_ns
 

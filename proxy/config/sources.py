@@ -1,9 +1,9 @@
 """The register of energy sources, and the grammar of ``--source``.
 
-A new source costs one module in ``proxy/energy`` and one entry in ``SOURCES``. The entry names the module's
-factory as text, like an entry point of a package, because relay workers and the supervisor read settings
-without importing a sensor's library. ``--source``, its help text, the errors of settings and the table in
-``docs/sensors.md`` are made from the register; ``docs/extending.md`` shows an example.
+A new source costs one module in ``proxy/energy/sources`` and one entry in ``SOURCES``. The entry names the
+module's factory as text, like an entry point of a package, because relay workers and the supervisor read
+settings without importing a sensor's library. ``--source``, its help text, the errors of settings and the
+table in ``docs/sensors.md`` are made from the register; ``docs/extending.md`` shows an example.
 """
 
 import re
@@ -68,14 +68,14 @@ SOURCES: Final[dict[str, SourceKind]] = {
     for kind in (
         SourceKind(
             "nvml",
-            "proxy.energy.nvml:create",
+            "proxy.energy.sources.nvml:create",
             "counter, else power",
             "NVIDIA GPUs of this host",
             selects_devices=True,
         ),
         SourceKind(
             "zeus",
-            "proxy.energy.zeus:create",
+            "proxy.energy.sources.zeus:create",
             "counter",
             "GPUs that Zeus finds, including AMD, else the SoC (Apple, Jetson); with an argument the GPUs of "
             "a zeusd on another host (token: `ZEUSD_TOKEN`)",
@@ -87,14 +87,14 @@ SOURCES: Final[dict[str, SourceKind]] = {
         ),
         SourceKind(
             "rapl",
-            "proxy.energy.zeus:create_rapl",
+            "proxy.energy.sources.zeus:create_rapl",
             "counter",
             "CPU packages and DRAM (found by Zeus)",
             "see `--host-energy`",
         ),
         SourceKind(
             "prometheus",
-            "proxy.energy.prometheus:create",
+            "proxy.energy.sources.prometheus:create",
             "counter or power",
             "an exporter (DCGM, Kepler, any metric), or a Prometheus server",
             "metrics that are scraped already",
@@ -104,7 +104,7 @@ SOURCES: Final[dict[str, SourceKind]] = {
         ),
         SourceKind(
             "agent",
-            "proxy.energy.agent:create",
+            "proxy.energy.sources.agent:create",
             "as its own source",
             "a `jouleproxy agent` on another host",
             "the proxy does not run on the GPU host",
@@ -113,7 +113,7 @@ SOURCES: Final[dict[str, SourceKind]] = {
         ),
         SourceKind(
             "estimate",
-            "proxy.energy.estimate:create",
+            "proxy.energy.sources.estimate:create",
             "power",
             "utilisation of this host times the given watts: **not a measurement**",
             "no sensor at all",
@@ -122,7 +122,7 @@ SOURCES: Final[dict[str, SourceKind]] = {
         ),
         SourceKind(
             "replay",
-            "proxy.energy.replay:create",
+            "proxy.energy.sources.replay:create",
             "as recorded",
             "a recorded timeline",
             "tests",
@@ -130,7 +130,7 @@ SOURCES: Final[dict[str, SourceKind]] = {
         ),
         SourceKind(
             "simulated",
-            "proxy.energy.simulated:create",
+            "proxy.energy.sources.simulated:create",
             "counter",
             "the devices of a simulator",
             "tests",

@@ -23,7 +23,7 @@ from proxy.config.origin import origin_of
 from proxy.config.settings import is_loopback
 from proxy.core.events import Sample
 from proxy.energy.choice import Choice, choose
-from proxy.energy.sampler import Sampler
+from proxy.energy.sampling.sampler import Sampler
 from proxy.energy.source import ProcessSource
 from proxy.evidence.watch import Watch
 from proxy.exporters import otel_settings

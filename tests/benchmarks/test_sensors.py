@@ -20,8 +20,8 @@ pytestmark = [
 SECONDS = 12
 CHILD = """
 import sys, threading, time
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.sampler import Sampler
+from proxy.energy.sources.nvml import NvmlSource
+from proxy.energy.sampling.sampler import Sampler
 source = NvmlSource(); source.open()
 stop = time.monotonic() + 5 + float(sys.argv[1])
 marks = []

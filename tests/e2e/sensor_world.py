@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from proxy.core.events import Sample
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.sampler import Sampler
+from proxy.energy.sampling.sampler import Sampler
+from proxy.energy.sources.nvml import NvmlSource
 from proxy.simulator.gpu.fake_nvml import ENVIRONMENT_KEY, LIBRARY, FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 

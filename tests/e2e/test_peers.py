@@ -30,8 +30,8 @@ warnings.simplefilter("ignore")
 import gpustat, nvitop
 from zeus.monitor import ZeusMonitor
 from proxy.core.energy_series import EnergySeries
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.sampler import Sampler
+from proxy.energy.sources.nvml import NvmlSource
+from proxy.energy.sampling.sampler import Sampler
 source = NvmlSource(); source.open()
 series, stamps = EnergySeries(), []
 def keep(samples):

@@ -13,8 +13,8 @@ import pytest
 
 from proxy.clock import now_ns
 from proxy.core.energy_series import EnergySeries
-from proxy.energy.prometheus import PrometheusSource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.prometheus import PrometheusSource
 from proxy.units import NS_PER_SECOND
 from tests.e2e.serving import free_port
 

@@ -15,7 +15,7 @@ import pytest
 
 from proxy.core.energy_series import EnergySeries
 from proxy.core.events import Device, Sample
-from proxy.energy.sampler import Sampler
+from proxy.energy.sampling.sampler import Sampler
 from proxy.energy.source import Found
 from proxy.units import NS_PER_SECOND, ns_from_seconds
 from tests.beside import beside

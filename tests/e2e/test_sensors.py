@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")),
 ROOT = Path(__file__).parents[2]
 REAL = """
 import sys, msgspec
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.sampler import Sampler
+from proxy.energy.sources.nvml import NvmlSource
+from proxy.energy.sampling.sampler import Sampler
 from tests.timing import Punctuality
 source = NvmlSource()
 source.open()

@@ -16,10 +16,10 @@ from proxy.agent import Buffer, application
 from proxy.cli import main
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.agent import AgentSource
 from proxy.energy.choice import Choice, Opened
-from proxy.energy.simulated import SimulatedSource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.agent import AgentSource
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.timing import PATIENCE_SECONDS

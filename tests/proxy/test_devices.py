@@ -10,8 +10,8 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.devices import as_lines, run
 from proxy.energy.choice import Choice, Opened
-from proxy.energy.simulated import SimulatedSource
 from proxy.energy.source import Found
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 

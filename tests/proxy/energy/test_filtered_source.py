@@ -6,8 +6,8 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.energy.choice import choose
 from proxy.energy.filtered_source import ids_named, selected
-from proxy.energy.simulated import SimulatedSource
 from proxy.energy.source import EdgeSource
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 
 LOCAL = [Device("gpu0", uuid="GPU-aa"), Device("gpu1", uuid="GPU-ab"), Device("gpu10", uuid="GPU-b")]

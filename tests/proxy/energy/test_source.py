@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from proxy.energy.agent import AgentSource
-from proxy.energy.estimate import EstimateSource
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.prometheus import PrometheusSource
-from proxy.energy.replay import ReplaySource
-from proxy.energy.simulated import SimulatedSource
 from proxy.energy.source import EdgeSource, ProcessSource, Source
-from proxy.energy.zeus import RaplSource, ZeusdSource, ZeusSource
+from proxy.energy.sources.agent import AgentSource
+from proxy.energy.sources.estimate import EstimateSource
+from proxy.energy.sources.nvml import NvmlSource
+from proxy.energy.sources.prometheus import PrometheusSource
+from proxy.energy.sources.replay import ReplaySource
+from proxy.energy.sources.simulated import SimulatedSource
+from proxy.energy.sources.zeus import RaplSource, ZeusdSource, ZeusSource
 
 SOURCES: list[Source] = [
     NvmlSource(),

@@ -11,7 +11,7 @@ from time import sleep
 
 import pytest
 
-from proxy.energy.simulated import SimulatedSource
+from proxy.energy.sources.simulated import SimulatedSource
 
 
 @contextmanager

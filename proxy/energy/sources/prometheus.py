@@ -20,9 +20,9 @@ import httpx
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
 from proxy.core.plausible import GENERIC_WATTS, is_amount
-from proxy.energy.exposition import Point, as_range, as_time, points
-from proxy.energy.remote_clock import RemoteClock
 from proxy.energy.source import Found, SensorError, SourceOptions
+from proxy.energy.sources.exposition import Point, as_range, as_time, points
+from proxy.energy.sources.remote_clock import RemoteClock
 from proxy.units import MJ_PER_JOULE, MW_PER_WATT, NS_PER_SECOND
 
 STALE_NS: Final = 60 * NS_PER_SECOND

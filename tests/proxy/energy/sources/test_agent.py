@@ -3,9 +3,9 @@ import msgspec
 import pytest
 
 from proxy.core.events import Device, Sample
-from proxy.energy.agent import MAX_AGE_NS, AgentSource
-from proxy.energy.agent_protocol import DEVICES_PATH, AgentDevice, AgentDevices, AgentSamples
 from proxy.energy.source import SensorError
+from proxy.energy.sources.agent import MAX_AGE_NS, AgentSource
+from proxy.energy.sources.agent_protocol import DEVICES_PATH, AgentDevice, AgentDevices, AgentSamples
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 FAR_NS = 777 * NS_PER_SECOND  # how much the agent's clock is ahead of ours

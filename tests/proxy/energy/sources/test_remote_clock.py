@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from proxy.energy.remote_clock import RemoteClock
+from proxy.energy.sources.remote_clock import RemoteClock
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 

@@ -29,7 +29,7 @@ for opened in choice.opened:
 
 RING = """
 import sys
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 source = NvmlSource(); source.open()
 stamps = []
 for line in sys.stdin:
@@ -40,14 +40,14 @@ print(*stamps)
 
 COUNTER = """
 import sys
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 source = NvmlSource(); source.open()
 for line in sys.stdin:
     print(source.read()[0].energy_mj, flush=True)
 """
 
 HOST = """
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 source = NvmlSource(host=True)
 print([(f.device.id, f.device.kind, f.reading) for f in source.open()])
 print([(s.device, s.power_mw) for s in source.read()])
@@ -55,7 +55,7 @@ print([(s.device, s.power_mw) for s in source.read()])
 
 LOSS = """
 import sys
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 now = [0]
 source = NvmlSource(clock=lambda: now[0])
 source.open()
@@ -155,7 +155,7 @@ def test_a_gpu_that_cannot_be_measured_is_left_out_and_named(
 
 def test_power_is_read_beside_a_counter_that_stands_still(library: Path, tmp_path: Path) -> None:
     code = """
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 now = [0]
 source = NvmlSource(clock=lambda: now[0])
 print(source.open()[0].device.max_watts)

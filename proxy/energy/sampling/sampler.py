@@ -16,8 +16,8 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.edges import MAX_GUARD_NS, EdgeTracker, clear_moment
-from proxy.energy.probe import probe
+from proxy.energy.sampling.edges import MAX_GUARD_NS, EdgeTracker, clear_moment
+from proxy.energy.sampling.probe import probe
 from proxy.energy.source import EdgeSource, SensorError, Source
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.events import Sample
-from proxy.energy.probe import Probe, probe
-from proxy.energy.simulated import SimulatedSource
+from proxy.energy.sampling.probe import Probe, probe
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS
 from tests.fakes.ticking import Ticking

@@ -1,7 +1,7 @@
 import msgspec
 
 from proxy.core.events import Device, Sample
-from proxy.energy.agent_protocol import DEVICES, SAMPLES, AgentDevice, AgentDevices, AgentSamples
+from proxy.energy.sources.agent_protocol import DEVICES, SAMPLES, AgentDevice, AgentDevices, AgentSamples
 
 
 def test_what_is_sent_is_what_arrives() -> None:

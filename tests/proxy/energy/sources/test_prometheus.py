@@ -2,8 +2,8 @@ import httpx
 import pytest
 
 from proxy.core.events import Sample
-from proxy.energy.prometheus import PrometheusSource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.prometheus import PrometheusSource
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 DCGM = """# TYPE DCGM_FI_DEV_POWER_USAGE gauge

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.events import Sample
-from proxy.energy.estimate import EstimateSource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.estimate import EstimateSource
 from proxy.schema import not_measured
 
 

@@ -23,8 +23,8 @@ from proxy.clock import WallAnchor, now_ns
 from proxy.core.events import Device, Sample
 from proxy.core.plausible import EXCURSION, GENERIC_WATTS
 from proxy.energy.device_names import Selection, pick
-from proxy.energy.ring import PowerRing
 from proxy.energy.source import Found, SensorError, SourceOptions, Standstill
+from proxy.energy.sources.ring import PowerRing
 from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from proxy.core.events import Sample
-from proxy.energy.simulated import SimulatedSource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 

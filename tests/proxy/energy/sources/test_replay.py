@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from proxy import zstd
-from proxy.energy.replay import ReplaySource
 from proxy.energy.source import SensorError
+from proxy.energy.sources.replay import ReplaySource
 
 LINES = (
     b'{"type":"header","version":1,"devices":[{"id":"gpu0","name":"A"}]}\n'

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.events import Sample
-from proxy.energy.edges import EdgeTracker, measure_period
+from proxy.energy.sampling.edges import EdgeTracker, measure_period
 from proxy.energy.source import EdgeSource
 from proxy.units import NS_PER_MS, seconds_from_ns
 

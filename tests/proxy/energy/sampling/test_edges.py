@@ -1,6 +1,6 @@
 import random
 
-from proxy.energy.edges import EdgeTracker, clear_moment, measure_period
+from proxy.energy.sampling.edges import EdgeTracker, clear_moment, measure_period
 from proxy.units import NS_PER_MS
 
 

@@ -1,6 +1,6 @@
 from proxy.clock import WallAnchor
 from proxy.core.events import Sample
-from proxy.energy.ring import PowerRing
+from proxy.energy.sources.ring import PowerRing
 
 ANCHOR = WallAnchor(monotonic_ns=5_000_000, unix_ns=105_000_000)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from proxy.energy.exposition import as_range, as_time, points
 from proxy.energy.source import SensorError
+from proxy.energy.sources.exposition import as_range, as_time, points
 from proxy.units import NS_PER_SECOND
 
 

@@ -13,9 +13,9 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.agent_protocol import DEVICES, DEVICES_PATH, SAMPLES, SAMPLES_PATH, AgentSamples
-from proxy.energy.remote_clock import RemoteClock
 from proxy.energy.source import Found, SensorError, SourceOptions
+from proxy.energy.sources.agent_protocol import DEVICES, DEVICES_PATH, SAMPLES, SAMPLES_PATH, AgentSamples
+from proxy.energy.sources.remote_clock import RemoteClock
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from proxy.clock import now_ns
 from proxy.core.attribution import Attributor
 from proxy.core.events import Arrive, Device, End, Event, Sample
 from proxy.energy.source import SensorError
-from proxy.energy.zeus import ZeusdSource, ZeusSource
+from proxy.energy.sources.zeus import ZeusdSource, ZeusSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from tests.fakes.zeusd import zeusd
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 READ = """
-from proxy.energy.nvml import NvmlSource
-from proxy.energy.zeus import ZeusSource
+from proxy.energy.sources.nvml import NvmlSource
+from proxy.energy.sources.zeus import ZeusSource
 ours, zeus = NvmlSource(), ZeusSource()
 ours.open(); zeus.open()
 for a, b in zip(ours.read(), zeus.read(), strict=True):
@@ -35,7 +35,7 @@ for a, b in zip(ours.read(), zeus.read(), strict=True):
 POLLING = """
 import sys, time
 from zeus.monitor.power import PowerMonitor
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 def monitoring():
     try:
         monitor = PowerMonitor(gpu_indices=[0], update_period=0.05, power_domains=["device_instant"])
@@ -70,7 +70,7 @@ if __name__ == "__main__":
 WINDOWS = """
 import time
 from zeus.monitor import ZeusMonitor
-from proxy.energy.nvml import NvmlSource
+from proxy.energy.sources.nvml import NvmlSource
 m = ZeusMonitor(gpu_indices=[0], cpu_indices=[], approx_instant_energy=False)
 ours = NvmlSource(); ours.open()
 samples, stamps = [], []
@@ -99,7 +99,7 @@ RAPL = """
 import os, sys
 import zeus.device.cpu.rapl as rapl
 rapl.RAPL_DIR = sys.argv[1]
-from proxy.energy.zeus import RaplSource
+from proxy.energy.sources.zeus import RaplSource
 from proxy.energy.source import SensorError
 source = RaplSource()
 try:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from proxy.core.events import Sample
-from proxy.energy.sampler import Sampler
-from proxy.energy.simulated import SimulatedSource
+from proxy.energy.sampling.sampler import Sampler
 from proxy.energy.source import Found, SensorError
+from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 from tests.fakes.ticking import Ticking

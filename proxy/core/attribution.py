@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from proxy.core import backlog
 from proxy.core.accounts import Account
 from proxy.core.charging import divide
 from proxy.core.device_model import DeviceModel, group_terms
@@ -30,7 +31,8 @@ _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of 
 _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
 _COLD_NS: Final = 30 * NS_PER_SECOND  # the first windows wait so long for a fit,
 _COLD_QUIET_NS: Final = NS_PER_SECOND  # or so long when no more is to be seen,
-_COLD_ENOUGH: Final = 10_000  # or until so many ended: nothing else is done while they are divided
+_COLD_ENOUGH: Final = 3_000  # or until so many ended: about as many as are divided at once
+_ENDS_OF_CLOSING: Final = 500  # while more waits than is divided at once: so many ends, at most, for the next
 _STALE_PERIODS: Final = 3  # a sensor that is seldom refreshed is not silent
 _BATCH: Final = 1 << 16  # outputs taken at once
 _T_NS, _REQUEST, _TOKENS = attrgetter("t_ns"), attrgetter("request"), attrgetter("tokens")
@@ -82,6 +84,7 @@ class Attributor:
         self._ended: dict[str, Track] = {}  # ended, and not yet final
         self._jobs = Jobs()
         self._outputs: list[Output] = []  # not taken yet
+        self._behind = False  # whether more waited than was divided at once
         self._done: list[Share] = []
         self._now = -NEVER
         self._declare(devices)
@@ -172,6 +175,8 @@ class Attributor:
         if self._measured(track):
             self._ended[end.request] = track
             self._give_up_silent(end.t_ns)
+            if self._behind and len(self._ended) % _ENDS_OF_CLOSING == 0:
+                self._close_what_is_ripe()
         else:
             self._take_outputs()  # before the slot is another's
             self._finish(track)
@@ -287,7 +292,17 @@ class Attributor:
                 return  # a first guess for the terms from as much as may be waited for
         least = max(_BLOCK_NS, (horizon - start) // _BLOCK_OF_PENDING)
         if end - start >= least or (quiet and self._ended and end > start):
-            self._close(end)
+            self._close(self._cut(read[0], start, end))
+
+    def _cut(self, read: Account, start: int, end: int) -> int:
+        """Return the edge of a device up to which windows are closed at once, at most ``end``."""
+        self._take_outputs()
+        cut = backlog.cut(self._ended.values(), self._groups.values(), end)
+        self._behind = cut < end
+        if not self._behind:
+            return end
+        edge = read.series.edge_at_or_before(cut)
+        return edge if edge > start else max(cut, start + 1)
 
     def _patience_ns(self, *, quiet: bool) -> int:
         """How long windows wait for a fit, with that much to fit; in quiet only the very first ones do."""

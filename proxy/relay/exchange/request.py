@@ -4,9 +4,11 @@
 from typing import Final
 
 from proxy.api.edit import as_utf8
+from proxy.api.encoding import decompress_beginning
 from proxy.api.endpoints import Endpoint, endpoint_of
 from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
 from proxy.api.forms import form_fields
+from proxy.api.lenient import WHOLE_BODY
 from proxy.api.stream_options import asks_for_usage, with_usage
 from proxy.api.usage import count_or_none
 from proxy.relay.exchange.replay import MAX_READ_BYTES, BodyBuffer, may_repeat
@@ -20,6 +22,8 @@ _ID: Final = REQUEST_ID_HEADER.lower().encode()
 _ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
 # Servers differ in whether they look at the type: curl sends JSON as a form unless it is given one.
 _READABLE: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded", b"multipart/form-data")
+# Of a compressed body, which bounds the work for one that grows a thousandfold.
+_MAX_DECOMPRESSED_BYTES = 16 * 1024 * 1024  # not Final, which the compiled build would fix: a test lowers it
 _FORM_FIELDS: Final = frozenset(("model",))
 
 
@@ -76,7 +80,8 @@ class Request:
     def read(self) -> bytes | None:
         """Read the body, or the beginning of one that is too large; return all of it without framing.
 
-        None where it was not collected to be read, or is not complete: then it is sent on as it comes.
+        None where it was not collected to be read, or is not complete: then it is sent on as it comes. A
+        compressed body is decompressed to be read; it is sent on as it came, so usage is not requested in it.
         """
         body, head, endpoint = self.body, self.head, self.endpoint
         if endpoint is None or not body.collected:
@@ -85,20 +90,31 @@ class Request:
         chunked = isinstance(head.body, Chunked)
         if chunked:
             payload = b"".join(Chunked().feed(payload)[0])
-        kind = head.values.get(b"content-type", b"")
-        if kind[:9].lower() == b"multipart":
-            self.fields.model = form_fields(kind, payload, _FORM_FIELDS).get("model")
-            text = payload
-        else:
-            text = as_utf8(payload)
-            self.fields = REQUEST.decode(text, self.unread) or self.fields
+        coding = head.values.get(b"content-encoding", b"").strip().lower()
+        compressed = coding not in {b"", b"identity"}
+        readable, complete = payload, True
+        if compressed:
+            readable, complete = decompress_beginning(coding, payload, _MAX_DECOMPRESSED_BYTES)
+            if not complete and body.reads:
+                self.unread.append(WHOLE_BODY)
+        text = self._read_fields(readable)
         if not body.reads:
             return None
         if chunked:
             body.replace(payload)
-        if self.fields.stream is True and endpoint.asks_usage:
+        if self.fields.stream is True and endpoint.asks_usage and not compressed:
             self._options = bytes(self.fields.stream_options)
             self._text = None if asks_for_usage(self._options) else text
+        return text if complete else None
+
+    def _read_fields(self, payload: bytes) -> bytes:
+        """Read the fields of a body, JSON or a form; return it in UTF-8."""
+        kind = self.head.values.get(b"content-type", b"")
+        if kind[:9].lower() == b"multipart":
+            self.fields.model = form_fields(kind, payload, _FORM_FIELDS).get("model")
+            return payload
+        text = as_utf8(payload)
+        self.fields = REQUEST.decode(text, self.unread) or self.fields
         return text
 
     def with_usage(self) -> bytes | None:

@@ -1,10 +1,16 @@
 """What a request asks for, however its body comes."""
 
+import gzip
+import zlib
+from collections.abc import Callable
+
 import pytest
 
+from proxy.relay.exchange import request as module
 from proxy.relay.exchange.request import Request
 from proxy.relay.http.heads import parse_request
 from proxy.relay.http.trace_context import Ids
+from proxy.zstd import compress
 
 
 def request(
@@ -141,3 +147,54 @@ def test_the_number_of_answers_is_read(body: bytes, samples: int | None) -> None
     made = request(JSON + b"Content-Length: %d\r\n" % len(body), body)
     made.read()
     assert made.samples == samples
+
+
+STREAM = b'{"model":"b","stream":true,"n":3,"messages":[]}'
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("coding", "make"), [(b"gzip", gzip.compress), (b"Deflate", zlib.compress), (b"zstd", compress)]
+)
+def test_a_compressed_body_is_read_and_sent_as_it_came(
+    coding: bytes, make: Callable[[bytes], bytes], chunked: bool
+) -> None:
+    body = make(STREAM)
+    framing = CHUNKED if chunked else b"Content-Length: %d\r\n" % len(body)
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    made = request(JSON + framing + b"Content-Encoding: %b\r\n" % coding, sent)
+    assert made.read() == STREAM
+    assert (made.model, made.fields.stream, made.samples, made.unread) == ("b", True, 3, [])
+    assert made.with_usage() is None, "its bytes cannot be changed"
+    assert made.body.joined() == body
+
+
+@pytest.mark.parametrize("coding", [b"br", b"gzip, gzip", b"gzip"])
+def test_a_compressed_body_that_cannot_be_read_is_reported_and_sent_as_it_came(coding: bytes) -> None:
+    lines = JSON + b"Content-Length: 4\r\nContent-Encoding: %b\r\n" % coding
+    made = request(lines, b"\x8b\x01\x80x")
+    assert made.read() is None
+    assert made.model is None
+    assert "body" in made.unread
+    assert made.body.joined() == b"\x8b\x01\x80x"
+
+
+@pytest.mark.parametrize("make", [gzip.compress, compress])
+def test_the_beginning_of_a_body_that_grows_too_large_is_read(
+    make: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_DECOMPRESSED_BYTES", 100_000)
+    body = make(b'{"model":"b","messages":"%b"}' % (b"x" * (1 << 22)))
+    coding = b"gzip" if make is gzip.compress else b"zstd"
+    lines = JSON + b"Content-Length: %d\r\nContent-Encoding: %b\r\n" % (len(body), coding)
+    made = request(lines, body, limit=1 << 20)
+    assert made.read() is None
+    assert (made.model, made.body.joined()) == ("b", body)
+
+
+def test_a_damaged_body_is_read_up_to_the_damage() -> None:
+    body = gzip.compress(STREAM)[:-8]  # its checksum is missing
+    lines = JSON + b"Content-Length: %d\r\nContent-Encoding: gzip\r\n" % len(body)
+    made = request(lines, body)
+    assert made.read() is None
+    assert (made.model, made.unread) == ("b", ["body"])

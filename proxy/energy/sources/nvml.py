@@ -129,7 +129,8 @@ class _Gpu:
 class NvmlSource:
     """The GPUs of this host. ``selection`` says which (``--devices``, CUDA_VISIBLE_DEVICES).
 
-    ``host``: on Grace Hopper, the rest of each module too, as a device of kind ``host``.
+    ``host``: on Grace Hopper, the rest of each module too, as a device of kind ``host``. ``anchor`` relates
+    the driver's Unix stamps to ``clock``.
     """
 
     interval_s: float | None = None
@@ -140,11 +141,13 @@ class NvmlSource:
         clock: Callable[[], int] = now_ns,
         *,
         host: bool = False,
+        anchor: Callable[[], WallAnchor] = WallAnchor.take,
     ) -> None:
         self.name = "nvml"
         self._selection = selection or Selection()
         self._clock = clock
         self._host = host
+        self._anchor = anchor
         self._gpus: list[_Gpu] = []
         self._left_out: dict[int, str] = {}
         self._standstill = Standstill()
@@ -302,7 +305,7 @@ class NvmlSource:
         """Call the driver; the stamp of a reading is the middle of the call."""
         if gpu.reading == RING:
             points = _ring_points(gpu.handle, gpu.ring.last_us)
-            return gpu.ring.take(gpu.device.id, self.name, points, WallAnchor.take())
+            return gpu.ring.take(gpu.device.id, self.name, points, self._anchor())
         value = _READERS[gpu.reading](gpu.handle)
         t_ns = (before_ns + self._clock()) // 2
         if gpu.reading == COUNTER:

@@ -60,6 +60,24 @@ static int64_t clock_ns(clockid_t which) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* Unix time less CLOCK_MONOTONIC, found once: the driver stamps a sample when it is taken, so that its stamp is
+   the same in every call. An offset read anew in each call would differ by the time between the two readings,
+   and the newest sample could come twice. The closest of several pairs of readings is used. */
+static int64_t unix_offset_ns(void) {
+    static int64_t offset, known;
+    if (known) return offset;
+    int64_t best = INT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        int64_t before = clock_ns(CLOCK_MONOTONIC), unix_ns = clock_ns(CLOCK_REALTIME);
+        int64_t after = clock_ns(CLOCK_MONOTONIC);
+        if (after - before >= best) continue;
+        best = after - before;
+        offset = unix_ns - (before + best / 2);
+    }
+    known = 1;
+    return offset;
+}
+
 static const Segment *segment_at(const Device *d, int64_t t_ns) {
     uint64_t high = d->segments - 1, low = d->segments > SEGMENTS ? d->segments - SEGMENTS : 0;
     while (low < high) {
@@ -250,7 +268,7 @@ int nvmlDeviceGetSamples(Device *d, int kind, unsigned long long last_us, int *t
     *type = TYPE_UINT;
     if (!out) { *count = capacity; return OK; }
     int64_t period = d->update_ns > 0 ? d->update_ns : 20000000;
-    int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME) - now;
+    int64_t now = clock_ns(CLOCK_MONOTONIC), wall = unix_offset_ns();
     int64_t newest = (now - d->phase_ns) / period * period + d->phase_ns;
     unsigned n = 0;
     for (int i = (int)capacity - 1; i >= 0; i--) {

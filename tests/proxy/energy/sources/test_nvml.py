@@ -28,14 +28,17 @@ for opened in choice.opened:
 """
 
 RING = """
-import sys
+import ctypes, sys
+from proxy.clock import WallAnchor
 from proxy.energy.sources.nvml import NvmlSource
-source = NvmlSource(); source.open()
-stamps = []
-for line in sys.stdin:
-    stamps += [s.t_ns for s in source.read()]
-    print(len(stamps), flush=True)
-print(*stamps)
+library, begin_ns = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
+anchor = WallAnchor(0, 0)
+source = NvmlSource(clock=lambda: now_ns, anchor=lambda: anchor)
+for after_ms in map(int, sys.stdin):
+    now_ns = begin_ns + after_ms * 1_000_000
+    library.jouleproxy_standin_set_clock(ctypes.c_int64(now_ns))
+    if not source.name.endswith("simulated"): source.open()
+    print(*[s.t_ns for s in source.read()])
 """
 
 COUNTER = """
@@ -209,17 +212,21 @@ def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_pa
             child.stdin.close()
 
 
-def test_the_ring_buffer_gives_every_sample_once(library: Path, tmp_path: Path) -> None:
-    device = SimulatedDevice(update_ns=10 * NS_PER_MS)
-    with FakeNvml(tmp_path / "s", [device], now_ns() - NS_PER_SECOND) as fake_nvml:
+def test_every_sample_of_the_ring_buffer_is_read_once(library: Path, tmp_path: Path) -> None:
+    begin_ns, period_ns, capacity = 1_000 * NS_PER_SECOND, 10 * NS_PER_MS, 120
+    reads_ms = [*range(0, 300, 7), *range(300, 331), 1_000]
+    with FakeNvml(tmp_path / "s", [SimulatedDevice(update_ns=period_ns)], begin_ns) as fake_nvml:
         fake_nvml.configure(0, error_energy=3, error_fields=3)
         env = {**os.environ, **environment(library, tmp_path / "s")}
-        command = [sys.executable, "-c", RING]
-        done = subprocess.run(command, env=env, input="\n" * 300, capture_output=True, text=True, check=True)
-    stamps = [int(word) for word in done.stdout.splitlines()[-1].split()]
-    assert len(stamps) >= 120  # the whole ring, and what came meanwhile
-    gaps = [b - a for a, b in itertools.pairwise(stamps)]
-    assert all(abs(gap - 10 * NS_PER_MS) < NS_PER_MS for gap in gaps)
+        command = [sys.executable, "-c", RING, str(library), str(begin_ns)]
+        asked = "\n".join(map(str, reads_ms))
+        done = subprocess.run(command, env=env, input=asked, capture_output=True, text=True, check=True)
+    reads = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+    assert len(reads) == len(reads_ms)
+    assert len(reads[0]) == capacity  # the entire ring
+    stamps = [stamp for read in reads for stamp in read]
+    assert len(stamps) == capacity + 1_000 // 10
+    assert {b - a for a, b in itertools.pairwise(stamps)} == {period_ns}
 
 
 def test_a_segment_written_late_does_not_turn_the_counter_back(library: Path, tmp_path: Path) -> None:

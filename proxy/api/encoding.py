@@ -1,8 +1,8 @@
 """Decompress bodies incrementally: gzip, deflate and zstd (RFC 9110, section 8.4; RFC 8878).
 
-Brotli and stacked codings are not read; the caller then reports that the body was not read. Output is produced
-in blocks, and its total is bounded, so that a small body that grows a thousandfold costs neither memory nor
-seconds.
+Brotli and stacked codings are not read; the caller then reports that the body was not read. Output is
+produced in blocks, and its total is bounded, so that a small body that grows a thousandfold costs neither
+memory nor seconds.
 
 Why no brotli: it needs a library beside the standard one. No engine, nor the web frameworks they use, sends
 or reads it by itself; it appears with a content delivery network between proxy and engine, which can be

@@ -20,6 +20,23 @@ _STARTING: Final[tuple[str, ...]] = (
 )
 
 
+# Members of the chunks of SGLang, which writes fields that are not set as null: of a choice, of its delta.
+_WRITES_NULLS: Final = (b'"matched_stop":', b'"tool_calls":null')
+_NO_CHOICES: Final = (b"[]", b"null")
+# Members of any chunk. Azure's first chunk has no choices either, but results of its filters.
+_ENVELOPE: Final = frozenset(
+    (
+        b"id",
+        b"object",
+        b"created",
+        b"model",
+        b"choices",
+        b"usage",
+        b"system_fingerprint",
+        b"service_tier",
+    )
+)
+
 # Roles of an event in its stream.
 NEUTRAL: Final = 0  # no data, or unreadable data
 CONTENT: Final = 1
@@ -185,6 +202,29 @@ def without_usage(event: bytes) -> bytes:
     else:
         before = before.removesuffix(b",")
     return with_data(event, before + after)
+
+
+def without_empty_usage(event: bytes) -> bytes | None:
+    """Return a streamed chunk without a ``usage`` that holds no counts; None where nothing else is in it.
+
+    On request for usage, OpenAI and others write ``"usage": null`` into every chunk before the last, and
+    a server may write any placeholder. Without the request their chunks have no such member. The exception is
+    a server that writes all fields that are not set as null, with or without a request. Typed events, of
+    other APIs, are not changed.
+    """
+    data = data_of(event)
+    if data is None or b'"usage"' not in data:
+        return event
+    scanner = Scanner()
+    scanner.feed(data)
+    usage = scanner.members.get(b"usage")
+    if usage is None or b"type" in scanner.members:
+        return event
+    if usage == b"null" and any(mark in data for mark in _WRITES_NULLS):
+        return event
+    if scanner.members.get(b"choices", b"[]") in _NO_CHOICES and scanner.members.keys() <= _ENVELOPE:
+        return None
+    return without_usage(event)
 
 
 def _span(data: bytes, name: bytes) -> tuple[int, int, int] | None:

@@ -239,8 +239,8 @@ class Response:
                 request_meter.chunk(t_ns, tokens)
             if tokens == 1:
                 self._template = template_of(event)
-            if self._editor is not None:
-                self._editor.add(event, role)
+            if self._editor is not None and not self._editor.add(event, role):
+                self._template = None  # chunks like this one have to be edited
 
     @property
     def template(self) -> tuple[bytes, bytes] | None:

@@ -1,6 +1,9 @@
 # Compiled by mypyc: see setup.py.
 """Edit the events of a stream: remove usage that the client did not request, add energy. No I/O.
 
+Where the proxy requested usage, nothing of it reaches the client, whatever its shape: neither the chunk of
+counts, nor the placeholders in other chunks (``reading.without_empty_usage``).
+
 Where energy goes: into the last chunk of usage where the client requested usage, else into a comment before
 the last event (``[DONE]``, ``message_stop``, ``response.completed``), else, where a stream ends without
 one, at its end.
@@ -21,6 +24,7 @@ from proxy.relay.response.reading import (
     NEUTRAL,
     USAGE_ALONE,
     with_usage_energy,
+    without_empty_usage,
     without_usage,
 )
 
@@ -51,18 +55,31 @@ class StreamEditor:
         """Whether all events were released, so that bytes may pass beside this editor."""
         return not (self._out or self._held or self._queue or self.awaits_energy)
 
-    def add(self, event: bytes, role: int) -> None:
-        """Add the next event."""
+    def add(self, event: bytes, role: int) -> bool:
+        """Add the next event; return whether it is passed on unchanged."""
         if self.awaits_energy:
             self._queue.append((event, role))
-            return
-        if self._usage_is_ours and role >= CONTENT_WITH_USAGE and role != LAST:
+            return True
+        received = event
+        if self._usage_is_ours and role != LAST:
             if role == USAGE_ALONE:
-                return
-            event, role = without_usage(event), CONTENT
+                return False
+            if role >= CONTENT_WITH_USAGE:
+                event, role = without_usage(event), CONTENT
+            elif role == CONTENT:
+                kept = without_empty_usage(event)
+                if kept is None:
+                    return False
+                event = kept
         if not self._energy:
             self._out.append(event)
-        elif role == LAST:
+        else:
+            self._place(event, role)
+        return event is received
+
+    def _place(self, event: bytes, role: int) -> None:
+        """Release an event, or hold it as long as the energy may have to precede it or be in it."""
+        if role == LAST:
             self._held.append((event, role))
             self.awaits_energy = True
         elif role in {USAGE_ALONE, FINAL_WITH_USAGE} or (role == NEUTRAL and self._held):

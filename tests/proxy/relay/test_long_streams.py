@@ -240,6 +240,17 @@ async def test_the_usage_that_its_client_did_not_ask_for_is_kept_back(tmp_path: 
     assert closed.end.prompt_tokens == 3
 
 
+async def test_a_placeholder_of_usage_in_every_chunk_is_removed_from_all() -> None:
+    body = b'{"stream":true}'
+    request = POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    (sent,) = chunked(event("one").replace(b"}\n\n", b',"usage":null}\n\n'), end=False)
+    async with conversation(request=request) as stream:
+        for _ in range(3):  # a chunk that was edited must not become the template of the next
+            stream.backend.write(sent)
+            got = await asyncio.wait_for(stream.reader.readexactly(len(ONE)), PATIENCE_SECONDS)
+            assert got == ONE
+
+
 async def test_energy_is_said_at_its_end(tmp_path: Path) -> None:
     request = REQUEST.replace(b"\r\n", b"\r\nx-energy: on\r\n", 1)
     async with FakeMeter(tmp_path) as meter, conversation(meter=meter.socket, request=request) as said:

@@ -153,3 +153,40 @@ def test_usage_is_taken_out_where_it_stands(chunk: bytes, expected: bytes) -> No
 )
 def test_energy_is_put_into_usage_where_it_stands(chunk: bytes, expected: bytes) -> None:
     assert with_usage_energy(chunk, b"7") == expected
+
+
+def chunk(**members: object) -> bytes:
+    return event({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **members})
+
+
+CHOICES = [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]
+
+
+@pytest.mark.parametrize("usage", [None, [], {}, "", 0, "none"])
+@pytest.mark.parametrize("energy", [False, True])
+def test_a_placeholder_of_usage_that_only_we_requested_is_removed(usage: object, energy: bool) -> None:
+    stream = [chunk(choices=CHOICES, usage=usage), chunk(usage=usage, choices=[]), chunk(usage=usage), DONE]
+    expected = [chunk(choices=CHOICES), DONE] if not energy else [chunk(choices=CHOICES), COMMENT, DONE]
+    assert b"".join(edit(*stream, ours=True, energy=energy)) == b"".join(expected)
+    assert edit(*stream, energy=False) == stream, "a client that requested usage gets what the server sends"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        # SGLang, whose chunks have all fields that are not set, with and without a request for usage
+        chunk(choices=[{"delta": {"content": "a", "tool_calls": None}, "matched_stop": None}], usage=None),
+        chunk(choices=[{"text": "a", "finish_reason": None, "matched_stop": None}], usage=None),
+        event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": None}),
+        chunk(choices=[{"delta": {"content": "usage"}}]),
+        chunk(choices=[{"delta": {"content": '"usage": null'}, "usage": None}]),
+    ],
+)
+def test_what_a_client_gets_without_us_is_kept(kept: bytes) -> None:
+    assert edit(kept, DONE, ours=True, energy=False) == [kept, DONE]
+
+
+def test_a_chunk_without_choices_that_has_more_than_usage_loses_its_usage_alone() -> None:
+    first = chunk(choices=[], usage=None, prompt_filter_results=[])
+    expected = [chunk(choices=[], prompt_filter_results=[]), DONE]
+    assert edit(first, DONE, ours=True, energy=False) == expected

@@ -5,8 +5,11 @@ memory bounded although clients choose the names of models and tenants: ``LABEL_
 ``SERIES_LIMIT`` series of an untyped metric; beyond them the label value is ``other`` and no joule is lost.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -23,6 +26,7 @@ from proxy.exporters.metrics import (
     REQUEST_METRICS,
     STATE_METRICS,
     Metric,
+    Observations,
     RequestMetric,
     Snapshot,
     StateMetric,
@@ -34,6 +38,8 @@ SERIES_LIMIT: Final = 5_000  # of one untyped metric: the joules by model, route
 _CHOSEN_BY_CLIENTS: Final = frozenset({"model", "tenant"})
 # Labels with a fixed set of values: not limited.
 _FIXED: Final = frozenset({"part", "kind"})
+
+_EXEMPLAR_SECONDS: Final = 1.0  # between two of one bucket
 
 Labels = tuple[str, ...]
 
@@ -61,10 +67,10 @@ class PrometheusExporter:
         self._registry.register(_AtScrape(snapshot, state_metrics, tuple(self._sums.values())))
         self._series: dict[str, _Series] = {}
         self._limited = self._add_series(LABELS_LIMITED)
-        self._metrics = []
+        self._metrics: list[_Counted] = []
         for one in request_metrics:
             counted = self._sums.get(one.metric.name) or self._add_series(one.metric)
-            self._metrics.append((one.metric.labels, one.observe, counted.add))
+            self._metrics.append(_Counted(one.metric.labels, one.observe, counted.add))
 
     def _add_series(self, metric: Metric) -> "_Series":
         series = self._series[metric.name] = _Series(metric, self._registry)
@@ -74,19 +80,36 @@ class PrometheusExporter:
         """Add a final record to all metrics."""
         record = finished.record
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
-        shown: dict[str, tuple[str | None, str]] = {}  # by label: each value is counted once for a record
+        # By label: each value is counted once for a record, and its slot is in use.
+        shown = {"model": (record.model, self._bound("model", record.model, finished))}
+        if record.joules is not None:
+            shown["tenant"] = record.tenant, self._bound("tenant", record.tenant, finished)
+        for metric in self._metrics:
+            for values, amount in metric.observe(finished):
+                labels = metric.known.get(values)
+                if labels is None:
+                    labels = self._labels_of(metric, values, shown, finished)
+                if not metric.add(labels, amount, exemplar):
+                    self._limited.add(("series",), 1, None)
 
-        def bound(name: str, value: str | None) -> str:
+    def _labels_of(
+        self,
+        metric: "_Counted",
+        values: tuple[str | None, ...],
+        shown: dict[str, tuple[str | None, str]],
+        finished: Finished,
+    ) -> Labels:
+        """Return the values to show for labels; they are kept while none of them is limited."""
+        labels = []
+        for name, value in zip(metric.labels, values, strict=True):
             found = shown.get(name)
             if found is None or found[0] != value:
                 found = shown[name] = value, self._bound(name, value, finished)
-            return found[1]
-
-        bound("model", record.model)
-        for names, observe, add in self._metrics:
-            for values, amount in observe(finished):
-                if not add(tuple(map(bound, names, values)), amount, exemplar):
-                    self._limited.add(("series",), 1, None)
+            labels.append(found[1])
+        bounded = tuple(labels)
+        if len(metric.known) < SERIES_LIMIT and OTHER not in bounded:
+            metric.known[values] = bounded
+        return bounded
 
     def _bound(self, name: str, value: str | None, finished: Finished) -> str:
         """Return the value to show for a label, limited in number by :class:`BoundedValues`."""
@@ -106,6 +129,8 @@ class PrometheusExporter:
 
     def _drop(self, name: str, value: str) -> None:
         """Drop the series of a value that lost its slot; sums are added to those of ``other``."""
+        for metric in self._metrics:
+            metric.known.clear()
         for series in self._series.values():
             series.drop(name, value)
         for sums in self._sums.values():
@@ -126,6 +151,19 @@ class PrometheusExporter:
         """Do nothing: no resources are held."""
 
 
+@dataclass(slots=True)
+class _Counted:
+    """A metric of requests: its labels, what a record adds to it, and where that is added.
+
+    ``known``: labels as shown, by the values of records; only where no value is limited.
+    """
+
+    labels: tuple[str, ...]
+    observe: Callable[[Finished], Observations]
+    add: Callable[[Labels, float, dict[str, str] | None], bool]
+    known: dict[tuple[str | None, ...], Labels] = field(default_factory=dict)
+
+
 def _is_untyped(one: RequestMetric) -> bool:
     return one.metric.type == "untyped"
 
@@ -139,7 +177,8 @@ def _of_library(metric: Metric, registry: CollectorRegistry) -> Counter | Histog
 class _Series:
     """The series of one counter or histogram of the Prometheus library.
 
-    The library validates label values at each ``labels()`` call, so its children are cached here.
+    The library validates label values at each ``labels()`` call, so its children are cached here; and
+    exemplars at each observation: one a second is enough for each bucket.
     """
 
     def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
@@ -147,6 +186,8 @@ class _Series:
         self._observes = metric.type == "histogram"
         self._labels = metric.labels
         self._children: dict[Labels, Any] = {}
+        self._buckets = metric.buckets
+        self._exemplars: dict[tuple[Labels, int], float] = {}  # when each bucket was given one
 
     def add(self, labels: Labels, amount: float, exemplar: dict[str, str] | None) -> bool:
         """Count or observe an amount; always True: the number of series is limited by the labels alone."""
@@ -154,6 +195,12 @@ class _Series:
         if child is None:
             self._children[labels] = child = self._metric.labels(*labels) if labels else self._metric
         if self._observes:
+            if exemplar is not None:
+                bucket, now = (labels, bisect_left(self._buckets, amount)), monotonic()
+                if now - self._exemplars.get(bucket, -_EXEMPLAR_SECONDS) < _EXEMPLAR_SECONDS:
+                    exemplar = None
+                else:
+                    self._exemplars[bucket] = now
             child.observe(amount, exemplar)
         else:
             child.inc(amount)
@@ -164,6 +211,7 @@ class _Series:
         if name in self._labels:
             self._metric.remove_by_labels({name: value})
             self._children.clear()
+            self._exemplars.clear()
 
 
 class _Sums:

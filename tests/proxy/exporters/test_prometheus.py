@@ -47,6 +47,20 @@ def test_openmetrics_parses_and_has_exemplars() -> None:
     assert {"trace_id": TRACE} in [s.exemplar.labels for s in buckets if s.exemplar]
 
 
+def test_each_bucket_has_an_exemplar_and_a_label_value_is_checked_anew_after_its_slot_was_lost() -> None:
+    metrics = exporter()
+    for joules, trace in ((20.0, "a" * 32), (21.0, "b" * 32), (20_000.0, "c" * 32)):
+        metrics.export(finished(msgspec.structs.replace(RECORD, joules=joules, trace_id=trace)))
+    page, _ = metrics.render("application/openmetrics-text; version=1.0.0")
+    families = {f.name: f for f in openmetrics(page.decode())}  # type: ignore[no-untyped-call]
+    buckets = families["jouleproxy_request_joules"].samples
+    shown = {s.exemplar.labels["trace_id"] for s in buckets if s.exemplar}
+    assert shown == {"a" * 32, "c" * 32}, "one a second is enough for each bucket"
+    metrics._drop("model", "m")
+    metrics.export(finished())
+    assert samples(metrics.render("")[0])["jouleproxy_tokens_total['m', 'output']"] == RECORD.output_tokens
+
+
 def test_unknown_is_counted_as_unknown_not_as_zero() -> None:
     metrics = exporter()
     metrics.export(finished(msgspec.structs.replace(RECORD, joules=None, unknown="no_samples")))

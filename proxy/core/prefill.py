@@ -219,6 +219,15 @@ def _in_order(free: Ints, prompts: Prompts, room: Floats, seen: NDArray[np.bool_
         end, begin = last[row], last[row]
         while begin > first[row] and visible[begin - 1]:
             begin -= 1
+        if begin == end and reported[row]:  # most prompts: no step before had room
+            without = wants[row] - left[end]
+            if visible[end] and without >= max(_LEAST_TOKENS, _LEAST_SHARE * wants[row]):
+                lost += without
+            left[end] = max(-without, 0.0)
+            steps.append(end)
+            rows.append(row)
+            tokens.append(wants[row])
+            continue
         if reported[row]:
             chunks, rest = _fill(left, begin, end, wants[row], visible=visible[end])
             lost += rest

@@ -99,13 +99,12 @@ def why_uncertain(track: Track, accounts: Sequence[Account]) -> Unknown | None:
 
 def _parts(track: Track) -> Parts:
     """The parts of a request; those that are unsure are null, and their sum is in ``unseparated``."""
-    unsure = track.unsure
-    rows = zip(track.parts.tolist(), unsure.tolist(), strict=True)
-    static, decode, context, prefill = (None if hidden else joules for joules, hidden in rows)
+    rows = list(zip(track.parts.tolist(), track.unsure.tolist(), strict=True))
+    static, decode, context, prefill = [None if hidden else joules for joules, hidden in rows]
     return Parts(
         static=static,
         decode=decode,
         context=context,
         prefill=prefill,
-        unseparated=track.unseparated + float(track.parts[unsure].sum()),
+        unseparated=track.unseparated + sum(joules for joules, hidden in rows if hidden),
     )

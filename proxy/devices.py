@@ -11,7 +11,7 @@ import msgspec
 
 from proxy.clock import now_ns
 from proxy.config import MeterConfig
-from proxy.energy.choice import Choice, Opened, choose
+from proxy.energy.choice import Choice, OpenedSource, choose
 from proxy.energy.sampling.probe import probe
 from proxy.energy.source import EdgeSource, Found
 from proxy.units import MS_PER_SECOND, seconds_from_ns
@@ -38,7 +38,7 @@ def run(
     return 0
 
 
-def measured(opened: Opened) -> Opened:
+def measured(opened: OpenedSource) -> OpenedSource:
     """With update period and call latency as measured here, where the source has counters: half a second."""
     source = opened.source
     if not isinstance(source, EdgeSource):
@@ -54,7 +54,7 @@ def measured(opened: Opened) -> Opened:
         if latency_s is not None and latency_s > SLOW_CALL_SECONDS:
             notes += (f"calls are slow: stamps are uncertain by {_milliseconds(latency_s)}",)
         found.append(replace(one, update_period_s=period_s, call_latency_s=latency_s, notes=notes))
-    return Opened(source, tuple(found))
+    return OpenedSource(source, tuple(found))
 
 
 def _wait(deadline_ns: int) -> bool:

@@ -1,4 +1,8 @@
-"""Choosing sources: what was tried, in order, and the exact reason why it was not taken."""
+"""Open the sources of ``--source`` and select their devices.
+
+A source that was requested by name and cannot be opened is an error, because records without energy would
+look like zero joules. Only ``auto`` continues without a source, with the reason in the log.
+"""
 
 import importlib
 import os
@@ -8,43 +12,43 @@ from typing import cast
 
 from proxy.config import ConfigError, MeterConfig
 from proxy.config.sources import AUTO, NONE, SOURCES, SourceKind, split_sources
-from proxy.energy.filtered_source import ids_named, selected
+from proxy.energy.filtered_source import filter_source, ids_named
 from proxy.energy.source import Found, PartialSource, SensorError, Source, SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A source that was opened, and its devices."""
+class OpenedSource:
+    """An open source and the devices that are read from it."""
 
     source: Source
     found: tuple[Found, ...]
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Devices that the source found and cannot measure, and why."""
+        """One line for each device that the source found but cannot measure."""
         return self.source.left_out() if isinstance(self.source, PartialSource) else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The opened sources (none: records will say unknown), and lines for the start-up log."""
+    """The open sources (none: energy is unknown), and lines for the log at start."""
 
-    opened: tuple[Opened, ...] = ()
+    opened: tuple[OpenedSource, ...] = ()
     lines: tuple[str, ...] = ()
 
     @property
     def found(self) -> tuple[Found, ...]:
-        """All devices."""
+        """The devices of all sources."""
         return tuple(found for opened in self.opened for found in opened.found)
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Devices that were found and cannot be measured, and why."""
+        """One line for each device that was found but cannot be measured."""
         return tuple(line for opened in self.opened for line in opened.left_out)
 
     @property
     def name(self) -> str | None:
-        """What goes into records: ``nvml``, ``nvml+rapl``, ...; None without a source."""
+        """Source name for records: ``nvml``, ``nvml+rapl``, ...; None without a source."""
         return "+".join(dict.fromkeys(opened.source.name for opened in self.opened)) or None
 
     def close(self) -> None:
@@ -54,14 +58,22 @@ class Choice:
 
 
 def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choice:
-    """Open the sources the configuration names; ``auto`` tries NVML only, never a simulation.
+    """Open the configured sources. ``auto`` tries NVML only, never a simulation.
 
-    Raises :class:`ConfigError` for a name that does not exist, and for a source asked for by name that
-    cannot be opened: silence would look like zero joules.
+    Args:
+        config: The settings ``source``, ``devices``, ``host_energy`` and ``agent_token`` are used.
+        environ: Environment variables.
+
+    Returns:
+        The open sources; the caller closes them.
+
+    Raises:
+        ConfigError: for an unknown source or device, a source requested by name that cannot be opened, and a
+            device that two sources have. Sources opened so far are closed.
     """
     if NONE in {config.devices, config.source}:
-        return Choice((), ("energy: none asked for; records will say unknown",))
-    opened: list[Opened] = []
+        return Choice((), ("energy: disabled by the settings; the energy of requests is unknown",))
+    opened: list[OpenedSource] = []
     lines: list[str] = []
     try:
         for name, argument in split_sources(config.source):
@@ -69,7 +81,7 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
         opened = _select(config, opened)
         if config.host_energy != "off" and not _has_host(opened):
             opened += _open(config, "rapl", "", environ, lines)
-        _refuse_twins(opened)
+        _reject_duplicates(opened)
     except ConfigError:
         Choice(tuple(opened)).close()
         raise
@@ -78,15 +90,15 @@ def choose(config: MeterConfig, environ: Mapping[str, str] = os.environ) -> Choi
 
 def _open(
     config: MeterConfig, name: str, argument: str, environ: Mapping[str, str], lines: list[str]
-) -> list[Opened]:
+) -> list[OpenedSource]:
     """Open one source. ``auto`` is NVML; if it finds nothing, lines for the log are added instead."""
     kind = SOURCES["nvml" if name == AUTO else name]
     source: Source | None = None
     try:
         source = create(kind, config, argument, environ)
-        return [Opened(source, tuple(source.open()))]
-    # Whatever a library or a file makes it raise: a source that cannot be opened is a line, not the traceback
-    # of a meter that is started again for ever.
+        return [OpenedSource(source, tuple(source.open()))]
+    # A library may raise anything. An exception that escaped here would end the meter with a traceback, and
+    # the supervisor would restart it forever.
     except Exception as error:
         if source is not None:
             source.close()
@@ -94,7 +106,7 @@ def _open(
         if name != AUTO:
             raise ConfigError(f"source: {reason}") from error
         lines.append(f"energy: tried {reason}")
-        lines.append("energy: no source; requests are served, their records will say unknown")
+        lines.append("energy: no source; requests are served, their energy is unknown")
         return []
 
 
@@ -113,10 +125,11 @@ def _selects_itself(config: MeterConfig) -> bool:
     return name in SOURCES and SOURCES[name].selects_devices
 
 
-def _select(config: MeterConfig, opened: list[Opened]) -> list[Opened]:
-    """The opened sources with the devices that ``devices`` names, and hosts where these are asked for.
+def _select(config: MeterConfig, opened: list[OpenedSource]) -> list[OpenedSource]:
+    """Reduce sources that do not select their devices themselves to those that ``--devices`` names.
 
-    Raises :class:`ConfigError` for a device that is not there.
+    Hosts (CPUs and memory) are kept if ``--host-energy`` is on. A source without any selected device is
+    closed. Raises :class:`ConfigError` for a device that was not found.
     """
     if config.devices == "auto" or _selects_itself(config) or not opened:
         return opened
@@ -132,17 +145,18 @@ def _select(config: MeterConfig, opened: list[Opened]) -> list[Opened]:
             one.source.close()
             continue
         names = frozenset(f.device.id for f in found)
-        source = one.source if found == one.found else selected(one.source, names)
-        kept.append(Opened(source, found))
+        source = one.source if found == one.found else filter_source(one.source, names)
+        kept.append(OpenedSource(source, found))
     return kept
 
 
-def _has_host(opened: Sequence[Opened]) -> bool:
-    """Whether a host's own use is measured already: by a Grace Hopper's module, an agent, a named source."""
+def _has_host(opened: Sequence[OpenedSource]) -> bool:
+    """Return whether a source measures a host: the module of a Grace Hopper, an agent, a named source."""
     return any(found.device.kind == "host" for one in opened for found in one.found)
 
 
-def _refuse_twins(opened: Sequence[Opened]) -> None:
+def _reject_duplicates(opened: Sequence[OpenedSource]) -> None:
+    """Raise :class:`ConfigError` if two sources have the same device, whose energy would count twice."""
     seen: dict[str, str] = {}
     for one in opened:
         for found in one.found:
@@ -154,8 +168,8 @@ def _refuse_twins(opened: Sequence[Opened]) -> None:
             seen[found.device.id] = one.source.name
 
 
-def _describe(opened: Opened) -> tuple[str, ...]:
-    """One line a device."""
+def _describe(opened: OpenedSource) -> tuple[str, ...]:
+    """Return one line for each device of a source."""
     return tuple(
         f"energy: {f.device.id} {f.device.name or ''} by {opened.source.name}, {f.reading}"
         + (f" ({'; '.join(f.notes)})" if f.notes else "")

@@ -1,4 +1,8 @@
-"""Which devices to read: ``--devices`` and CUDA_VISIBLE_DEVICES, as indices or UUIDs. Pure."""
+"""Select devices by ``--devices`` or CUDA_VISIBLE_DEVICES, for sources that number their devices. Pure.
+
+Names are indices or (beginnings of) UUIDs. CUDA_VISIBLE_DEVICES follows CUDA's own rules (CUDA C++
+Programming Guide, "CUDA Environment Variables").
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +12,28 @@ from proxy.energy.source import SensorError
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for. ``visible`` (CUDA_VISIBLE_DEVICES) counts only while ``devices`` is auto."""
+    """The requested devices.
+
+    Attributes:
+        devices: Value of ``--devices``: ``auto``, or names separated by commas.
+        visible: Value of CUDA_VISIBLE_DEVICES, which applies only if ``devices`` is ``auto``.
+    """
 
     devices: str = "auto"
     visible: str | None = None
 
 
 def pick(selection: Selection, uuids: Sequence[str]) -> list[int]:
-    """Indices of the devices to read, in the order asked for; raises :class:`SensorError`.
+    """Return the indices of the devices to read, in the order of the selection.
 
-    CUDA's rule: entries after the first invalid one are ignored, an empty list hides all.
+    Of CUDA_VISIBLE_DEVICES, entries after the first invalid one are ignored, and an empty list hides all.
+
+    Args:
+        selection: The requested devices.
+        uuids: UUID of each device, in the order of indices.
+
+    Raises:
+        SensorError: for a device of ``--devices`` that does not exist or is ambiguous, and for MIG instances.
     """
     if selection.devices != "auto":
         entries = [e.strip() for e in selection.devices.split(",") if e.strip()]
@@ -39,7 +55,7 @@ def _index(entry: str, uuids: Sequence[str], key: str) -> int:
     if entry.startswith("MIG-"):
         raise SensorError(
             f"{key}: {entry} is a MIG instance, whose energy cannot be read reliably: "
-            "name the whole GPU by index or UUID"
+            "name the entire GPU by index or UUID"
         )
     if entry.isdigit():
         if int(entry) < len(uuids):

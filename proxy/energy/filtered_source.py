@@ -1,6 +1,7 @@
-"""Some devices of a source: ``--devices`` for sources that have no selection of their own.
+"""Reduce a source to some of its devices: ``--devices`` for sources that do not select devices themselves.
 
-A source is opened whole, because only then its devices are known; readings of those not selected are dropped.
+The devices of such a source are known only after it was opened with all of them; readings of those that are
+not selected are discarded.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from proxy.energy.source import EdgeSource, Found, PartialSource, ProcessSource,
 
 
 def ids_named(names: str, devices: Sequence[Device]) -> frozenset[str]:
-    """Ids of the devices that ``--devices`` names: by id, index or (the beginning of) a UUID.
+    """Return the ids of the devices that ``--devices`` names: by id, index or (the beginning of) a UUID.
 
-    An index is that of ``gpuN``, also of ``HOST/gpuN``; where ids are not of this form it is the position in
-    the list. Raises :class:`ConfigError` for a name that is none or several of the devices.
+    An index is that of ``gpuN``, also of ``HOST/gpuN``; if no id has this form it is the position in the
+    list. Raises :class:`ConfigError` for a name that matches none or several of the devices.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    return frozenset(_named(name, devices) for name in wanted)
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    return frozenset(_named(name, devices) for name in given)
 
 
 def _named(name: str, devices: Sequence[Device]) -> str:
@@ -32,11 +33,11 @@ def _named(name: str, devices: Sequence[Device]) -> str:
     if name.isdigit() and int(name) < len(devices) and not any("gpu" in d.id for d in devices):
         return devices[int(name)].id
     known = ", ".join(f"{d.id} ({d.uuid})" if d.uuid and d.uuid != d.id else d.id for d in devices)
-    raise ConfigError(f"devices: {name!r} is none, or not one, of those found: {known}")
+    raise ConfigError(f"devices: {name!r} matches none or several of the devices found: {known}")
 
 
-class Selected:
-    """A source of which only some devices are read. Opened before."""
+class FilteredSource:
+    """An open source of which only some devices are read."""
 
     def __init__(self, inner: Source, ids: frozenset[str]) -> None:
         self._inner = inner
@@ -45,15 +46,15 @@ class Selected:
         self.interval_s = inner.interval_s
 
     def open(self) -> list[Found]:
-        """Open the source; its selected devices."""
+        """Open the source and return the selected devices."""
         return [found for found in self._inner.open() if found.device.id in self._ids]
 
     def read(self) -> list[Sample]:
-        """Readings of the selected devices."""
+        """Return the readings of the selected devices."""
         return [sample for sample in self._inner.read() if sample.device in self._ids]
 
     def left_out(self) -> tuple[str, ...]:
-        """As of the source."""
+        """Return the devices that the source could not open."""
         return self._inner.left_out() if isinstance(self._inner, PartialSource) else ()
 
     def close(self) -> None:
@@ -61,38 +62,38 @@ class Selected:
         self._inner.close()
 
 
-class SelectedEdges(Selected):
-    """The same of a source of counters whose edges are looked for."""
+class FilteredEdgeSource(FilteredSource):
+    """The same for a source whose counters can be polled."""
 
     def __init__(self, inner: EdgeSource, ids: frozenset[str]) -> None:
         super().__init__(inner, ids)
         self._edges = inner
 
     def counters(self) -> tuple[str, ...]:
-        """Those of the selected devices."""
+        """Return the selected devices that are read by a counter."""
         return tuple(device for device in self._edges.counters() if device in self._ids)
 
     def peek(self, device: str) -> Sample | None:
-        """As of the source."""
+        """Read one counter."""
         return self._edges.peek(device)
 
 
-class SelectedProcesses(SelectedEdges):
-    """The same of a source whose driver knows the processes, too."""
+class FilteredProcessSource(FilteredEdgeSource):
+    """The same for a source whose driver also lists processes."""
 
     def __init__(self, inner: EdgeSource, processes: ProcessSource, ids: frozenset[str]) -> None:
         super().__init__(inner, ids)
         self._processes = processes
 
     def processes(self) -> dict[str, dict[int, float | None]]:
-        """Those of the selected devices."""
+        """Return the processes on the selected devices."""
         return {d: found for d, found in self._processes.processes().items() if d in self._ids}
 
 
-def selected(source: Source, ids: frozenset[str]) -> Source:
-    """The source, reduced to some of its devices."""
+def filter_source(source: Source, ids: frozenset[str]) -> Source:
+    """Return the source reduced to some of its devices, with the abilities that it has."""
     if isinstance(source, EdgeSource) and isinstance(source, ProcessSource):
-        return SelectedProcesses(source, source, ids)
+        return FilteredProcessSource(source, source, ids)
     if isinstance(source, EdgeSource):
-        return SelectedEdges(source, ids)
-    return Selected(source, ids)
+        return FilteredEdgeSource(source, ids)
+    return FilteredSource(source, ids)

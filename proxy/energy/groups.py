@@ -1,7 +1,7 @@
-"""Which devices a backend computes on: what the configuration says, as device ids. Pure.
+"""Map backends to the ids of the devices they compute on, as configured. Pure.
 
-Several devices may serve one backend (tensor or pipeline parallel), and several backends may share one
-device. A device that no backend names is measured and reported, and charged to no request.
+Several devices may serve one backend (tensor or pipeline parallelism), and several backends may share one
+device. A device that no backend names is measured and reported, but its energy is attributed to no request.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,15 @@ from proxy.core.events import Device
 def devices_by_backend(
     backends: Sequence[Backend], devices: Sequence[Device], *, host: bool = False
 ) -> dict[str, tuple[str, ...]]:
-    """Device ids by backend name. A backend that names none computes on all GPUs found.
+    """Return the device ids of each backend, by its name. A backend that names none uses all GPUs found.
 
-    ``host``: what the hosts use is charged to requests too. Raises :class:`ConfigError` for a device that
-    was not found; nothing is checked where no device at all was found.
+    Args:
+        backends: The configured backends.
+        devices: The devices found. If there are none at all, names are not checked.
+        host: Whether the energy of hosts (CPUs and memory) is attributed to requests, too.
+
+    Raises:
+        ConfigError: for a device that was not found or is ambiguous.
     """
     hosts = tuple(d.id for d in devices if d.kind == "host") if host else ()
     gpus = tuple(d.id for d in devices if d.kind != "host")
@@ -28,12 +33,12 @@ def devices_by_backend(
 
 
 def _named(name: str, backend: Backend, devices: Sequence[Device]) -> str:
-    """The id of a device named by id, index or (the beginning of) its UUID."""
-    wanted = f"gpu{name}" if name.isdigit() else name
-    exact = [d.id for d in devices if d.id == wanted]
+    """Return the id of a device that is named by id, index or (the beginning of) its UUID."""
+    local = f"gpu{name}" if name.isdigit() else name
+    exact = [d.id for d in devices if d.id == local]
     matches = exact or [d.id for d in devices if d.uuid is not None and d.uuid.startswith(name)]
     if len(matches) == 1 or not devices:
-        return matches[0] if matches else wanted
+        return matches[0] if matches else local
     known = ", ".join(f"{d.id} ({d.uuid})" if d.uuid else d.id for d in devices)
     who = f"backend {backend.name or backend.url}"
-    raise ConfigError(f"{who}: device {name!r} matches {len(matches)} of those found: {known}")
+    raise ConfigError(f"{who}: device {name!r} matches {len(matches)} of the devices found: {known}")

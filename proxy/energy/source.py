@@ -1,4 +1,8 @@
-"""The contract of an energy source, and what one reading is."""
+"""The contract between an energy source and the sampler that drives it.
+
+Optional abilities are protocols of their own (``PartialSource``, ``EdgeSource``, ``ProcessSource``): the
+sampler and the meter check for them with ``isinstance``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,11 +11,11 @@ from typing import Final, Protocol, runtime_checkable
 from proxy.core.events import Device, Sample
 from proxy.units import NS_PER_MS
 
-STANDSTILL_NS: Final = 500 * NS_PER_MS  # counters that work step every 20 to 100 ms
+STALL_NS: Final = 500 * NS_PER_MS  # working counters advance every 20 to 100 ms
 
 
 class SensorError(Exception):
-    """A source cannot be used, or a reading failed. ``str`` says what was tried and the way out."""
+    """A source cannot be used, or a reading failed. The message states the attempt and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,71 +40,85 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One device that a source can read, and how: for start-up lines and ``jouleproxy devices``."""
+    """One device that a source reads, for the log at start and ``jouleproxy devices``.
+
+    Attributes:
+        device: Its description, as it is written to the header of a timeline.
+        reading: Kind of the reading: "energy counter", "power (instant)", "power (1 s average)", ...
+        update_period_s: Time between two updates of the reading, seconds, if it is known.
+        call_latency_s: Duration of a call, seconds, if it is known.
+        notes: Remarks for the operator, one line each.
+    """
 
     device: Device
-    reading: str  # "energy counter", "power (instant)", "power (1 s average)", ...
+    reading: str
     update_period_s: float | None
     call_latency_s: float | None
     notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
-    """A way to read devices. Used from one thread only: its sampler's."""
+    """A way to read devices. After ``open`` it is used from one thread only, that of its sampler.
 
-    name: str  # goes into records: nvml, zeus, prometheus, agent, replay, simulated, estimate, ...
-    interval_s: float | None  # shortest useful time between two readings; None: the sampler's own
+    Attributes:
+        name: Source name in records: ``nvml``, ``zeus``, ``agent:nvml``, ... Final after ``open``.
+        interval_s: Shortest useful time between two readings, seconds; None: as the sampler is configured.
+    """
+
+    name: str
+    interval_s: float | None
 
     def open(self) -> list[Found]:
-        """Find the devices; raises :class:`SensorError`."""
+        """Find the devices and prepare reading; raises :class:`SensorError` with the remedy."""
 
     def read(self) -> list[Sample]:
-        """What is new of each device that could be read now; a failing device is left out.
+        """Return the new readings of all devices; a device that fails is left out.
 
-        Stamps are this host's monotonic clock, in order for each device.
+        A stamp is the time at which the value was true, in nanoseconds of this host's monotonic clock; the
+        stamps of a device never decrease. Raises :class:`SensorError` if no device can be read.
         """
 
     def close(self) -> None:
-        """Give the library back; never raises."""
+        """Release the library or connection; never raises."""
 
 
 @runtime_checkable
 class PartialSource(Source, Protocol):
-    """A source that measures what it can, and names the devices that it cannot."""
+    """A source that measures the devices it can, and reports those it cannot."""
 
     def left_out(self) -> tuple[str, ...]:
-        """Devices that were not opened, and why: a line each."""
+        """Return one line for each device that could not be opened, with the reason."""
 
 
 @runtime_checkable
 class EdgeSource(Source, Protocol):
-    """A source of cumulative counters whose update edges the sampler may look for."""
+    """A source of cumulative counters that can be polled fast enough to locate their updates."""
 
     def counters(self) -> tuple[str, ...]:
-        """Ids of the devices that are read by a counter."""
+        """Return the ids of the devices that are read by a counter."""
 
     def peek(self, device: str) -> Sample | None:
-        """A reading of one counter, cheap enough to repeat; None: not now."""
+        """Read one counter; cheap enough to be repeated every millisecond. None if it cannot be read now."""
 
 
-class Standstill:
-    """Notices counters that do not move, so that power is read beside them."""
+class StallDetector:
+    """Detects counters that do not advance, so that power is read in addition."""
 
     def __init__(self) -> None:
-        self._moved: dict[str, tuple[float, int]] = {}
+        self._moved: dict[str, tuple[float, int]] = {}  # device -> (value, time of the first reading with it)
 
-    def lasts(self, device: str, value: float, t_ns: int) -> bool:
-        """Whether the counter has shown the same value for half a second at least."""
+    def is_stalled(self, device: str, value: float, t_ns: int) -> bool:
+        """Add a reading; return whether the counter has had the same value for ``STALL_NS`` or longer."""
         known = self._moved.get(device)
         if known is None or known[0] != value:
             self._moved[device] = (value, t_ns)
             return False
-        return t_ns - known[1] >= STANDSTILL_NS
+        return t_ns - known[1] >= STALL_NS
 
 
 @runtime_checkable
 class ProcessSource(Source, Protocol):
-    """A source whose driver tells which processes compute on a device. Callable from any thread."""
+    """A source whose driver lists the processes on a device. Its method can be called from any thread."""
 
     def processes(self) -> dict[str, dict[int, float | None]]:
-        """By device id: pid -> SM utilisation in percent, None where not told."""
+        """Return SM utilisation in percent by device id and process id; None if it is not known."""

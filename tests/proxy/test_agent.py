@@ -16,7 +16,7 @@ from proxy.agent import Buffer, application
 from proxy.cli import main
 from proxy.clock import now_ns
 from proxy.core.events import Sample
-from proxy.energy.choice import Choice, Opened
+from proxy.energy.choice import Choice, OpenedSource
 from proxy.energy.source import SensorError
 from proxy.energy.sources.agent import AgentSource
 from proxy.energy.sources.simulated import SimulatedSource
@@ -38,14 +38,14 @@ def test_a_buffer_gives_what_is_after_a_number() -> None:
 async def test_a_proxy_reads_it_over_a_socket(tmp_path: Path) -> None:
     with FakeNvml(tmp_path / "s", [SimulatedDevice()], now_ns()):
         local = SimulatedSource(tmp_path / "s")
-        choice = Choice((Opened(local, tuple(local.open())),))
+        choice = Choice((OpenedSource(local, tuple(local.open())),))
         buffer = Buffer()
         runner = web.AppRunner(application(choice, buffer, "secret"), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         refused = AgentSource(url)
-        with pytest.raises(SensorError, match="refuses the token"):
+        with pytest.raises(SensorError, match="rejects the token"):
             await asyncio.to_thread(refused.open)
         refused.close()
         source = AgentSource(url, "secret")

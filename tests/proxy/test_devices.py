@@ -9,7 +9,7 @@ from proxy.clock import now_ns
 from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.devices import as_lines, run
-from proxy.energy.choice import Choice, Opened
+from proxy.energy.choice import Choice, OpenedSource
 from proxy.energy.source import Found
 from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
@@ -37,12 +37,12 @@ def test_a_simulated_device_says_so(state: str) -> None:
 def test_nothing_to_measure_is_an_answer() -> None:
     out = io.StringIO()
     assert run(MeterConfig(source="none"), out, as_json=False) == 0
-    assert out.getvalue() == "energy: none asked for; records will say unknown\n"
+    assert out.getvalue() == "energy: disabled by the settings; the energy of requests is unknown\n"
 
 
 def test_what_is_not_known_is_said() -> None:
     found = Found(Device("gpu0", gain_error=0.05), "power", None, 0.0021, ("n",))
-    choice = Choice((Opened(SimulatedSource(Path("none")), (found,)),))
+    choice = Choice((OpenedSource(SimulatedSource(Path("none")), (found,)),))
     assert as_lines(choice) == [
         "gpu0  name not known",
         "  uuid           not known",

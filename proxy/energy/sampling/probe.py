@@ -1,4 +1,4 @@
-"""Measuring a source at start: each counter's update period, and how long a call takes."""
+"""Measure a source at start by fast polling: update period of each counter, duration of a call."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,36 +10,43 @@ from proxy.energy.source import EdgeSource
 from proxy.units import NS_PER_MS, seconds_from_ns
 
 _POLL_NS: Final = NS_PER_MS
-_MEASURE_NS: Final = 450 * NS_PER_MS
-_CLOSE_NS: Final = 3 * NS_PER_MS
-_SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot find an edge
-_SLOW_CALLS: Final = 3  # once may be the scheduler's doing,
-_SLOW_SHARE: Final = 5  # and so may be less than a fifth of them
+_MEASURE_NS: Final = 450 * NS_PER_MS  # at least four updates of a counter with the longest period, 100 ms
+_CLOSE_NS: Final = 3 * NS_PER_MS  # polls further apart do not locate a change
+_SLOW_CALL_NS: Final = 5 * NS_PER_MS  # slower calls cannot locate an edge
+_SLOW_CALLS: Final = 3  # fewer slow calls, or less than one in _SLOW_SHARE, may be caused by the scheduler
+_SLOW_SHARE: Final = 5
 
 
 @dataclass(slots=True)
 class Probe:
-    """What fast polling of one counter showed. Slow: its calls take too long to look for edges."""
+    """Result of the fast polling of one counter.
+
+    Attributes:
+        last: The last reading.
+        changes: Times of the observed changes, nanoseconds.
+        latencies: Durations of the calls, nanoseconds.
+        slow: Calls that failed or were too slow to locate an edge.
+    """
 
     last: Sample
     changes: list[int] = field(default_factory=list)
     latencies: list[int] = field(default_factory=list)
-    slow: int = 0  # or failed
+    slow: int = 0
 
-    def take(self, sample: Sample | None, latency_ns: int) -> None:
-        """One more poll."""
+    def add_poll(self, sample: Sample | None, latency_ns: int) -> None:
+        """Add a poll: its reading (None if it failed) and the duration of the call."""
         self.latencies.append(latency_ns)
         self.slow += sample is None or latency_ns > _SLOW_CALL_NS
         if sample is None:
             return
-        in_time = sample.t_ns - self.last.t_ns < _CLOSE_NS  # else it says little of when
+        in_time = sample.t_ns - self.last.t_ns < _CLOSE_NS  # otherwise the time of the change is uncertain
         if sample.energy_mj != self.last.energy_mj and in_time:
             self.changes.append((sample.t_ns + self.last.t_ns) // 2)
         self.last = sample
 
     @property
     def usable(self) -> bool:
-        """Whether polling on makes sense."""
+        """Whether the calls are fast enough to continue polling."""
         return self.slow < _SLOW_CALLS or self.slow * _SLOW_SHARE < len(self.latencies)
 
     @property
@@ -49,7 +56,7 @@ class Probe:
         return seconds_from_ns(calls[len(calls) // 2]) if calls else None
 
     def tracker(self) -> EdgeTracker | None:
-        """What follows the edges from here on; None where none were found."""
+        """Return a tracker of the edges; None if no regular edges were found."""
         period = measure_period(self.changes, len(self.latencies)) if self.usable else None
         if period is None:
             return None
@@ -60,7 +67,17 @@ class Probe:
 def probe(
     source: EdgeSource, devices: Sequence[str], clock: Callable[[], int], wait: Callable[[int], bool]
 ) -> dict[str, Probe]:
-    """Poll the counters of ``devices`` each millisecond for 0.45 s; ``wait`` as of the sampler."""
+    """Poll counters every millisecond for 0.45 s.
+
+    Args:
+        source: The open source.
+        devices: Ids of the devices to poll.
+        clock: Monotonic clock in nanoseconds.
+        wait: Waits until a time and returns True to stop early.
+
+    Returns:
+        The results by device; devices that could not be read at first are left out.
+    """
     first = ((device, source.peek(device)) for device in devices)
     probes = {device: Probe(sample) for device, sample in first if sample is not None}
     end = clock() + _MEASURE_NS
@@ -70,5 +87,5 @@ def probe(
         for device, seen in probes.items():
             if seen.usable:
                 started = clock()
-                seen.take(source.peek(device), clock() - started)
+                seen.add_poll(source.peek(device), clock() - started)
     return probes

@@ -1,8 +1,13 @@
-"""The sampler: one thread that reads a source at absolute deadlines and hands over what it read.
+"""The sampler: one thread that reads a source at absolute deadlines and passes the readings on.
 
-Deadlines are ``start + k * interval``: a slow call delays one tick and skips those it ran over, counted,
-and never shifts the rest. Counters are read away from their own update edges, and a reading takes the
-stamp of the edge it shows; now and then one counter is polled closely to see where its edges are.
+Deadlines are ``start + k * interval``. A slow call delays its own reading; deadlines that have passed
+meanwhile are skipped and counted, and the following ones are not shifted: relative sleeps would drift.
+
+A counter advances only every 20 to 100 ms and is exact only at these updates (edges). So counters are read at
+moments far from all expected edges, where it is certain which update a reading shows, and the reading gets
+the time of that update. The edges drift; twice a second one of the counters is therefore polled closely
+around its next expected edge, and the model of its edges is corrected
+(:class:`~proxy.energy.sampling.edges.EdgeTracker`).
 """
 
 import logging
@@ -22,22 +27,27 @@ from proxy.energy.source import EdgeSource, SensorError, Source
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
-_POLL_NS: Final = NS_PER_MS // 4
-_BRIEF_NS: Final = 2 * NS_PER_MS
-_FOLLOW_NS: Final = 500 * NS_PER_MS  # how often the edges of one of the counters are looked at;
-_PATIENCE_NS: Final = NS_PER_SECOND // 4
-_EAGER_NS: Final = 4 * NS_PER_SECOND  # at first at each tick, until all edges are known well
+_POLL_NS: Final = NS_PER_MS // 4  # between two polls around an expected edge
+_BRIEF_NS: Final = 2 * NS_PER_MS  # shorter waits use sleep instead of the stop event
+_TRACK_NS: Final = 500 * NS_PER_MS  # time between two checks of an edge,
+_EAGER_NS: Final = 4 * NS_PER_SECOND  # but every tick at first, until all edges are known well
+_PATIENCE_NS: Final = NS_PER_SECOND // 4  # after so long a reading is used although its edge is uncertain
 
 Callback = Callable[[list[Sample]], None]
 
 
 @dataclass(slots=True)
 class SamplerStats:
-    """What the sampler did so far; only its thread writes it.
+    """Statistics of a sampler; written by its thread only.
 
-    Latency is that of one reading of all devices, in seconds.
-
-    ``periods_s`` are the counters' update periods by device, ``update_period_s`` the longest of them.
+    Attributes:
+        ticks: Readings so far.
+        skipped: Deadlines that passed during a slow call.
+        failures: Readings that failed.
+        update_period_s: The longest update period of a counter, seconds.
+        latency_s: Duration of the last reading of all devices, seconds.
+        latency_max_s: The longest such duration.
+        periods_s: Update period of each counter, by device.
     """
 
     ticks: int = 0
@@ -50,9 +60,14 @@ class SamplerStats:
 
 
 class Sampler:
-    """Drives an opened :class:`Source`; ``on_samples`` is called in this thread, and must not block.
+    """Reads an open source in a thread of its own; it closes the source when it stops.
 
-    ``wait(deadline_ns)`` returns True when the sampler shall stop; tests inject it with ``clock``.
+    Args:
+        source: The open source.
+        on_samples: Receives new readings in the sampler's thread; must not block.
+        hz: Readings per second, unless the source limits them.
+        clock: Monotonic clock in nanoseconds.
+        wait: Waits until a time and returns True if the sampler must stop; tests replace it with ``clock``.
     """
 
     def __init__(
@@ -66,7 +81,7 @@ class Sampler:
     ) -> None:
         self.stats = SamplerStats()
         self._source = source
-        self._peeked = source if isinstance(source, EdgeSource) else None
+        self._edge_source = source if isinstance(source, EdgeSource) else None
         self._on_samples = on_samples
         self._interval_ns = max(round(NS_PER_SECOND / hz), ns_from_seconds(source.interval_s or 0.0))
         self._clock = clock
@@ -74,20 +89,20 @@ class Sampler:
         self._stop = threading.Event()
         self._trackers: dict[str, EdgeTracker] = {}
         self._last: dict[str, Sample] = {}
-        self._again: dict[str, int] = {}  # when to measure a counter whose edges were lost,
-        self._patience: dict[str, int] = {}  # less often each time: some have no regular edges
+        self._measure_at: dict[str, int] = {}  # when to measure a counter without known edges again
+        self._backoff: dict[str, int] = {}  # doubled each time: some counters have no regular edges
         self._failing = False
-        self._follow_ns = 0
+        self._track_ns = 0
         self._eager_until_ns = 0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread; it reads until ``stop``."""
+        """Start the thread, which reads until ``stop``."""
         self._thread = threading.Thread(target=self.run, name="sampler", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """Ask the thread to end and wait; False when a call to the driver still hangs."""
+        """Stop the thread and wait for it; returns False if a call to the driver still hangs."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -95,11 +110,11 @@ class Sampler:
         return True
 
     def run(self) -> None:
-        """Read until told to stop; closes the source."""
+        """Read until ``stop``, then close the source. The body of the thread."""
         try:
             self._emit(self._read())
-            if self._peeked is not None:
-                self._measure(self._peeked, self._peeked.counters())
+            if self._edge_source is not None:
+                self._measure(self._edge_source, self._edge_source.counters())
             self._eager_until_ns = self._clock() + _EAGER_NS
             target = self._clock()
             while True:
@@ -109,12 +124,12 @@ class Sampler:
                     break
                 self.stats.ticks += 1
                 self._emit([s for sample in self._read() if (s := self._at_edge(sample)) is not None])
-                self._follow()
+                self._track_edges()
         finally:
             self._source.close()
 
     def _next(self, target_ns: int) -> int:
-        """The next deadline after ``target_ns`` that has not passed; those that have are skipped."""
+        """Return the next deadline after ``target_ns``; those that have passed are skipped and counted."""
         interval = self._interval_ns
         if self._trackers:
             interval = max(interval, *(tracker.period_ns for tracker in self._trackers.values()))
@@ -123,9 +138,10 @@ class Sampler:
         return target_ns + (late + 1) * interval
 
     def _at_edge(self, sample: Sample) -> Sample | None:
-        """The reading at the stamp of the edge it shows; as it is where its counter's edges are not known.
+        """Return a reading with the time of the counter update that it shows.
 
-        None where it is too close to an edge, or shows one that is known: the next reading has it all.
+        Unchanged if the edges of the counter are not known. None if the reading is too close to an edge, or
+        shows an update that was reported already: the next reading includes its energy.
         """
         tracker = self._trackers.get(sample.device)
         last = self._last.get(sample.device)
@@ -138,28 +154,28 @@ class Sampler:
         self._last[sample.device] = sample
         return sample
 
-    def _follow(self) -> None:
-        """When it is time: look closely at the next edge of the counter not looked at for longest."""
+    def _track_edges(self) -> None:
+        """If it is due, observe the next edge of the counter that was not observed for the longest time."""
         now = self._clock()
-        if self._peeked is None or now < self._follow_ns:
+        if self._edge_source is None or now < self._track_ns:
             return
-        for device in [d for d, due in self._again.items() if due <= now]:
-            del self._again[device]
-            self._measure(self._peeked, (device,))
+        for device in [d for d, due in self._measure_at.items() if due <= now]:
+            del self._measure_at[device]
+            self._measure(self._edge_source, (device,))
         if not self._trackers:
             return
         if now > self._eager_until_ns or all(t.sure for t in self._trackers.values()):
-            self._follow_ns = now + _FOLLOW_NS
+            self._track_ns = now + _TRACK_NS
         device = next(iter(self._trackers))
-        tracker = self._trackers[device] = self._trackers.pop(device)  # to the end of the queue
+        tracker = self._trackers[device] = self._trackers.pop(device)  # move to the end of the queue
         if tracker.lost:
             del self._trackers[device]
             self._measure_later(device)
         else:
-            self._look(self._peeked, device, tracker)
+            self._observe_edge(self._edge_source, device, tracker)
 
-    def _look(self, source: EdgeSource, device: str, tracker: EdgeTracker) -> None:
-        """Poll one counter from before its next edge until it steps or should have."""
+    def _observe_edge(self, source: EdgeSource, device: str, tracker: EdgeTracker) -> None:
+        """Poll one counter from before its next expected edge until it advances or should have."""
         t_ns = self._clock()
         margin = min(tracker.margin(t_ns), tracker.period_ns // 2, MAX_GUARD_NS)
         due = tracker.due(t_ns + margin)
@@ -175,11 +191,11 @@ class Sampler:
                 tracker.hit(before.t_ns, now.t_ns)
                 return
             before = now
-        if in_time:  # else this thread slept too long, which says nothing of the counter
+        if in_time:  # otherwise this thread woke too late, which is no information about the counter
             tracker.missed()
 
     def _measure(self, source: EdgeSource, devices: tuple[str, ...]) -> None:
-        """Find the update periods of counters."""
+        """Measure the update periods of counters, which takes about half a second."""
         periods = self.stats.periods_s
         for device, seen in probe(source, devices, self._clock, self._wait).items():
             tracker = seen.tracker()
@@ -191,13 +207,13 @@ class Sampler:
         self.stats.update_period_s = max(periods.values(), default=None)
 
     def _measure_later(self, device: str) -> None:
-        wait = self._patience[device] = 2 * self._patience.get(device, NS_PER_SECOND // 4)
-        self._again[device] = self._clock() + wait
+        wait = self._backoff[device] = 2 * self._backoff.get(device, NS_PER_SECOND // 4)
+        self._measure_at[device] = self._clock() + wait
 
     def _read(self) -> list[Sample]:
-        """One reading of the source; a failure is counted, its beginning and end logged, and yields nothing.
+        """Read the source; a failure is counted and returns nothing, its start and end are logged.
 
-        Whatever it is that failed: a thread that ended would be a sensor that is silent for ever.
+        Any exception is caught: it would end the thread, and the devices would never be read again.
         """
         started = self._clock()
         try:
@@ -207,7 +223,7 @@ class Sampler:
             if not self._failing:
                 unforeseen = not isinstance(error, SensorError)
                 _LOG.warning(
-                    "%s failed: %r (further failures are counted)",
+                    "%s failed: %r (further failures are counted, not logged)",
                     self._source.name,
                     error,
                     exc_info=unforeseen,
@@ -216,7 +232,7 @@ class Sampler:
             return []
         if self._failing:
             self._failing = False
-            _LOG.warning("%s answers again", self._source.name)
+            _LOG.warning("%s can be read again", self._source.name)
         self.stats.latency_s = latency = seconds_from_ns(self._clock() - started)
         self.stats.latency_max_s = max(latency, self.stats.latency_max_s)
         return samples
@@ -229,5 +245,5 @@ class Sampler:
         left_ns = deadline_ns - self._clock()
         if left_ns > _BRIEF_NS:
             return self._stop.wait(seconds_from_ns(left_ns))
-        sleep(max(0.0, seconds_from_ns(left_ns)))  # a third of the cost of waiting on an event
+        sleep(max(0.0, seconds_from_ns(left_ns)))  # costs a third of waiting for an event
         return self._stop.is_set()

@@ -1,7 +1,8 @@
-"""Samples of a ``jouleproxy agent`` on another host: the proxy need not sit where the GPUs are.
+"""Read the samples of a ``jouleproxy agent`` on another host, for a proxy that does not run on the GPU host.
 
-Stamps are the agent host's monotonic clock, turned into ours by the exchanges themselves. Devices are named
-``HOST/gpu0``; the source's name keeps the agent's (``agent:nvml``), so that what is simulated there says so.
+Stamps of the agent host's monotonic clock are converted to this host's by the exchanges themselves. Devices
+are named ``HOST/gpu0``. The name of the source contains the agent's (``agent:nvml``), so that simulated
+readings remain recognisable.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,23 @@ from proxy.energy.sources.remote_clock import RemoteClock
 from proxy.units import NS_PER_MS, NS_PER_SECOND
 
 T = TypeVar("T")
-MAX_AGE_NS: Final = 5 * NS_PER_SECOND  # older ones would hold up everything; a counter loses nothing
+# Older samples are discarded: they would delay the attribution of everything, and a counter loses no energy.
+MAX_AGE_NS: Final = 5 * NS_PER_SECOND
 _TIMEOUT_SECONDS: Final = 2.0
 
 
 class AgentSource:
-    """One agent, asked a few times a second for what is new."""
+    """One agent, polled five times a second for new samples.
+
+    Args:
+        url: Base URL of the agent.
+        token: Its ``--agent-token``, or None.
+        clock: Monotonic clock in nanoseconds.
+        transport: HTTP transport of httpx; tests replace it.
+
+    Raises:
+        SensorError: if the URL is not ``http(s)://HOST:PORT``.
+    """
 
     interval_s: float | None = 0.2
 
@@ -44,18 +56,18 @@ class AgentSource:
         self._clock = clock
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, transport=transport, headers=headers)
-        self._far = RemoteClock()
+        self._remote = RemoteClock()
         self._agent = ""
         self._after = 0
 
     def open(self) -> list[Found]:
-        """Ask for the agent's devices; raises :class:`SensorError`."""
-        answer = self._decode(DEVICES, self._get(DEVICES_PATH))
-        self.name = f"agent:{answer.source}"
-        self._agent, self._after = answer.agent, answer.last  # what it has from before is not ours
-        self._take()
-        self._take()  # the first exchange had to open the connection: this one tells the clock better
-        error = f"clock within {(self._far.error_ns or 0) / NS_PER_MS:.2g} ms"
+        """Request the agent's devices; raises :class:`SensorError`."""
+        reply = self._decode(DEVICES, self._get(DEVICES_PATH))
+        self.name = f"agent:{reply.source}"
+        self._agent, self._after = reply.agent, reply.last  # older samples are of no interest
+        self._exchange()
+        self._exchange()  # the first one included opening the connection: this one locates the clock better
+        error = f"clock within {(self._remote.error_ns or 0) / NS_PER_MS:.2g} ms"
         return [
             Found(
                 msgspec.structs.replace(d.device, id=self._id(d.device.id), source=self.name),
@@ -64,17 +76,17 @@ class AgentSource:
                 d.call_latency_s,
                 (*d.notes, f"by the agent at {self._url}", error),
             )
-            for d in answer.devices
+            for d in reply.devices
         ]
 
     def read(self) -> list[Sample]:
-        """What is new; raises :class:`SensorError`. After a break, only the last seconds of it."""
+        """Return new samples, after an interruption those of the last 5 s; raises :class:`SensorError`."""
         oldest = self._clock() - MAX_AGE_NS
         samples = (
             msgspec.structs.replace(
-                s, t_ns=self._far.here(s.t_ns), device=self._id(s.device), source=self.name
+                s, t_ns=self._remote.to_local(s.t_ns), device=self._id(s.device), source=self.name
             )
-            for s in self._take().samples
+            for s in self._exchange().samples
         )
         return [sample for sample in samples if sample.t_ns >= oldest]
 
@@ -85,24 +97,24 @@ class AgentSource:
     def _id(self, device: str) -> str:
         return f"{self._host}/{device}"
 
-    def _take(self) -> AgentSamples:
-        """One exchange: new samples, and what it tells of the far clock."""
+    def _exchange(self) -> AgentSamples:
+        """Request new samples and add the exchange to the model of the remote clock."""
         before = self._clock()
-        answer = self._decode(SAMPLES, self._get(SAMPLES_PATH, self._after))
+        reply = self._decode(SAMPLES, self._get(SAMPLES_PATH, self._after))
         after = self._clock()
-        if answer.agent != self._agent:  # it, or its host, was started anew: so were numbers and clock
-            self._agent, self._far = answer.agent, RemoteClock()
-        self._far.exchange(before, answer.now_ns, after)
-        self._after = answer.last
-        return answer
+        if reply.agent != self._agent:  # the agent or its host was restarted, and with it numbers and clock
+            self._agent, self._remote = reply.agent, RemoteClock()
+        self._remote.add_exchange(before, reply.now_ns, after)
+        self._after = reply.last
+        return reply
 
     def _get(self, path: str, after: int | None = None) -> bytes:
         try:
-            known = {"after": str(after or 0), "agent": self._agent}
-            answer = self._client.get(self._url + path, params=known)
-            if answer.status_code == 401:
-                raise SensorError(f"agent: {self._url} refuses the token: give its --agent-token")
-            return answer.raise_for_status().content
+            parameters = {"after": str(after or 0), "agent": self._agent}
+            response = self._client.get(self._url + path, params=parameters)
+            if response.status_code == 401:
+                raise SensorError(f"agent: {self._url} rejects the token (401): give its --agent-token")
+            return response.raise_for_status().content
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SensorError(f"agent: cannot read {self._url}: {error}") from error
 
@@ -110,7 +122,7 @@ class AgentSource:
         try:
             return decoder.decode(body)
         except msgspec.MsgspecError as error:
-            raise SensorError(f"agent: {self._url} is no jouleproxy agent: {error}") from error
+            raise SensorError(f"agent: {self._url} is not a jouleproxy agent: {error}") from error
 
 
 def create(options: SourceOptions) -> AgentSource:

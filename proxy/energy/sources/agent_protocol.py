@@ -1,4 +1,4 @@
-"""What an agent and a proxy say to each other: JSON over HTTP, one way of asking."""
+"""Messages between an agent and a proxy: JSON over HTTP, requested by the proxy."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ SAMPLES_PATH: Final = "/v1/samples"
 
 
 class AgentDevice(msgspec.Struct, frozen=True):
-    """One device of an agent, as :class:`~proxy.energy.source.Found` has it."""
+    """One device of an agent: the fields of :class:`~proxy.energy.source.Found`."""
 
     device: Device
     reading: str
@@ -21,7 +21,14 @@ class AgentDevice(msgspec.Struct, frozen=True):
 
 
 class AgentDevices(msgspec.Struct, frozen=True):
-    """``GET /v1/devices``. ``agent`` differs after each start of the agent; ``last`` as below."""
+    """Response of ``GET /v1/devices``.
+
+    Attributes:
+        agent: Random id of the agent's process; differs after a restart.
+        source: Name of its source.
+        last: Number of the newest sample.
+        devices: Its devices.
+    """
 
     agent: str
     source: str
@@ -30,9 +37,15 @@ class AgentDevices(msgspec.Struct, frozen=True):
 
 
 class AgentSamples(msgspec.Struct, frozen=True):
-    """``GET /v1/samples?after=N``: samples numbered above N; ``last`` is the newest's number.
+    """Response of ``GET /v1/samples?after=N&agent=ID``: the samples with numbers above N.
 
-    Stamps and ``now_ns`` are the agent host's monotonic clock. ``missed`` samples were forgotten unread.
+    Attributes:
+        agent: Random id of the agent's process.
+        now_ns: Present time; it and the stamps of samples are nanoseconds of the agent host's monotonic
+            clock.
+        last: Number of the newest sample.
+        missed: Samples above N that the agent no longer keeps.
+        samples: The samples, oldest first.
     """
 
     agent: str

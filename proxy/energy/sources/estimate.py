@@ -1,8 +1,8 @@
-"""An estimate where no sensor exists: utilisation times a stated power. Asked for by name only.
+"""Estimate power as utilisation times stated watts where no sensor exists; used only if requested by name.
 
-``estimate:cpu=IDLE..FULL`` is this host's CPUs from ``/proc/stat``: IDLE watts when nothing runs, FULL (the
-stated TDP) when all cores do, a straight line between; ``estimate:cpu=FULL`` takes IDLE as 0. It is not a
-measurement: records carry the source ``estimate``.
+``estimate:cpu=IDLE..FULL`` estimates the power of this host's CPUs from their utilisation in ``/proc/stat``:
+IDLE watts when nothing runs, FULL (the stated TDP) when all cores are busy, linear in between;
+``estimate:cpu=FULL`` takes IDLE as 0. It is not a measurement: records have the source ``estimate``.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,26 @@ from proxy.inputs import parse_number
 from proxy.units import MW_PER_WATT
 
 _STAT: Final = Path("/proc/stat")
-_MOST_WATTS: Final = 100_000.0  # no host draws more: a slip of the hand
+_MOST_WATTS: Final = 100_000.0  # more than any host draws: a typing error
 _IDLE_FIELDS: Final = slice(3, 5)  # idle and iowait, proc(5)
-_FIELDS: Final = slice(0, 8)  # guest time is within user time already
-_ERROR: Final = 0.5
+_FIELDS: Final = slice(0, 8)  # user to steal, proc(5); guest time is included in user time
+_ERROR: Final = 0.5  # relative; power is not linear in utilisation
 
 
 class EstimateSource:
-    """The CPUs of this host, from their utilisation since the last reading."""
+    """The CPUs of this host, from their utilisation since the last reading.
+
+    Args:
+        argument: ``cpu=[IDLE..]FULL`` in watts.
+        stat: Path of ``/proc/stat``; tests replace it.
+        clock: Monotonic clock in nanoseconds.
+
+    Raises:
+        SensorError: if the argument is malformed.
+    """
 
     name = "estimate"
-    interval_s: float | None = 0.1  # /proc/stat counts in hundredths of a second
+    interval_s: float | None = 0.1  # /proc/stat counts in ticks of 10 ms
 
     def __init__(self, argument: str, stat: Path = _STAT, clock: Callable[[], int] = now_ns) -> None:
         self._idle_w, self._full_w = _parse(argument)
@@ -36,7 +45,7 @@ class EstimateSource:
         self._watts: float | None = None
 
     def open(self) -> list[Found]:
-        """Look once; raises :class:`SensorError` where the kernel does not tell utilisation."""
+        """Read the utilisation once; raises :class:`SensorError` if the kernel does not report it."""
         self._last = self._times()
         device = Device(
             "cpu0", "CPUs of this host (estimate)", source=self.name, gain_error=_ERROR, kind="cpu"
@@ -45,7 +54,7 @@ class EstimateSource:
         return [Found(device, reading, None, None, ("an ESTIMATE, not a measurement",))]
 
     def read(self) -> list[Sample]:
-        """The power that the utilisation since the last reading stands for."""
+        """Return the power that corresponds to the utilisation since the last reading."""
         busy, total = self._times()
         last_busy, last_total = self._last
         if total > last_total:
@@ -57,10 +66,10 @@ class EstimateSource:
         return [Sample(self._clock(), "cpu0", power_mw=self._watts * MW_PER_WATT, source=self.name)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
     def _times(self) -> tuple[int, int]:
-        """Busy and total time of all cores, in ticks."""
+        """Return busy and total time of all cores, in ticks."""
         try:
             words = self._stat.read_text().splitlines()[0].split()
             ticks = [int(word) for word in words[1:]]
@@ -71,7 +80,7 @@ class EstimateSource:
 
 
 def _parse(argument: str) -> tuple[float, float]:
-    """Idle and full watts of ``cpu=[IDLE..]FULL``."""
+    """Return idle and full watts of ``cpu=[IDLE..]FULL``."""
     what, _, watts = argument.partition("=")
     idle, dots, full = watts.partition("..")
     try:

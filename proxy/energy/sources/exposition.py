@@ -1,12 +1,12 @@
-"""Points of one metric, from an exporter's text page or a Prometheus server's JSON. Pure.
+"""Values of one metric by device, from an exporter's text page or a Prometheus server's JSON. Pure.
 
-One device is one reading. An exporter may list it many times: once for each pod, container or namespace that
-uses it, once for each scrape target. Series that differ only in such labels are the same reading; where their
-values differ, the largest is taken, which of a counter is the newest. Only series that say which part of the
-device they count (Kepler's modes) are summed.
+A device has one reading, but an exporter may list it many times: once for each pod, container or namespace
+that uses it, once for each scrape target. Series that differ only in such labels are the same reading; if
+their values differ, the largest one is used, which of a counter is the newest. Only series whose labels state
+which part of the device they measure (Kepler's modes) are added up.
 
-MIG instances are left out: DCGM repeats the whole GPU's reading for each of them. A line that cannot be
-read is left out as well.
+MIG instances are skipped, because DCGM repeats the reading of the entire GPU for each of them. A line that
+cannot be parsed is skipped as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,8 +25,9 @@ T = TypeVar("T")
 _UUID_LABELS: Final = ("UUID", "uuid", "gpu_uuid")
 _INDEX_LABELS: Final = ("gpu", "device")
 _HOST_LABELS: Final = ("Hostname", "hostname", "node", "host", "instance")
-_PART_LABELS: Final = ("mode", "zone", "rail", "phase")  # of a device that is named: series to be summed
-# Of a device that is not named, all labels but these say which part it is: they say who uses it or who asked.
+_PART_LABELS: Final = ("mode", "zone", "rail", "phase")  # parts of a device with UUID or index: added up
+# Labels of the user of a device or of the scraper. If a device has neither UUID nor index, all other labels
+# together identify the part.
 _USER_LABELS: Final = (
     "pod",
     "pod_name",
@@ -44,7 +45,16 @@ _MIG_LABELS: Final = ("GPU_I_ID", "GPU_I_PROFILE")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value: the device's id, name and uuid, in the metric's unit, at ``t_ns``."""
+    """One value of a device.
+
+    Attributes:
+        device: Id of the device.
+        name: Its model name, if a label contains it.
+        uuid: Its UUID, if a label contains it.
+        value: In the unit of the metric.
+        t_ns: Time of the value.
+        part: Labels that identify the part of the device; empty for the entire device.
+    """
 
     device: str
     name: str | None
@@ -67,15 +77,24 @@ class _Scalar(msgspec.Struct):
     result: tuple[float, str]
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     status: str
     data: msgspec.Raw = msgspec.Raw(b"")
     error: str = ""
 
 
 def points(page: str, metric: str, t_ns: int) -> list[Point]:
-    """The page's samples of one metric, all at ``t_ns``; raises :class:`SensorError` where all are of MIG."""
-    names = {metric, f"{metric}_total"}  # the parser adds it to counters
+    """Return the values of one metric on a page of an exporter.
+
+    Args:
+        page: Prometheus text format.
+        metric: Name of the metric, with or without the suffix ``_total``.
+        t_ns: Time of the scrape, for all values.
+
+    Raises:
+        SensorError: if all values are of MIG instances.
+    """
+    names = {metric, f"{metric}_total"}  # the parser adds the suffix to counters
     found = [
         (sample.labels, float(sample.value), t_ns)
         for line in page.splitlines()
@@ -87,41 +106,49 @@ def points(page: str, metric: str, t_ns: int) -> list[Point]:
 
 
 def _samples(line: str) -> list[Sample]:
-    """The samples of one line; none where it cannot be read."""
+    """Return the samples of one line; none if it cannot be parsed."""
     try:
         return [s for family in text_string_to_metric_families(line + "\n") for s in family.samples]
     except ValueError:
         return []
 
 
-def as_range(answer: str, here: Callable[[int], int]) -> list[Point]:
-    """Raw samples of a range query, oldest first, their stamps turned by ``here``."""
+def as_range(body: str, to_local: Callable[[int], int]) -> list[Point]:
+    """Return the raw samples in the response to a range query, oldest first.
+
+    Args:
+        body: JSON of the query API.
+        to_local: Converts Unix nanoseconds of the server to this host's monotonic clock.
+
+    Raises:
+        SensorError: if the response is an error or malformed.
+    """
     found = [
-        (series.metric, float(value), here(ns_from_seconds(t)))
-        for series in _data(answer, _Matrix).result
+        (series.metric, float(value), to_local(ns_from_seconds(t)))
+        for series in _data(body, _Matrix).result
         for t, value in series.values
     ]
     return _merged(sorted(found, key=lambda one: one[2]))
 
 
-def as_time(answer: str) -> int:
-    """Unix nanoseconds that the server answered to ``time()``."""
-    return ns_from_seconds(float(_data(answer, _Scalar).result[1]))
+def as_time(body: str) -> int:
+    """Return the Unix nanoseconds in the response to the query ``time()``; raises :class:`SensorError`."""
+    return ns_from_seconds(float(_data(body, _Scalar).result[1]))
 
 
-def _data(answer: str, kind: type[T]) -> T:
-    """The data of a query's answer; raises :class:`SensorError`."""
+def _data(body: str, kind: type[T]) -> T:
+    """Decode the data of a response of the query API; raises :class:`SensorError`."""
     try:
-        parsed = msgspec.json.decode(answer, type=_Answer)
+        parsed = msgspec.json.decode(body, type=_Response)
         if parsed.data:
             return msgspec.json.decode(parsed.data, type=kind)
     except msgspec.MsgspecError as error:
-        raise SensorError(f"prometheus: not an answer of the query API as asked: {error}") from error
-    raise SensorError(f"prometheus: the server answers {parsed.status}: {parsed.error}")
+        raise SensorError(f"prometheus: not a response of the query API (/api/v1/query): {error}") from error
+    raise SensorError(f"prometheus: the server returned {parsed.status}: {parsed.error}")
 
 
 def _merged(found: Iterable[tuple[Mapping[str, str], float, int]]) -> list[Point]:
-    """One point a device and stamp, of labels, value and stamp of each series."""
+    """Return one point for each device and time, from (labels, value, time) of each series."""
     instances, best = False, dict[tuple[str, int], dict[tuple[tuple[str, str], ...], Point]]()
     for labels, value, t_ns in found:
         if any(labels.get(label) for label in _MIG_LABELS):
@@ -134,7 +161,7 @@ def _merged(found: Iterable[tuple[Mapping[str, str], float, int]]) -> list[Point
             parts[point.part] = point
     if instances and not best:
         raise SensorError(
-            "prometheus: the exporter reports MIG instances, each with the reading of the whole GPU: "
+            "prometheus: the exporter reports MIG instances, each with the reading of the entire GPU: "
             "disable MIG, or read the GPU by another source"
         )
     return [_summed(list(parts.values())) for parts in best.values()]
@@ -145,7 +172,7 @@ def _summed(parts: list[Point]) -> Point:
 
 
 def _point(labels: Mapping[str, str], value: float, t_ns: int) -> Point:
-    """A series as a point. Its device is the UUID, else the index on the host, else the host."""
+    """Return a series as a point. Its device id is the UUID, else index and host, else the host."""
     uuid, index, host = (_first(labels, names) for names in (_UUID_LABELS, _INDEX_LABELS, _HOST_LABELS))
     device = uuid or (f"{host}/{index}" if host and index else index) or host or "device0"
     if uuid or index:
@@ -161,5 +188,5 @@ def _point(labels: Mapping[str, str], value: float, t_ns: int) -> Point:
 
 
 def _first(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
-    """The value of the first of these labels that is set."""
+    """Return the value of the first of these labels that is not empty."""
     return next((labels[name] for name in names if labels.get(name)), None)

@@ -1,13 +1,13 @@
-"""NVIDIA GPUs through NVML: the only file that imports pynvml.
+"""Read NVIDIA GPUs through NVML. The only file that imports pynvml.
 
 A device is read by its cumulative energy counter (Volta and newer), else by power: ``POWER_INSTANT``, the
-driver's ring buffer, ``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Every poll is emitted, equal
-values included: the core integrates, and dropping equal power readings would lose constant stretches. A
-reading that is an average over the last second is stamped at that second's middle. A driver whose version
-says "simulated" makes the source ``nvml-simulated``.
+driver's ring buffer, ``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Every poll is reported, equal
+values included: the core integrates power, and dropping equal readings would lose constant loads. A reading
+that is an average over the last second gets the time of the middle of that second. If the version of the
+driver contains "simulated", the source is named ``nvml-simulated``.
 
-A device that cannot be opened or has no reading is left out and named; the others are measured. A function
-that an older driver lacks is information that is not available, and nothing else.
+A device that cannot be opened or has no reading is skipped and reported; the others are measured. A function
+that is missing in an older driver only means that its information is not available.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ from proxy.clock import WallAnchor, now_ns
 from proxy.core.events import Device, Sample
 from proxy.core.plausible import EXCURSION, GENERIC_WATTS
 from proxy.energy.device_names import Selection, pick
-from proxy.energy.source import Found, SensorError, SourceOptions, Standstill
+from proxy.energy.source import Found, SensorError, SourceOptions, StallDetector
 from proxy.energy.sources.ring import PowerRing
 from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
 _RETRY_NS: Final = NS_PER_SECOND
-_ODD_CALL_NS: Final = NS_PER_MS
-_LATENCY_MEMORY: Final = 8
+_ODD_CALL_NS: Final = NS_PER_MS  # shorter calls are never suspect
+_LATENCY_MEMORY: Final = 8  # calls over which the mean latency is taken
 _GAIN_ERROR: Final = 0.05  # per board, up to about 5 % (arXiv 2312.02741)
 _POWER_ERROR: Final = 0.10  # polled power: up to 9 % off an external meter (same source)
-_POWER_AVERAGE: Final = 185
-_POWER_INSTANT: Final = 186
-_GPU_SCOPE, _MODULE_SCOPE = 0, 1
-_AMPERE: Final = 7
-_GA100: Final = ("A100", "A30", "A800")  # of the Ampere family, and yet instantaneous (nvml.h)
-_LEAST_LIMIT_WATTS: Final = 10.0  # no GPU has a lower limit: the driver's answer is not one
+_POWER_AVERAGE: Final = 185  # NVML_FI_DEV_POWER_AVERAGE
+_POWER_INSTANT: Final = 186  # NVML_FI_DEV_POWER_INSTANT
+_GPU_SCOPE, _MODULE_SCOPE = 0, 1  # NVML_POWER_SCOPE_GPU, NVML_POWER_SCOPE_MODULE
+_AMPERE: Final = 7  # NVML_DEVICE_ARCH_AMPERE
+_GA100: Final = ("A100", "A30", "A800")  # Ampere, but GetPowerUsage is instantaneous (nvml.h)
+_LEAST_LIMIT_WATTS: Final = 10.0  # no GPU has a lower limit; lower values are not limits
 _HALF_AVERAGE_NS: Final = NS_PER_SECOND // 2
 
 COUNTER: Final = "energy counter"
@@ -49,7 +49,7 @@ USAGE: Final = "power (GetPowerUsage)"
 USAGE_AVERAGE: Final = "power (GetPowerUsage, 1 s average)"
 HOST: Final = "power (module less GPU, instant)"
 
-_WAYS_OUT: Final = {
+_REMEDIES: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no libnvidia-ml.so.1: install the NVIDIA driver, or in a "
     "container run with --gpus all (NVIDIA container toolkit, capability 'utility')",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded: modprobe nvidia, or "
@@ -72,7 +72,7 @@ def _usage_mw(handle: Any) -> float:
 
 
 def _fields_mw(handle: Any, *fields: tuple[int, int]) -> list[float]:
-    """Power field values by (field, scope); a field's own return code raises as a call's would."""
+    """Read power fields by (field, scope), in mW; an error code of a field raises ``NVMLError``."""
     values = pynvml.nvmlDeviceGetFieldValues(handle, list(fields))
     for value in values:
         if value.nvmlReturn != pynvml.NVML_SUCCESS:
@@ -81,7 +81,7 @@ def _fields_mw(handle: Any, *fields: tuple[int, int]) -> list[float]:
 
 
 def _host_mw(handle: Any) -> float:
-    """Grace Hopper: what the module draws beside its GPU, both read in one call."""
+    """Return the power of a Grace Hopper module without its GPU in mW, both read in one call."""
     module, gpu = _fields_mw(handle, (_POWER_INSTANT, _MODULE_SCOPE), (_POWER_INSTANT, _GPU_SCOPE))
     return max(module - gpu, 0.0)
 
@@ -103,7 +103,7 @@ _PREFERENCE: Final = (COUNTER, INSTANT, RING, AVERAGE, USAGE)
 
 
 def _ring_points(handle: Any, after_us: int) -> list[tuple[int, float]]:
-    """(unix microseconds, milliwatts) of the driver's buffer; empty where there is nothing newer."""
+    """Return pairs (Unix microseconds, milliwatts) of the driver's buffer; empty if nothing is newer."""
     try:
         _, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, after_us)
     except pynvml.NVMLError_NotFound:
@@ -113,7 +113,7 @@ def _ring_points(handle: Any, after_us: int) -> list[tuple[int, float]]:
 
 @dataclass(slots=True)
 class _Gpu:
-    """One device being read. ``retry_ns`` is set while it fails."""
+    """One device that is read; ``retry_ns`` is the time of the next attempt while it fails, else None."""
 
     device: Device
     index: int
@@ -127,10 +127,13 @@ class _Gpu:
 
 
 class NvmlSource:
-    """The GPUs of this host. ``selection`` says which (``--devices``, CUDA_VISIBLE_DEVICES).
+    """The GPUs of this host.
 
-    ``host``: on Grace Hopper, the rest of each module too, as a device of kind ``host``. ``anchor`` relates
-    the driver's Unix stamps to ``clock``.
+    Args:
+        selection: The GPUs to read (``--devices``, CUDA_VISIBLE_DEVICES); None: all.
+        clock: Monotonic clock in nanoseconds.
+        host: On Grace Hopper, also read the rest of each module, as a device of kind ``host``.
+        anchor: Returns simultaneous readings of the wall clock and of ``clock``, for the driver's own stamps.
     """
 
     interval_s: float | None = None
@@ -150,16 +153,16 @@ class NvmlSource:
         self._anchor = anchor
         self._gpus: list[_Gpu] = []
         self._left_out: dict[int, str] = {}
-        self._standstill = Standstill()
+        self._stalls = StallDetector()
 
     def open(self) -> list[Found]:
-        """Find the devices; raises :class:`SensorError` with the way out."""
+        """Load the driver's library and find the devices; raises :class:`SensorError` with the remedy."""
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise SensorError(f"NVML: {_explain(error)}") from error
         try:
-            if "simulated" in (_asked(pynvml.nvmlSystemGetDriverVersion) or ""):
+            if "simulated" in (_text_of(pynvml.nvmlSystemGetDriverVersion) or ""):
                 self.name = "nvml-simulated"
             self._gpus = [gpu for i in self._chosen() for gpu in self._opened(i)]
         except pynvml.NVMLError as error:
@@ -175,11 +178,11 @@ class NvmlSource:
         return [Found(g.device, g.reading, None, seconds_from_ns(g.latency_ns), g.notes) for g in self._gpus]
 
     def left_out(self) -> tuple[str, ...]:
-        """GPUs that were found and cannot be measured, and why."""
+        """Return one line for each GPU that was found but cannot be measured."""
         return tuple(self._left_out.values())
 
     def read(self) -> list[Sample]:
-        """What is new of each device; a failing one is left out, logged once, tried each second."""
+        """Return the new readings; a device that fails is logged once and tried again every second."""
         samples = []
         for gpu in self._gpus:
             if gpu.retry_ns is None or self._clock() >= gpu.retry_ns:
@@ -187,23 +190,24 @@ class NvmlSource:
         return samples
 
     def counters(self) -> tuple[str, ...]:
-        """Ids of the devices that are read by their energy counter."""
+        """Return the ids of the devices that are read by their energy counter."""
         return tuple(gpu.device.id for gpu in self._gpus if gpu.reading == COUNTER)
 
     def peek(self, device: str) -> Sample | None:
-        """One device's counter; None while it fails."""
+        """Return one device's counter; None while it fails."""
         gpu = next(gpu for gpu in self._gpus if gpu.device.id == device)
         samples = self._read_gpu(gpu) if gpu.retry_ns is None else []
         return samples[0] if samples else None
 
     def failures(self) -> dict[str, str]:
-        """Devices that cannot be read now, and why."""
+        """Return the devices that cannot be read now, with the error."""
         return {g.device.id: g.failure for g in self._gpus if g.retry_ns is not None}
 
     def processes(self) -> dict[str, dict[int, float | None]]:
-        """Compute processes by device: pid -> SM utilisation in percent, None where not told.
+        """Return, for each device, the SM utilisation in percent by process id; None if it is not known.
 
-        A device whose driver lists no processes is left out. Pids are those of the host's namespace.
+        A device whose driver does not list processes is left out. Process ids are those of the host's
+        namespace.
         """
         found = {}
         for gpu in self._gpus:
@@ -216,7 +220,7 @@ class NvmlSource:
         return found
 
     def close(self) -> None:
-        """Give NVML back; never raises."""
+        """Shut NVML down; never raises."""
         self._gpus = []
         try:
             pynvml.nvmlShutdown()
@@ -227,18 +231,18 @@ class NvmlSource:
         """Return the indices of the GPUs to read; one whose UUID is unavailable can be named by its index."""
 
         def uuid(index: int) -> str:
-            return _asked(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
+            return _text_of(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
 
         return pick(self._selection, [uuid(i) for i in range(pynvml.nvmlDeviceGetCount())])
 
     def _opened(self, index: int) -> list[_Gpu]:
-        """One GPU and what belongs to it; none where it cannot be read, which is noted."""
+        """Open one GPU and its host; return nothing if it cannot be read, and keep the reason."""
         try:
             return self._open_gpu(index)
         except pynvml.NVMLError as error:
-            self._left_out[index] = f"gpu{index} is left out: {_explain(error)}"
+            self._left_out[index] = f"gpu{index} is skipped: {_explain(error)}"
         except SensorError as error:
-            self._left_out[index] = f"gpu{index} is left out: {error}"
+            self._left_out[index] = f"gpu{index} is skipped: {error}"
         return []
 
     def _open_gpu(self, index: int) -> list[_Gpu]:
@@ -247,20 +251,20 @@ class NvmlSource:
         reading, latency_ns, notes = self._choose_reading(handle)
         device = Device(
             id=f"gpu{index}",
-            name=_asked(lambda: pynvml.nvmlDeviceGetName(handle)),
-            uuid=_asked(lambda: pynvml.nvmlDeviceGetUUID(handle)),
+            name=_text_of(lambda: pynvml.nvmlDeviceGetName(handle)),
+            uuid=_text_of(lambda: pynvml.nvmlDeviceGetUUID(handle)),
             source=self.name,
             gain_error=_GAIN_ERROR if reading == COUNTER else _POWER_ERROR,
             max_watts=_max_watts(handle),
         )
         found = [_Gpu(device, index, handle, reading, (*notes, *_context(handle)), latency_ns)]
-        if self._host and _answers(_host_mw, handle):
+        if self._host and _works(_host_mw, handle):
             rest = Device(f"host{index}", f"CPU and memory of the module of gpu{index}", kind="host")
             found.append(_Gpu(msgspec.structs.replace(rest, uuid=device.uuid), index, handle, HOST))
         return found
 
     def _choose_reading(self, handle: Any) -> tuple[str, int, tuple[str, ...]]:
-        """The best reading that answers, its call latency, and why better ones were passed over."""
+        """Return the best reading that works, its call latency in ns, and notes about the rejected ones."""
         notes = []
         for name in _PREFERENCE:
             started = self._clock()
@@ -274,25 +278,26 @@ class NvmlSource:
             if name == USAGE and _is_average(handle):
                 name = USAGE_AVERAGE  # noqa: PLW2901
             return name, latency_ns, tuple(notes)
-        raise SensorError(f"it has neither energy nor power: {'; '.join(notes)}")
+        raise SensorError(f"it has neither an energy nor a power reading: {'; '.join(notes)}")
 
     def _read_gpu(self, gpu: _Gpu) -> list[Sample]:
         try:
             if gpu.retry_ns is not None:
                 gpu.handle = self._reacquire(gpu)
-            samples = self._timed(gpu) or self._timed(gpu) or self._timed(gpu)
+            samples = self._timed(gpu) or self._timed(gpu) or self._timed(gpu)  # again if it was interrupted
         except pynvml.NVMLError as error:
             self._failed(gpu, error)
             return []
         if gpu.retry_ns is not None:
-            _LOG.warning("%s answers again", gpu.device.id)
+            _LOG.warning("%s can be read again", gpu.device.id)
             gpu.retry_ns, gpu.failure = None, ""
         return samples
 
     def _timed(self, gpu: _Gpu) -> list[Sample]:
-        """A reading; none where the call took so long that this thread was off the CPU within it.
+        """Read a device; return nothing if the call took so long that the thread must have been interrupted.
 
-        When the device was read is then not known. A device whose calls are slow is soon known as such.
+        The time of the reading is not known then. For a device whose calls are always slow, the mean latency
+        adapts within a few calls, so that its readings are accepted.
         """
         before = self._clock()
         samples = self._samples(gpu, before)
@@ -305,7 +310,7 @@ class NvmlSource:
         """Call the driver; the stamp of a reading is the middle of the call."""
         if gpu.reading == RING:
             points = _ring_points(gpu.handle, gpu.ring.last_us)
-            return gpu.ring.take(gpu.device.id, self.name, points, self._anchor())
+            return gpu.ring.new_samples(gpu.device.id, self.name, points, self._anchor())
         value = _READERS[gpu.reading](gpu.handle)
         t_ns = (before_ns + self._clock()) // 2
         if gpu.reading == COUNTER:
@@ -315,9 +320,9 @@ class NvmlSource:
         return [Sample(t_ns, gpu.device.id, power_mw=value, source=self.name)]
 
     def _with_power(self, gpu: _Gpu, sample: Sample) -> Sample:
-        """Beside a counter that stands still: power, by which the core finds out whether it is stuck."""
+        """Add power to the reading of a stalled counter, so that the core can detect a stuck one."""
         energy_mj = sample.energy_mj
-        if energy_mj is None or not self._standstill.lasts(gpu.device.id, energy_mj, sample.t_ns):
+        if energy_mj is None or not self._stalls.is_stalled(gpu.device.id, energy_mj, sample.t_ns):
             return sample
         for name in (INSTANT, USAGE):
             try:
@@ -328,14 +333,14 @@ class NvmlSource:
 
     def _failed(self, gpu: _Gpu, error: Exception) -> None:
         if gpu.retry_ns is None:
-            _LOG.warning("%s cannot be read: %s; trying again each second", gpu.device.id, error)
+            _LOG.warning("%s cannot be read: %s; trying again every second", gpu.device.id, error)
         gpu.retry_ns = self._clock() + _RETRY_NS
         gpu.failure = str(error)
 
     def _reacquire(self, gpu: _Gpu) -> Any:
-        """A fresh handle by UUID: after a driver reload the old one is dead, and indices may move."""
+        """Return a new handle by UUID: a driver reload invalidates the old one and may change indices."""
         if all(other.retry_ns is not None for other in self._gpus):
-            self._restart()  # the driver may have been reloaded: what the library holds is dead too
+            self._restart()  # the driver may have been reloaded, which invalidates the library's state
         if gpu.device.uuid is None:
             return pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
         return pynvml.nvmlDeviceGetHandleByUUID(gpu.device.uuid)
@@ -346,7 +351,7 @@ class NvmlSource:
         pynvml.nvmlInit()
 
 
-def _answers(read: Callable[[Any], float], handle: Any) -> bool:
+def _works(read: Callable[[Any], float], handle: Any) -> bool:
     try:
         read(handle)
     except pynvml.NVMLError:
@@ -354,30 +359,30 @@ def _answers(read: Callable[[Any], float], handle: Any) -> bool:
     return True
 
 
-def _asked(ask: Callable[[], str | bytes]) -> str | None:
+def _text_of(call: Callable[[], str | bytes]) -> str | None:
     """Return the text of a driver call; None if it fails or the driver lacks the function."""
     try:
-        return _text(ask())
+        return _text(call())
     except pynvml.NVMLError:
         return None
 
 
 def _is_average(handle: Any) -> bool:
-    """Whether ``GetPowerUsage`` is a 1 s average: Ampere and newer, but for GA100 (nvml.h).
+    """Return whether ``GetPowerUsage`` is a 1 s average: Ampere and newer except GA100 (nvml.h).
 
-    A driver that cannot tell the architecture is older than Ampere.
+    A driver without a function for the architecture is older than Ampere.
     """
     try:
         if pynvml.nvmlDeviceGetArchitecture(handle) < _AMPERE:
             return False
     except pynvml.NVMLError:
         return False
-    name = _asked(lambda: pynvml.nvmlDeviceGetName(handle)) or ""
+    name = _text_of(lambda: pynvml.nvmlDeviceGetName(handle)) or ""
     return not any(model in name for model in _GA100)
 
 
 def _max_watts(handle: Any) -> float | None:
-    """Most that the device can draw: its highest limit, and excursions above it. None where not known."""
+    """Return the largest possible power: the highest limit and excursions above it; None if unknown."""
     limits: list[float] = []
     with contextlib.suppress(pynvml.NVMLError):
         limits.append(pynvml.nvmlDeviceGetPowerManagementLimit(handle) / MW_PER_WATT)
@@ -388,7 +393,7 @@ def _max_watts(handle: Any) -> float | None:
 
 
 def _utilisation(handle: Any) -> dict[int, float]:
-    """SM utilisation by pid over the last second or so, percent; empty where the driver does not tell."""
+    """Return the recent SM utilisation in percent by process id; empty if the driver does not report it."""
     try:
         samples = pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
     except pynvml.NVMLError:
@@ -397,7 +402,10 @@ def _utilisation(handle: Any) -> dict[int, float]:
 
 
 def _refuse_mig(handle: Any, index: int) -> None:
-    """Raise for a device in MIG mode: drivers disagree whether its counter is the slice's or the GPU's."""
+    """Raise :class:`SensorError` for a device in MIG mode.
+
+    Drivers disagree whether its counter is that of the instance or of the entire GPU.
+    """
     try:
         current, _ = pynvml.nvmlDeviceGetMigMode(handle)
     except pynvml.NVMLError:
@@ -405,12 +413,12 @@ def _refuse_mig(handle: Any, index: int) -> None:
     if current == pynvml.NVML_DEVICE_MIG_ENABLE:
         raise SensorError(
             f"it is in MIG mode, whose energy readings are not reliable per instance: "
-            f"disable it (nvidia-smi -i {index} -mig 0) or leave it out (--devices)"
+            f"disable it (nvidia-smi -i {index} -mig 0) or exclude the GPU (--devices)"
         )
 
 
 def _context(handle: Any) -> tuple[str, ...]:
-    """Power limit and clock at start: context for whoever compares runs."""
+    """Return power limit and clock at start, for the comparison of runs."""
     notes = []
     try:
         notes.append(f"power limit {pynvml.nvmlDeviceGetPowerManagementLimit(handle) // MW_PER_WATT} W")
@@ -424,9 +432,9 @@ def _context(handle: Any) -> tuple[str, ...]:
 
 
 def _explain(error: Any) -> str:
-    """The error and, where one is known, the way out."""
-    way_out = _WAYS_OUT.get(error.value)
-    return f"{error} ({way_out})" if way_out else str(error)
+    """Return the error and, if known, the remedy."""
+    remedy = _REMEDIES.get(error.value)
+    return f"{error} ({remedy})" if remedy else str(error)
 
 
 def _text(value: str | bytes) -> str:

@@ -1,4 +1,4 @@
-"""Replay: the samples of a recorded timeline, at the pace they were taken. Source name: ``replay``."""
+"""Replay the samples of a recorded timeline at their original pace. Source name: ``replay``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from proxy.timeline_file import FileError, blocks
 
 
 class ReplaySource:
-    """Samples of a timeline file, shifted so that the first is due when the source is opened."""
+    """Samples of a timeline file, shifted in time so that the first one is due when the source is opened."""
 
     name = "replay"
     interval_s: float | None = None
@@ -25,7 +25,7 @@ class ReplaySource:
         self._shift_ns = 0
 
     def open(self) -> list[Found]:
-        """Read the whole file; raises :class:`SensorError` with line number and reason."""
+        """Read the entire file; raises :class:`SensorError` with line number and reason."""
         header, self._samples = _load(self._path)
         if not self._samples:
             raise SensorError(f"replay: {self._path} holds no sample")
@@ -40,7 +40,7 @@ class ReplaySource:
         return list(found.values())
 
     def read(self) -> list[Sample]:
-        """Samples that have become due since the last call, all of them."""
+        """Return all samples that have become due since the last call."""
         due_ns = self._clock() - self._shift_ns
         start = self._next
         while self._next < len(self._samples) and self._samples[self._next].t_ns <= due_ns:
@@ -51,12 +51,15 @@ class ReplaySource:
         ]
 
     def close(self) -> None:
-        """Forget the samples."""
+        """Discard the samples."""
         self._samples = []
 
 
 def _load(path: Path) -> tuple[Header | None, list[Sample]]:
-    """Header and samples; a torn last line is dropped, another bad line raises."""
+    """Return header and samples, sorted by time.
+
+    An incomplete last line is ignored; another invalid line raises :class:`SensorError`.
+    """
     try:
         data = b"".join(blocks(path))
     except (OSError, FileError) as error:
@@ -72,7 +75,7 @@ def _load(path: Path) -> tuple[Header | None, list[Sample]]:
             event = decoder.decode(line)
         except msgspec.DecodeError as error:
             if number == len(lines):
-                break  # no newline at its end: a crash tore it
+                break  # no line end: the recorder was killed while it wrote
             raise SensorError(f"replay: {path}:{number}: {error}") from error
         if isinstance(event, Header):
             header = event

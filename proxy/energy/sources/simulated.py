@@ -1,4 +1,8 @@
-"""Simulated devices read in Python, for machines without a C compiler. Source name: ``simulated``."""
+"""Read the devices of a simulator from its shared file. Source name: ``simulated``.
+
+The substitute NVML library reads the same file; this source needs no C compiler. The layout of the file is in
+:mod:`proxy.core.power_timeline`.
+"""
 
 import mmap
 from collections.abc import Callable
@@ -11,11 +15,11 @@ from proxy.core.events import Device, Sample
 from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.units import seconds_from_ns
 
-_ATTEMPTS: Final = 1000
+_ATTEMPTS: Final = 1000  # bounds the wait for a writer that was killed while it wrote
 
 
 class SimulatedSource:
-    """The devices of a simulator's shared file (``power_timeline``): asked for by name, never guessed."""
+    """The devices of a simulator's shared file; used only if it is requested by name, never by ``auto``."""
 
     name = "simulated"
     interval_s: float | None = None
@@ -25,10 +29,10 @@ class SimulatedSource:
         self._clock = clock
         self._map: mmap.mmap | None = None
         self._blocks: list[layout.DeviceBlock] = []
-        self._shown: dict[int, tuple[float, int]] = {}  # by device: its last reset, its counter
+        self._shown: dict[int, tuple[float, int]] = {}  # device -> (offset at its last reset, last value)
 
     def open(self) -> list[Found]:
-        """Map the file; raises :class:`SensorError` when it is not there or not a simulator's."""
+        """Map the file; raises :class:`SensorError` if it does not exist or is not a simulator's."""
         try:
             with self._path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -43,16 +47,16 @@ class SimulatedSource:
         return [self._found(block) for block in self._blocks]
 
     def read(self) -> list[Sample]:
-        """The counter of each device that is not lost."""
+        """Return the counter of each device that is not simulated as lost."""
         samples = (self._sample(block) for block in self._blocks)
         return [sample for sample in samples if sample is not None]
 
     def counters(self) -> tuple[str, ...]:
-        """Ids of all devices."""
+        """Return the ids of all devices."""
         return tuple(f"gpu{block.index}" for block in self._blocks)
 
     def peek(self, device: str) -> Sample | None:
-        """One device's counter; None while it is lost."""
+        """Return one device's counter; None while it is simulated as lost."""
         return self._sample(self._blocks[int(device.removeprefix("gpu"))])
 
     def close(self) -> None:
@@ -69,15 +73,16 @@ class SimulatedSource:
             return None
         t_ns, energy_mj, reset = self._stable(block)
         last_reset, last_mj = self._shown.get(block.index, (reset, 0))
-        if reset == last_reset:  # a register holds what it showed: a segment written late takes nothing back
+        if reset == last_reset:  # a counter never decreases: power written late changes no past value
             energy_mj = max(energy_mj, last_mj)
         self._shown[block.index] = reset, energy_mj
         return Sample(t_ns, f"gpu{block.index}", energy_mj=energy_mj, source=self.name)
 
     def _stable(self, block: layout.DeviceBlock) -> tuple[int, int, float]:
-        """Stamp, counter and where its last reset was, read while the writer did not write.
+        """Return stamp, counter and offset of its last reset, of one consistent state (seqlock).
 
-        Tries are bounded: it may have died.
+        The sequence number is odd while the simulator writes. Attempts are limited, because it may have been
+        killed while it wrote.
         """
         t_ns, energy_mj, reset = 0, 0, 0.0
         for _ in range(_ATTEMPTS):

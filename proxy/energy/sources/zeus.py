@@ -1,8 +1,9 @@
-"""Energy through Zeus: GPUs (NVIDIA, AMD), CPUs by RAPL, SoCs, and zeusd on other hosts.
+"""Read energy through Zeus: GPUs (NVIDIA, AMD), CPUs by RAPL, SoCs, and zeusd on other hosts.
 
-The only file that imports it, and late, as it is large. Only cumulative counters are taken from it. Its
-windows and its power polling are not used: windows that overlap count twice there, polled power that does not
-change is lost, and so is what a power stream leaves out between two events.
+The only file that imports Zeus, and only when a source is opened, because the import takes seconds. Only
+cumulative counters are used. Zeus' measurement windows and power polling are not: overlapping windows count
+twice, polled power that does not change is lost, and so is the energy between two events of a power stream
+(``tests/proxy/energy/sources/test_zeus.py`` shows the first two).
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import httpx
 from proxy.clock import now_ns
 from proxy.core.events import Device, Sample
 from proxy.energy.device_names import Selection, pick
-from proxy.energy.source import Found, SensorError, SourceOptions, Standstill
+from proxy.energy.source import Found, SensorError, SourceOptions, StallDetector
 from proxy.units import UJ_PER_MJ
 
 _COUNTER: Final = "energy counter"
@@ -27,7 +28,7 @@ _SOC_HOST: Final = ("cpu_total_mj", "cpu_energy_mj", "dram_mj")
 
 
 class _Counters:
-    """A source whose devices each have a function that gives cumulative millijoules."""
+    """Base of sources whose devices each have a function that returns cumulative millijoules."""
 
     name = "zeus"
     interval_s: float | None = None
@@ -35,12 +36,12 @@ class _Counters:
     def __init__(self, clock: Callable[[], int] = now_ns) -> None:
         self._clock = clock
         self._counters: dict[str, Callable[[], float]] = {}
-        self._power: dict[str, Callable[[], float]] = {}  # mW, read beside a counter that stands still
-        self._standstill = Standstill()
+        self._power: dict[str, Callable[[], float]] = {}  # mW, read in addition to a stalled counter
+        self._stalls = StallDetector()
         self._errors: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 
     def read(self) -> list[Sample]:
-        """The counter of each device; one that fails is left out."""
+        """Return the counter of each device; one that fails is left out."""
         samples = []
         for device, counter in self._counters.items():
             before = self._clock()
@@ -50,18 +51,18 @@ class _Counters:
                 continue
             t_ns = (before + self._clock()) // 2
             power_mw = None
-            if self._standstill.lasts(device, energy_mj, t_ns) and device in self._power:
+            if self._stalls.is_stalled(device, energy_mj, t_ns) and device in self._power:
                 with contextlib.suppress(*self._errors):
                     power_mw = float(self._power[device]())
             samples.append(Sample(t_ns, device, energy_mj, power_mw, self.name))
         return samples
 
     def close(self) -> None:
-        """Nothing to give back: Zeus keeps its handles for the life of the process."""
+        """Stop reading; Zeus keeps its handles until the process ends."""
         self._counters = {}
 
     def _module(self, name: str) -> Any:
-        """A module of Zeus; its errors are ours from then on."""
+        """Import a module of Zeus; from then on the errors of Zeus are handled like those of a sensor."""
         try:
             base = importlib.import_module("zeus.exception").ZeusBaseError
             self._errors = (OSError, ValueError, RuntimeError, base)
@@ -76,14 +77,19 @@ class _Counters:
 
 
 class ZeusSource(_Counters):
-    """The GPUs that ``zeus.device.get_gpus`` finds and that have an energy counter; without any, the SoC."""
+    """The GPUs with an energy counter that ``zeus.device.get_gpus`` finds; without a GPU, the SoC.
+
+    Args:
+        selection: The GPUs to read (``--devices``); Zeus applies CUDA_VISIBLE_DEVICES itself.
+        clock: Monotonic clock in nanoseconds.
+    """
 
     def __init__(self, selection: Selection | None = None, clock: Callable[[], int] = now_ns) -> None:
         super().__init__(clock)
         self._selection = selection or Selection()
 
     def open(self) -> list[Found]:
-        """Find the devices; raises :class:`SensorError` without the package, a GPU or a counter."""
+        """Find the devices; raises :class:`SensorError` if the package, a GPU or a counter is missing."""
         device = self._module("zeus.device")
         try:
             return self._open_gpus(device.get_gpus())
@@ -105,11 +111,11 @@ class ZeusSource(_Counters):
         self._counters = {f"gpu{i}": _bound(gpus.get_total_energy_consumption, i) for i in chosen}
         self._power = {f"gpu{i}": _bound(gpus.get_instant_power_usage, i) for i in chosen}
         if not chosen:
-            raise SensorError("zeus: it sees no GPU")
+            raise SensorError("zeus: no GPU found")
         return [self._found(f"gpu{i}", names[i]) for i in chosen]
 
     def _open_soc(self, soc: Any) -> list[Found]:
-        """Apple silicon and Jetson: the parts that have a counter of their own."""
+        """Open the parts of Apple silicon or a Jetson that have a counter of their own."""
         available = soc.get_available_metrics()
         found = []
         for metric in (*_SOC_GPU, *_SOC_HOST):
@@ -119,22 +125,23 @@ class ZeusSource(_Counters):
                 self._counters[device] = _soc_counter(soc, metric)
                 found.append(self._found(device, f"SoC, {metric}", kind))
         if "gpu0" not in self._counters:
-            raise SensorError("zeus: the SoC has no counter of its GPU")
+            raise SensorError("zeus: the SoC has no energy counter of its GPU")
         return found
 
 
 class RaplSource(_Counters):
     """CPU packages and their DRAM, as devices of kind ``host``.
 
-    Zeus finds them; a file is read here, because Zeus' own reading starts a process for each to notice that
-    the counter wrapped, which outlives a meter that is killed. Between two readings it wraps once at most.
+    Zeus finds them, but their files are read here: Zeus starts a process for each file to detect that the
+    counter wrapped, and these processes outlive a meter that is killed. At this interval a counter wraps at
+    most once between two readings.
     """
 
     name = "rapl"
     interval_s: float | None = 0.1
 
     def open(self) -> list[Found]:
-        """Find the packages; raises :class:`SensorError` with the way out."""
+        """Find the packages; raises :class:`SensorError` with the remedy."""
         try:
             cpus = self._module("zeus.device").get_cpus()
             for index, cpu in enumerate(cpus.cpus):
@@ -143,14 +150,19 @@ class RaplSource(_Counters):
                 counter()
         except self._errors as error:
             raise SensorError(
-                f"rapl: {error} (energy_uj below /sys/class/powercap is for root only: run zeusd and set "
-                "ZEUSD_SOCK_PATH, or make it readable; virtual machines mostly have none)"
+                f"rapl: {error} (energy_uj below /sys/class/powercap is readable by root only: run zeusd and "
+                "set ZEUSD_SOCK_PATH, or make it readable; most virtual machines have none)"
             ) from error
         return [self._found(device, f"{device} (RAPL)", "host") for device in self._counters]
 
 
-class Wrapping:
-    """A RAPL file, as cumulative millijoules that do not wrap."""
+class UnwrappedCounter:
+    """A RAPL file, as a cumulative counter that does not wrap.
+
+    Args:
+        path: File with microjoules.
+        range_uj: Value at which it wraps to 0.
+    """
 
     def __init__(self, path: str, range_uj: float) -> None:
         self._path = Path(path)
@@ -162,7 +174,7 @@ class Wrapping:
         return float(self._path.read_text())
 
     def __call__(self) -> float:
-        """Millijoules; raises ``OSError`` or ``ValueError``."""
+        """Return millijoules; raises ``OSError`` or ``ValueError``."""
         now_uj = self._read()
         self._total_uj += (now_uj - self._last_uj) % self._range_uj
         self._last_uj = now_uj
@@ -170,7 +182,16 @@ class Wrapping:
 
 
 class ZeusdSource(_Counters):
-    """GPUs and CPUs of another host, by zeusd's cumulative counters (token: ``ZEUSD_TOKEN``)."""
+    """GPUs of another host, by the cumulative counters of its zeusd.
+
+    Args:
+        address: ``HOST:PORT`` of zeusd.
+        token: Its token (``ZEUSD_TOKEN``), or None.
+        clock: Monotonic clock in nanoseconds.
+
+    Raises:
+        SensorError: if the address is malformed.
+    """
 
     name = "zeusd"
     interval_s: float | None = _ZEUSD_INTERVAL_S
@@ -180,13 +201,13 @@ class ZeusdSource(_Counters):
         self._address = address
         self._host, _, self._port = address.rpartition(":")
         if not self._host or not self._port.isdecimal():
-            raise SensorError(f"zeus:{address}: should be HOST:PORT of a zeusd")
+            raise SensorError(f"zeus:{address}: must be HOST:PORT of a zeusd")
         self._token = token
         self._client: Any = None
         self._gpus: list[int] = []
 
     def open(self) -> list[Found]:
-        """Connect; raises :class:`SensorError`."""
+        """Connect and list the GPUs; raises :class:`SensorError`."""
         zeusd = self._module("zeus.utils.zeusd")
         self._errors = (*self._errors, httpx.HTTPError)
         try:
@@ -203,7 +224,7 @@ class ZeusdSource(_Counters):
         return [self._found(f"{self._host}/gpu{i}", names[i]) for i in self._gpus]
 
     def read(self) -> list[Sample]:
-        """All counters in one exchange; the stamp is its middle. Raises :class:`SensorError`."""
+        """Read all counters in one exchange, stamped at its middle; raises :class:`SensorError`."""
         before = self._clock()
         try:
             counters = self._client.get_gpu_energy(self._gpus)
@@ -221,14 +242,14 @@ def _bound(function: Callable[[int], float], index: int) -> Callable[[], float]:
 
 
 def _package(cpus: Any, index: int, cpu: Any) -> dict[str, Callable[[], float]]:
-    """The counters of one CPU package."""
+    """Return the counters of one CPU package, in mJ."""
     files = {f"cpu{index}": getattr(cpu, "rapl_file", None), f"dram{index}": getattr(cpu, "dram", None)}
     found: dict[str, Callable[[], float]] = {
-        device: Wrapping(file.energy_uj_path, file.max_energy_range_uj)
+        device: UnwrappedCounter(file.energy_uj_path, file.max_energy_range_uj)
         for device, file in files.items()
         if file is not None
     }
-    if not found:  # behind zeusd, which reads the files as root
+    if not found:  # through zeusd, which reads the files as root
         found[f"cpu{index}"] = lambda: float(cpus.get_total_energy_consumption(index).cpu_mj)
         if cpu.supports_get_dram_energy_consumption():
             found[f"dram{index}"] = lambda: float(cpus.get_total_energy_consumption(index).dram_mj)

@@ -5,7 +5,7 @@ import pytest
 from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Device
 from proxy.energy.choice import choose
-from proxy.energy.filtered_source import ids_named, selected
+from proxy.energy.filtered_source import filter_source, ids_named
 from proxy.energy.source import EdgeSource
 from proxy.energy.sources.simulated import SimulatedSource
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice
@@ -61,7 +61,7 @@ def test_devices_selects_among_all_sources(tmp_path: Path) -> None:
 def test_a_peek_is_the_source_s(tmp_path: Path) -> None:
     with FakeNvml(tmp_path / "s", [SimulatedDevice()] * 2, 0):
         inner = SimulatedSource(tmp_path / "s")
-        source = selected(inner, frozenset(["gpu1"]))
+        source = filter_source(inner, frozenset(["gpu1"]))
         assert [found.device.id for found in source.open()] == ["gpu1"]
         assert isinstance(source, EdgeSource)
         sample = source.peek("gpu1")

@@ -9,8 +9,7 @@ import pytest
 from proxy.clock import now_ns
 from proxy.config import Address, Backend, ConfigError, MeterConfig
 from proxy.core.events import Arrive, Device, End, Sample
-from proxy.energy.choice import Choice
-from proxy.energy.choice import Opened as OpenedSource
+from proxy.energy.choice import Choice, OpenedSource
 from proxy.energy.source import Found
 from proxy.ipc import Closed, EnergyQuery, FrameBuffer, Opened, ToMeter, decode_to_relay, encode_frame
 from proxy.meter.process import Process, run

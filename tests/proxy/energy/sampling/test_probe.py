@@ -29,13 +29,13 @@ def test_periods_and_latency_of_each_counter(tmp_path: Path) -> None:
 def test_a_counter_that_fails_or_is_slow_has_no_edges() -> None:
     seen = Probe(Sample(0, "gpu0", energy_mj=1))
     for k in range(3):
-        seen.take(Sample(k, "gpu0", energy_mj=k), 200 * NS_PER_MS)
+        seen.add_poll(Sample(k, "gpu0", energy_mj=k), 200 * NS_PER_MS)
     assert not seen.usable
     assert seen.tracker() is None
     assert seen.latency_s == 0.2
     failed = Probe(Sample(0, "gpu0", energy_mj=1))
     for _ in range(3):
-        failed.take(None, 1)
+        failed.add_poll(None, 1)
     assert not failed.usable
     assert failed.tracker() is None
 
@@ -44,7 +44,7 @@ def test_a_few_slow_calls_may_be_the_schedulers_doing() -> None:
     seen = Probe(Sample(0, "gpu0", energy_mj=0))
     for k in range(1, 400):
         slow = k % 100 == 7
-        seen.take(Sample(k * NS_PER_MS, "gpu0", energy_mj=k // 20), 200 * NS_PER_MS if slow else 1000)
+        seen.add_poll(Sample(k * NS_PER_MS, "gpu0", energy_mj=k // 20), 200 * NS_PER_MS if slow else 1000)
     assert seen.usable
     tracker = seen.tracker()
     assert tracker is not None

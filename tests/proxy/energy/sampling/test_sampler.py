@@ -74,7 +74,7 @@ def test_a_failing_reading_is_counted_and_told_and_the_thread_goes_on(
     assert sampler.stats.failures == 1
     assert len(stamps) == 39
     assert [str(error) in record.message for record in caplog.records] == [True, False]
-    assert "answers again" in caplog.records[-1].message
+    assert "can be read again" in caplog.records[-1].message
 
 
 Profile = Callable[[int], float]

@@ -88,7 +88,7 @@ def test_a_restarted_agent_has_another_clock() -> None:
     source.close()
 
 
-@pytest.mark.parametrize(("token", "reason"), [(None, "refuses the token"), ("wrong", "refuses the token")])
+@pytest.mark.parametrize(("token", "reason"), [(None, "rejects the token"), ("wrong", "rejects the token")])
 def test_a_wrong_token(token: str | None, reason: str) -> None:
     source = Far().source(token)
     with pytest.raises(SensorError, match=reason):
@@ -99,7 +99,7 @@ def test_a_wrong_token(token: str | None, reason: str) -> None:
 def test_what_is_no_agent_is_said() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text="hello"))
     source = AgentSource("http://gpuhost:9009", transport=transport)
-    with pytest.raises(SensorError, match="is no jouleproxy agent"):
+    with pytest.raises(SensorError, match="is not a jouleproxy agent"):
         source.open()
     source.close()
     with pytest.raises(SensorError, match="should be http://HOST:PORT"):

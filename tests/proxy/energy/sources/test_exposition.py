@@ -49,9 +49,9 @@ def test_a_servers_time() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("<html>", "not an answer of the query API"),
-        ('{"status":"error","error":"parse error"}', "answers error: parse error"),
-        ('{"status":"success","data":{"result":[1,"1"]}}', "as asked: Expected `object`"),
+        ("<html>", "not a response of the query API"),
+        ('{"status":"error","error":"parse error"}', "returned error: parse error"),
+        ('{"status":"success","data":{"result":[1,"1"]}}', "query API .*: Expected `object`"),
     ],
 )
 def test_says_what_is_wrong_with_an_answer(answer: str, reason: str) -> None:

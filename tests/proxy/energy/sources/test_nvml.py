@@ -135,9 +135,12 @@ def test_mig_is_refused_with_the_way_out(library: Path, tmp_path: Path) -> None:
         ({"error_all": 4}, "Insufficient Permissions"),
         (
             {"error_energy": 3, "error_fields": 3, "error_samples": 3, "error_power": 3},
-            "neither energy nor power",
+            "neither an energy nor a power reading",
         ),
-        ({"error_energy": 13, "error_fields": 13, "error_samples": 13, "error_power": 13}, "neither energy"),
+        (
+            {"error_energy": 13, "error_fields": 13, "error_samples": 13, "error_power": 13},
+            "neither an energy",
+        ),
         ({"mig": 1}, "MIG mode"),
     ],
 )
@@ -152,7 +155,7 @@ def test_a_gpu_that_cannot_be_measured_is_left_out_and_named(
     assert "READING gpu1" not in out
     if devices == "auto":
         (line,) = [line for line in out.splitlines() if "gpu1" in line]
-        assert line.startswith("energy: gpu1 is left out: ")
+        assert line.startswith("energy: gpu1 is skipped: ")
         assert reason in line
 
 
@@ -179,7 +182,7 @@ def test_no_driver_and_no_library_are_told_apart(library: Path, tmp_path: Path) 
     assert "driver is not loaded" in _read(library, tmp_path / "absent")
     out = _read(tmp_path / "nowhere" / "lib", tmp_path / "absent")
     assert "no libnvidia-ml.so.1" in out or "driver is not loaded" in out  # a machine with a GPU
-    assert "records will say unknown" in out or "SOURCE nvml" in out
+    assert "energy is unknown" in out or "SOURCE nvml" in out
 
 
 def test_a_lost_device_is_left_out_reported_and_comes_back(library: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_any_metric_by_name_and_unit() -> None:
 
 @pytest.mark.parametrize(
     ("page", "status", "reason"),
-    [("x 1\n", 200, "has none of DCGM"), ("", 503, "503"), ("{{{ 1", 200, "prometheus: ")],
+    [("x 1\n", 200, "has none of the metrics DCGM"), ("", 503, "503"), ("{{{ 1", 200, "prometheus: ")],
 )
 def test_says_why_not(page: str, status: int, reason: str) -> None:
     source = _source(page, status=status)

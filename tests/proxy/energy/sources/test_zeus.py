@@ -226,7 +226,7 @@ def test_counters_of_another_host_by_zeusd() -> None:
 def test_a_zeusd_that_is_not_there() -> None:
     with pytest.raises(SensorError, match="Cannot reach Zeusd"):
         ZeusdSource("127.0.0.1:1").open()
-    with pytest.raises(SensorError, match="should be HOST:PORT"):
+    with pytest.raises(SensorError, match="must be HOST:PORT"):
         ZeusdSource("gpuhost")
 
 

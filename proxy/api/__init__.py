@@ -11,6 +11,7 @@ One place for what a body, an event or a usage object means, so that both progra
 - ``encoding``: decompress responses incrementally.
 - ``usage``: token counts in the terms of each provider.
 - ``tokens``: whether a choice or an event carries output.
+- ``native``: token counts of the engines' own APIs.
 - ``endpoints``: the table of endpoints: which are metered, read, asked for usage.
 - ``edit``: change one member of a JSON object, all other bytes as they were.
 - ``forms``: fields of forms, which uploads come in.

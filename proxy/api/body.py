@@ -21,7 +21,9 @@ _WANTED: Final = frozenset(name.encode() for name in ResponseBody.__struct_field
 class BodyReader:
     """Feed the body's bytes, then call ``finish`` once."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: frozenset[bytes] = frozenset()) -> None:
+        """``names``: members that are kept besides those of :class:`ResponseBody`."""
+        self._wanted = _WANTED | names
         self._pieces: list[bytes] = []
         self._size = 0
         self._scanner: Scanner | None = None
@@ -34,10 +36,17 @@ class BodyReader:
         self._pieces.append(data)
         self._size += len(data)
         if self._size > MAX_GATHERED_BYTES:
-            self._scanner = Scanner(_WANTED, _COUNTED, max_value_bytes=MAX_GATHERED_BYTES)
+            self._scanner = Scanner(self._wanted, _COUNTED, max_value_bytes=MAX_GATHERED_BYTES)
             for piece in self._pieces:
                 self._scanner.feed(piece)
             self._pieces = []
+
+    def document(self) -> bytes:
+        """Return the body; of one that was scanned, an object of the members that were kept."""
+        scanner = self._scanner
+        if scanner is None:
+            return b"".join(self._pieces)
+        return b"{%b}" % b",".join(b'"%b":%b' % member for member in scanner.members.items())
 
     def finish(self, unread: list[str]) -> tuple[ResponseBody | None, int | None]:
         """Return the fields of the response, and the number of items in its ``data``.

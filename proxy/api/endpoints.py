@@ -12,6 +12,12 @@ SageMaker's ``/invocations``), SGLang 0.5 (``entrypoints/http_server.py``), llam
 import re
 from typing import Final
 
+from proxy.api.native.dialect import Dialect
+from proxy.api.native.llamacpp import LLAMACPP
+from proxy.api.native.ollama import OLLAMA
+from proxy.api.native.sglang import SGLANG
+from proxy.api.native.tgi import TGI
+
 
 class Endpoint:
     """How requests to one endpoint are treated.
@@ -23,20 +29,31 @@ class Endpoint:
         repeatable: Whether a request may be sent a second time although the backend may have processed the
             first: it computes a response and leaves nothing behind (RFC 9110, section 9.2.2: "some means to
             know that the request semantics are actually idempotent").
+        streams: Whether a request that does not mention ``stream`` gets a stream.
+        dialects: Those that its responses may be in, other than the OpenAI API's.
     """
 
-    __slots__ = ("asks_usage", "repeatable", "route")
+    __slots__ = ("asks_usage", "dialects", "repeatable", "route", "streams")
 
-    def __init__(self, route: str | None, *, asks_usage: bool = False, repeatable: bool = True) -> None:
+    def __init__(
+        self,
+        route: str | None,
+        *,
+        asks_usage: bool = False,
+        repeatable: bool = True,
+        streams: bool = False,
+        dialects: tuple[Dialect, ...] = (),
+    ) -> None:
         self.route = route
         self.asks_usage = asks_usage
         self.repeatable = repeatable
+        self.streams = streams
+        self.dialects = dialects
 
 
 _CHAT: Final = Endpoint("chat", asks_usage=True)
 _COMPLETIONS: Final = Endpoint("completions", asks_usage=True)
-_NATIVE_CHAT: Final = Endpoint("chat")  # of an API other than OpenAI's
-_NATIVE_COMPLETIONS: Final = Endpoint("completions")
+_LLAMACPP: Final = Endpoint("completions", dialects=(LLAMACPP,))
 _EMBEDDINGS: Final = Endpoint("embeddings")
 _RERANK: Final = Endpoint("rerank")
 _SCORE: Final = Endpoint("score")
@@ -80,15 +97,15 @@ _ENDPOINTS: Final = {
     "/embed_sparse": _EMBEDDINGS,
     # SageMaker's and Vertex's one path for all kinds of work
     "/invocations": Endpoint("invocations", asks_usage=True),
-    "/vertex_generate": _NATIVE_COMPLETIONS,
-    # native generation
-    "/generate": _NATIVE_COMPLETIONS,  # SGLang, Text Generation Inference, vLLM
-    "/generate_stream": _NATIVE_COMPLETIONS,  # Text Generation Inference
-    "/completion": _NATIVE_COMPLETIONS,  # llama.cpp
-    "/infill": _NATIVE_COMPLETIONS,  # llama.cpp
-    "/api/chat": _NATIVE_CHAT,  # Ollama
-    "/api/generate": _NATIVE_COMPLETIONS,
-    "/api/embed": _EMBEDDINGS,
+    "/vertex_generate": Endpoint("completions", dialects=(SGLANG,)),
+    # the engines' own APIs
+    "/generate": Endpoint("completions", dialects=(SGLANG, TGI)),  # also vLLM's example server
+    "/generate_stream": Endpoint("completions", streams=True, dialects=(TGI,)),
+    "/completion": _LLAMACPP,
+    "/infill": _LLAMACPP,
+    "/api/chat": Endpoint("chat", streams=True, dialects=(OLLAMA,)),
+    "/api/generate": Endpoint("completions", streams=True, dialects=(OLLAMA,)),
+    "/api/embed": Endpoint("embeddings", dialects=(OLLAMA,)),
     "/api/embeddings": _EMBEDDINGS,
     # on the CPU
     "/tokenize": _NO_WORK,

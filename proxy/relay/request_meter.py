@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from proxy.api.native.dialect import Dialect
 from proxy.clock import now_ns
 from proxy.core.events import Arrive, End
 from proxy.ipc import Chunk, Closed, Opened, ToMeter
@@ -35,7 +36,14 @@ class RequestMeter:
         "request",
     )
 
-    def __init__(self, link: MeterLink, arrive: Arrive, server: str | None, port: int | None) -> None:
+    def __init__(
+        self,
+        link: MeterLink,
+        arrive: Arrive,
+        server: str | None,
+        port: int | None,
+        dialects: tuple[Dialect, ...] = (),
+    ) -> None:
         self.link = link
         self.key = next(_KEYS)
         self._closed = False
@@ -45,7 +53,7 @@ class RequestMeter:
         self._opened: Opened | None = None
         self._server = (server, port)
         self.request = arrive.request
-        self.reading = Reading()
+        self.reading = Reading(dialects)
         self.metered = True
         self._unread: tuple[str, ...] = ()
 

@@ -22,20 +22,22 @@ def start_meter(
 
     ``received_ns`` is the monotonic time of its head. Call ``close`` of the result once, however it ends.
     """
-    tenant = context.config.tenant_header
+    tenant, endpoint = context.config.tenant_header, request.endpoint
+    assert endpoint is not None  # it has a route
+    stream = request.fields.stream
     arrive = Arrive(
         now_ns(),
         request.id,
         route,
         request.model,
-        bool(request.fields.stream),
+        endpoint.streams if stream is None else stream,
         (),  # the meter maps the backend to its devices
         (request.head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
         slot.backend.name or None,
         samples=request.samples,
     )
     pool = context.pools[slot]
-    request_meter = RequestMeter(context.link, arrive, pool.address, pool.port)
+    request_meter = RequestMeter(context.link, arrive, pool.address, pool.port, endpoint.dialects)
     path = request.path[:MAX_TEXT_LENGTH]
     request_meter.open(trace, received_ns, path, request.output_limit, request.unread)
     return request_meter

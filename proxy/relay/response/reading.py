@@ -1,10 +1,12 @@
 # Compiled by mypyc: see setup.py.
 """Read token counts and identifiers of a response; edit the usage of its events."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from proxy.api.body import BodyReader
 from proxy.api.fields import MAX_TEXT_LENGTH, RESPONSE, Choice, EventDelta, InnerResponse, ResponseBody, Usage
+from proxy.api.native.dialect import Dialect, NativeCounts, Part
 from proxy.api.scan import Scanner
 from proxy.api.sse import DONE, data_of, with_data
 from proxy.api.tokens import choice_has_output, event_completes_output, event_has_output
@@ -67,15 +69,19 @@ class Reading:
     """Values read from one response so far.
 
     ``counted``: output tokens, by chunks. ``items``: length of ``data`` (images, embeddings). ``unread``:
-    names of fields that could not be read.
+    names of fields that could not be read. ``dialects``: those that the response may be in, other than
+    the OpenAI API's.
     """
 
     __slots__ = (
-        "_counts", "_has_output", "_tokens_after_usage", "counted", "finish_reasons", "items", "model",
-        "response_id", "unread",
+        "_counts", "_dialect", "_has_output", "_native", "_tokens_after_usage", "counted", "dialects",
+        "finish_reasons", "items", "model", "response_id", "unread",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, dialects: tuple[Dialect, ...] = ()) -> None:
+        self.dialects = dialects
+        self._dialect: Dialect | None = None  # of this response
+        self._native = NativeCounts()  # of a response in it
         self.response_id: str | None = None
         self.model: str | None = None
         self.finish_reasons: list[str] = []
@@ -89,12 +95,12 @@ class Reading:
     @property
     def prompt_tokens(self) -> int | None:
         """Tokens of the prompt, cached ones included; None where not known."""
-        return self._counts.prompt
+        return self._counts.prompt if self._counts.prompt is not None else self._native.prompt
 
     @property
     def cached_tokens(self) -> int | None:
         """Tokens of the prompt read from a cache; None where not known."""
-        return self._counts.cached
+        return self._counts.cached if self._counts.cached is not None else self._native.cached
 
     @property
     def total_tokens(self) -> int | None:
@@ -105,6 +111,8 @@ class Reading:
     def output_tokens(self) -> int | None:
         """Output tokens by the server's usage; None where it reported none, or a placeholder of 0."""
         output = self._counts.output
+        if output is None:
+            output = self._native.output
         if output is None or (output == 0 and (self.counted or self._has_output)):
             return None
         return max(output, self.counted) if self._tokens_after_usage else output
@@ -116,13 +124,62 @@ class Reading:
             return 0, NEUTRAL
         if data.strip() == DONE:
             return 0, LAST
+        if self.dialects and (dialect := self._dialect_of(data)) is not None:
+            return self._read_native(dialect, data), CONTENT
         body = RESPONSE.decode(data, self.unread)
         if body is None:
             return 0, NEUTRAL
         return self._read(body), _role_of(body)
 
+    def read_line(self, line: bytes) -> int:
+        """Read one line of a stream of JSON lines; return the new tokens in it."""
+        dialect = self._dialect_of(line)
+        return self._read_native(dialect, line) if dialect is not None else 0
+
+    def read_headers(self, values: Mapping[bytes, bytes]) -> None:
+        """Read the counts in response headers, whose names are in lower case."""
+        for dialect in self.dialects:
+            if dialect.headers is not None:
+                prompt, output = (values.get(name, b"") for name in dialect.headers)
+                if prompt.isdigit() and output.isdigit() and len(prompt + output) < 32:
+                    self._native.update(Part(tokens=0, prompt=int(prompt), output=int(output)))
+
+    def body_reader(self) -> BodyReader:
+        """Return the reader for a complete response."""
+        return BodyReader(frozenset[bytes]().union(*(dialect.names for dialect in self.dialects)))
+
+    def _dialect_of(self, data: bytes) -> Dialect | None:
+        """Return the dialect of a document; None where it is in none of those of the endpoint."""
+        dialect = self._dialect
+        if dialect is not None and dialect.matches(data):
+            return dialect
+        for dialect in self.dialects:
+            if dialect.matches(data):
+                self._dialect = dialect
+                return dialect
+        return None
+
+    def _read_native(self, dialect: Dialect, data: bytes, *, streamed: bool = True) -> int:
+        tokens = 0
+        for part in dialect.read(data, self.unread):
+            self._name(part.response_id, part.model)
+            if part.finish_reason:
+                self._finish(part.finish_reason)
+            tokens += self._native.update(part)
+        if not streamed:
+            self._has_output = self._has_output or tokens > 0
+            tokens = 0
+        self.counted += tokens
+        return tokens
+
     def read_complete(self, reader: BodyReader) -> None:
         """Read a complete JSON response."""
+        if self.dialects:
+            document = reader.document()
+            dialect = self._dialect_of(document)
+            if dialect is not None:
+                self._read_native(dialect, document, streamed=False)
+                return
         body, items = reader.finish(self.unread)
         if body is not None:
             self._read(body, streamed=False)

@@ -11,6 +11,7 @@ from typing import Final
 from proxy.api.body import BodyReader
 from proxy.api.chunks import template_of
 from proxy.api.encoding import DecompressionError, Decompressor, decompressor
+from proxy.api.native.lines import LineSplitter
 from proxy.api.sse import EventSplitter, begins_stream
 from proxy.clock import now_ns
 from proxy.relay.http.framing import Chunked, Fixed, FramingError, chunk
@@ -24,6 +25,7 @@ from proxy.schema import ENERGY_JOULES_HEADER
 # Of a JSON response that energy is added to; a larger one is forwarded without.
 _MAX_HELD_BYTES = 64 * 1024 * 1024  # not Final, which the compiled build would fix: a test lowers it
 _LAST: Final = b"0\r\n\r\n"
+_LINES: Final = frozenset((b"application/x-ndjson", b"application/ndjson", b"application/jsonl"))
 _BINARY: Final = b"application/octet-stream"
 # Content types that servers send for JSON as well as for streams, or for lack of a better one.
 _UNCLEAR: Final = frozenset((b"", b"text/plain", _BINARY))
@@ -66,6 +68,7 @@ class Response:
         "_ended",
         "_held",
         "_held_bytes",
+        "_lines",
         "_out",
         "_raw",
         "_rechunk",
@@ -94,6 +97,7 @@ class Response:
         self._template: tuple[bytes, bytes] | None = None
         self._editor: StreamEditor | None = None  # of events, where some are changed
         self._body: BodyReader | None = None
+        self._lines: LineSplitter | None = None
         self._decompressor: Decompressor | None = None
         self._held: list[bytes] | None = None  # a JSON body that energy will be added to
         self._held_bytes = 0
@@ -119,12 +123,18 @@ class Response:
                 request_meter.metered = False
                 return
         kind = head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        reading = request_meter.reading
+        if reading.dialects:
+            reading.read_headers(head.values)
+            if kind in _LINES:
+                self._lines = LineSplitter()
+                return
         if kind == b"text/event-stream":
             self._read_as_stream()
         elif head.body is not None and (kind in _UNCLEAR or kind.endswith(b"json")):
             # Usage is added to the requests of streams only, whatever type the response has.
             self._unclear = plain and (kind in _UNCLEAR or plan.drop_usage)
-            self._body = BodyReader() if kind != _BINARY else None
+            self._body = reading.body_reader() if kind != _BINARY else None
             if plain and plan.energy != "off" and kind.endswith(b"json"):
                 self._held = []
 
@@ -180,7 +190,7 @@ class Response:
         """Add bytes of the body that came at ``t_ns``: as they were sent, and the payload in them."""
         if self._unclear:
             self._decide(b"".join(pieces))
-        if self._splitter is not None or self._body is not None:
+        if self._splitter is not None or self._body is not None or self._lines is not None:
             self._read_pieces(pieces, t_ns)
         if self._held is not None:
             self._hold(pieces)
@@ -205,6 +215,16 @@ class Response:
             self._read_events(self._splitter.feed(piece), t_ns)
         elif self._body is not None:
             self._body.feed(piece)
+        elif self._lines is not None:
+            self._read_lines(self._lines.feed(piece), t_ns)
+
+    def _read_lines(self, lines: list[bytes], t_ns: int) -> None:
+        request_meter = self.plan.request_meter
+        assert request_meter is not None
+        for line in lines:
+            tokens = request_meter.reading.read_line(line)
+            if tokens:
+                request_meter.chunk(t_ns, tokens)
 
     def _read_compressed(self, decompressor: Decompressor, pieces: Sequence[bytes], t_ns: int) -> None:
         try:
@@ -214,7 +234,7 @@ class Response:
         except DecompressionError as error:
             if self._editor is not None:  # its events are written decompressed
                 raise FramingError(f"the response cannot be decompressed: {error}") from error
-            self._splitter = self._body = None
+            self._splitter = self._body = self._lines = None
             assert self.plan.request_meter is not None
             self.plan.request_meter.metered = False
 
@@ -237,7 +257,7 @@ class Response:
             tokens, role = request_meter.reading.read_event(event)
             if tokens:
                 request_meter.chunk(t_ns, tokens)
-            if tokens == 1:
+            if tokens == 1 and not request_meter.reading.dialects:  # which may count in each event
                 self._template = template_of(event)
             if self._editor is not None and not self._editor.add(event, role):
                 self._template = None  # chunks like this one have to be edited
@@ -264,6 +284,8 @@ class Response:
                 self._ask_energy()
         elif self._splitter is not None and request_meter is not None:
             self._end_events(self._splitter.rest)
+        elif self._lines is not None:
+            self._read_lines([self._lines.rest], now_ns())
 
     def _end_events(self, rest: bytes) -> None:
         """End a stream; its last event may lack the empty line that ends events."""

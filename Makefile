@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= 2
 TESTS := -m pytest -q -n $(JOBS) --dist worksteal -m "not engines and not bench and not soak"
 
-.PHONY: help demo test test-busy check bench soak test-engines truth docs format lock clean
+.PHONY: help demo test test-busy check bench soak test-engines truth gpu gpu-site docs format lock clean
 help:
 	@echo "make demo          run the simulated demo: GPU, engine, proxy and a sweep; results in runs/demo"
 	@echo "make test          run all tests except engines, benchmarks and soak, JOBS=2 at a time"
@@ -19,6 +19,8 @@ help:
 	@echo "make soak          run MINUTES=2 of mixed load with a fault every second"
 	@echo "make test-engines  test with a real vLLM on the CPU (installs 2.1 GB)"
 	@echo "make truth         measure the accuracy against simulated engines; writes docs/accuracy.md"
+	@echo "make gpu           measure this machine's GPU with torch, no network; SIMULATED without one; runs/gpu"
+	@echo "make gpu-site      fetch the packages that a CUDA image lacks into build/gpu-site, for make gpu"
 	@echo "make docs          build the documentation as a site in build/site, checking all links"
 	@echo "make lock          pin the newest versions of all dependencies in constraints.txt"
 	@echo "make clean         remove .venv, build and caches"
@@ -68,6 +70,22 @@ soak: $(VENV)/.dev
 
 truth: $(VENV)/.dev
 	@$(BIN)/python -m tests.truth
+
+# Python with torch: that of a CUDA image, else the one of make test-engines.
+GPU_PYTHON ?= $(shell $(PYTHON) -c 'import torch' 2>/dev/null && echo $(PYTHON) || ls .venv-engines/bin/python 2>/dev/null || echo $(PYTHON))
+GPU_PYTHON_VERSION ?= $(shell $(GPU_PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+GPU_SITE := build/gpu-site
+
+gpu:
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/$(GPU_SITE):$$PYTHONPATH $(GPU_PYTHON) -m proxy.gpu --out $(or $(OUT),runs/gpu)
+
+gpu-site: $(VENV)/.core
+	@rm -rf $(GPU_SITE) && mkdir -p $(GPU_SITE)
+	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*p["dependencies"], *p["optional-dependencies"]["plot"], sep="\n")' > build/gpu-requirements.txt
+	@$(PIP) install --target $(GPU_SITE) --only-binary=:all: --python-version $(GPU_PYTHON_VERSION) \
+		-c constraints.txt -r build/gpu-requirements.txt
+	@echo "written: $(GPU_SITE), for Python $(GPU_PYTHON_VERSION)"
 
 test-engines: $(VENV)/.dev
 	@$(BIN)/python -m tests.engines.install

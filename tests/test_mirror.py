@@ -11,7 +11,13 @@ ROOT: Final = Path(__file__).parents[1]
 LIST: Final = ROOT / "tests" / "covered_by.toml"
 PACKAGES: Final = ("proxy", "loadgen")
 # Tests that start the installed commands, or a server beside them: they reach a module without importing it.
-BY_PROCESS: Final = ("tests/e2e/", "tests/contract/", "tests/proxy/test_agent.py")
+BY_PROCESS: Final = (
+    "tests/e2e/",
+    "tests/contract/",
+    "tests/proxy/test_agent.py",
+    "tests/proxy/gpu/test_main.py",
+    "tests/engines/test_gpu.py",
+)
 
 
 def modules() -> set[str]:

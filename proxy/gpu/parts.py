@@ -1,0 +1,110 @@
+"""The parts of a run, each with its results in the report."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from proxy.clock import now_ns
+from proxy.gpu import closure, curve, forms, nvml_facts, served
+from proxy.gpu.device import Device
+from proxy.gpu.engine import Runner
+from proxy.gpu.measured import CostMeter
+from proxy.gpu.report import Report
+from proxy.units import seconds_from_ns
+
+PARTS: Final = ("a", "c", "d", "e")
+_GRAIN: Final = 64  # tokens of context that are measured as one
+_STATIC_CONTEXT: Final = 256
+
+
+class Model(Runner, Protocol):
+    """A runner whose memory can be freed."""
+
+    def release(self) -> None:
+        """Free the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes of a run: those of a GPU, or tiny ones."""
+
+    slots: int
+    length: int
+    budget: int
+    seconds: float  # of each load of part a
+    sets: tuple[served.RequestSet, ...]
+    load: tuple[str, int, int, int]  # levels of concurrency, seconds, prompt and output tokens
+
+
+REAL: Final = Scale(
+    slots=64,
+    length=2048,
+    budget=2048,
+    seconds=4.0,
+    sets=(
+        served.RequestSet("one, alone", ((512, 64),)),
+        served.RequestSet("two", ((256, 96), (1024, 48))),
+        served.RequestSet("three, one long prompt", ((128, 64), (256, 48), (1400, 32))),
+        served.RequestSet("four", ((128, 96), (256, 64), (512, 48), (768, 32))),
+        served.RequestSet("eight of two kinds", (*((128, 64),) * 4, *((512, 32),) * 4)),
+    ),
+    load=("1,2,4,8,16,32,64", 10, 256, 64),
+)
+TINY: Final = Scale(
+    slots=16,
+    length=1024,
+    budget=512,
+    seconds=1.0,
+    sets=(
+        served.RequestSet("one, alone", ((128, 24),)),
+        served.RequestSet("two", ((200, 24), (300, 48))),
+        served.RequestSet("four", ((100, 16), (200, 32), (300, 48), (50, 24))),
+        served.RequestSet("eight of two kinds", (*((64, 32),) * 4, *((128, 16),) * 4)),
+    ),
+    load=("1,4", 3, 64, 16),
+)
+
+
+def run(parts: Sequence[str], found: Report, device: Device, runner: Model, scale: Scale, out: Path) -> None:
+    """Run the parts; a part that fails leaves its error in the report, and the others run.
+
+    Part e frees the memory of ``runner``: its server has a model of its own.
+    """
+    meter = CostMeter(device, runner)
+
+    def facts() -> None:
+        found.readings = nvml_facts.readings(device)
+        found.counter = nvml_facts.counter(device)
+        found.agreement = nvml_facts.agreement(device, scale.seconds)
+        found.observer = nvml_facts.observer(device, runner, scale.seconds)
+
+    def truth() -> None:
+        for requests in scale.sets:
+            found.truth.append(served.compare(meter, requests, scale.budget, _GRAIN))
+        found.closure = closure.checks(meter)
+
+    def form() -> None:
+        found.points = forms.sweep(meter, forms.grid(runner.slots, scale.length, scale.budget))
+        found.forms = forms.fit(found.points)
+        found.static_share = forms.static_share(meter, _STATIC_CONTEXT)
+
+    def wire() -> None:
+        runner.release()
+        words = ("--size", found.model, "--slots", str(scale.slots), "--length", str(scale.length))
+        load = curve.Load(*scale.load, server=(*words, "--budget", str(scale.budget)))
+        found.curves = curve.measure(out, load, simulated=found.simulated)
+
+    work: dict[str, Callable[[], None]] = {"a": facts, "c": truth, "d": form, "e": wire}
+    for part in sorted(parts):
+        start = now_ns()
+        try:
+            work[part]()
+        except Exception as error:  # noqa: BLE001 - one part must not cost the others their results
+            found.failed[part] = f"{type(error).__name__}: {error}"
+        found.seconds[part] = seconds_from_ns(now_ns() - start)
+        mark = "SIMULATED: " if found.simulated else ""
+        sys.stderr.write(
+            f"{mark}part {part}: {found.failed.get(part, 'done')}, {found.seconds[part]:.0f} s\n"
+        )

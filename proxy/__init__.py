@@ -1,4 +1,4 @@
-"""jouleproxy: the joules of one request, measured.
+"""jouleproxy: a reverse proxy that measures the energy of each request to a model server.
 
 ::
 
@@ -10,6 +10,6 @@
                        v
                     exporters : OpenTelemetry spans, Prometheus, ledger, response usage, dashboard
 
-The relay workers carry bytes and send events; one meter process per host owns the sampler, the core and
-the exporters. Serving never depends on measuring.
+Relay workers forward bytes and send events. One meter process per host owns the sampler, the core and the
+exporters. Serving never depends on measuring. ``docs/architecture.md`` describes the processes and packages.
 """

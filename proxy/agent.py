@@ -1,7 +1,8 @@
-"""``jouleproxy agent``: serves this host's energy samples to proxies elsewhere. It relays nothing.
+"""``jouleproxy agent``: serve this host's energy samples to proxies on other hosts. It relays no requests.
 
-Samples are kept for a while, numbered; each proxy asks for those after the last it had, so several may read
-one agent, and a short break of the network loses nothing. Beyond this host it asks for a token.
+Samples are numbered and kept for some minutes. Each proxy requests those after the last one it received, so
+that several proxies can read one agent, and a short interruption of the network loses nothing. On an address
+other than loopback it requires a token.
 """
 
 import asyncio
@@ -36,7 +37,12 @@ KEEP_SAMPLES: Final = 50_000  # 8 devices at 20 Hz: five minutes
 
 
 class Buffer:
-    """Samples by number, the oldest forgotten first. Filled by a sampler's thread, read by the server's."""
+    """Numbered samples of which the newest ``keep`` are kept. Thread-safe: samplers add, the server reads.
+
+    Attributes:
+        agent: Random id of this process, by which a proxy recognises a restart.
+        last: Number of the newest sample.
+    """
 
     def __init__(self, keep: int = KEEP_SAMPLES) -> None:
         self.agent = secrets.token_hex(8)
@@ -45,23 +51,29 @@ class Buffer:
         self._lock = threading.Lock()
 
     def add(self, samples: list[Sample]) -> None:
-        """Number new samples."""
+        """Append new samples."""
         with self._lock:
             self._samples.extend(samples)
             self.last += len(samples)
 
     def after(self, number: int, agent: str, t_ns: int) -> AgentSamples:
-        """Samples numbered above ``number``; all that are kept for one who knew another agent here."""
+        """Return the samples with numbers above ``number``.
+
+        Args:
+            number: Number of the last sample that the proxy received.
+            agent: Id of the agent it received it from; all kept samples are returned if it is another one.
+            t_ns: Present time of the monotonic clock.
+        """
         with self._lock:
-            wanted = self.last - (number if agent == self.agent else 0)
-            count = min(max(wanted, 0), len(self._samples))
+            count_new = self.last - (number if agent == self.agent else 0)
+            count = min(max(count_new, 0), len(self._samples))
             newest = list(itertools.islice(reversed(self._samples), count))
             last = self.last
-        return AgentSamples(self.agent, t_ns, last, max(wanted, 0) - count, tuple(reversed(newest)))
+        return AgentSamples(self.agent, t_ns, last, max(count_new, 0) - count, tuple(reversed(newest)))
 
 
 def application(choice: Choice, buffer: Buffer, token: str | None) -> web.Application:
-    """The agent's HTTP server; with a token every path but the health check asks for it."""
+    """Return the agent's web application; with a token, all paths but the health check require it."""
     devices = tuple(
         AgentDevice(f.device, f.reading, f.update_period_s, f.call_latency_s, f.notes) for f in choice.found
     )
@@ -81,8 +93,10 @@ def application(choice: Choice, buffer: Buffer, token: str | None) -> web.Applic
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        asked = token is not None and request.path != "/healthz"
-        if asked and not hmac.compare_digest(given.encode(errors="surrogateescape"), (token or "").encode()):
+        required = token is not None and request.path != "/healthz"
+        if required and not hmac.compare_digest(
+            given.encode(errors="surrogateescape"), (token or "").encode()
+        ):
             return web.Response(status=401, text="send the agent's token as 'Authorization: Bearer TOKEN'\n")
         return await handler(request)
 
@@ -98,7 +112,14 @@ def application(choice: Choice, buffer: Buffer, token: str | None) -> web.Applic
 
 
 def run(config: MeterConfig, listen: Address) -> int:
-    """Serve until SIGTERM or SIGINT; exit status 0. Raises :class:`ConfigError` for what cannot be used."""
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        ConfigError: for an address, source or device that cannot be used, or a missing token.
+    """
     if not is_loopback(listen.host) and not config.agent_token:
         raise ConfigError(
             f"--listen {listen.host}:{listen.port} is open beyond this host: give --agent-token, "
@@ -108,7 +129,7 @@ def run(config: MeterConfig, listen: Address) -> int:
     for line in choice.lines:
         _say(line)
     if not choice.opened:
-        raise ConfigError("agent: there is nothing to serve: no energy source was found")
+        raise ConfigError("agent: nothing to serve: no energy source was found; see jouleproxy devices")
     return asyncio.run(_serve(config, listen, choice))
 
 

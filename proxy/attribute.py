@@ -1,4 +1,7 @@
-"""``jouleproxy attribute``: the live core over a recorded timeline, as JSON lines."""
+"""``jouleproxy attribute``: compute the energy of requests from a recorded timeline, as JSON lines.
+
+It runs the same core on the same events as the meter did, so that the results are equal to the last bit.
+"""
 
 import os
 import sys
@@ -18,7 +21,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def request_line(share: Share) -> dict[str, object]:
-    """The ``request`` line of a share, keys in the order of the format page."""
+    """Return the ``request`` line of a share."""
     parts = share.parts
     return {
         "type": "request",
@@ -42,7 +45,7 @@ def request_line(share: Share) -> dict[str, object]:
 
 
 def device_line(account: DeviceAccount) -> dict[str, object]:
-    """The ``device`` line of an account."""
+    """Return the ``device`` line of an account."""
     return {
         "type": "device",
         "device": account.device,
@@ -55,7 +58,7 @@ def device_line(account: DeviceAccount) -> dict[str, object]:
 
 
 def model_line(terms: ModelTerms) -> dict[str, object]:
-    """The ``model`` line of a group's fitted terms."""
+    """Return the ``model`` line of a group's fitted terms."""
     return {
         "type": "model",
         "group": terms.group,
@@ -71,9 +74,20 @@ def model_line(terms: ModelTerms) -> dict[str, object]:
 
 
 def attribute(timeline: Path, policy: str, out: IO[bytes]) -> int | None:
-    """Write the lines of a timeline; the number of a torn last line, if there was one.
+    """Write the lines of all requests, devices and groups of a timeline.
 
-    Raises ``OSError``, :class:`FileError` and :class:`TimelineError`.
+    Args:
+        timeline: The file, plain, zstd or gzip.
+        policy: Name of the policy.
+        out: Receives the lines.
+
+    Returns:
+        Number of an incomplete last line, which was ignored; None if there was none.
+
+    Raises:
+        OSError: if a file cannot be read or written.
+        FileError: if the timeline is damaged.
+        TimelineError: for an invalid line.
     """
     reader = TimelineReader()
     core = Attributor(policy=policy)
@@ -93,7 +107,7 @@ def _line(record: dict[str, object]) -> bytes:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name only when written whole; on an error nothing is left of it."""
+    """Open a file that gets its name only after it was written completely; it is removed on an error."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
@@ -104,7 +118,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def run(timeline: Path, policy: str, out: Path | None) -> int:
-    """The command: exit status 0, or 2 with ``file:line: reason`` on stderr."""
+    """Run the command; return exit status 0, or 2 after ``file:line: reason`` on stderr."""
     try:
         if out is None:
             torn = attribute(timeline, policy, sys.stdout.buffer)
@@ -122,7 +136,7 @@ def run(timeline: Path, policy: str, out: Path | None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or timeline}: {error.strerror or error}")
     if torn is not None:
-        sys.stderr.write(f"{timeline}:{torn}: the last line is torn and was dropped\n")
+        sys.stderr.write(f"{timeline}:{torn}: the last line is incomplete and was ignored\n")
     return 0
 
 

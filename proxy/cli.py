@@ -1,4 +1,4 @@
-"""``jouleproxy``: the command line. Reads arguments, calls one function per command, returns its status."""
+"""The command line ``jouleproxy``: parse arguments, call one function for each command, return its status."""
 
 import argparse
 import errno
@@ -109,7 +109,9 @@ def _attribute(arguments: Sequence[str]) -> int:
     parser = _parser("attribute")
     parser.add_argument("timeline", type=Path, help="a timeline file, .zst if compressed")
     parser.add_argument("--policy", choices=OPTIONS["policy"].choices, default=OPTIONS["policy"].default)
-    parser.add_argument("--out", type=Path, help="write here (whole or not at all) instead of to stdout")
+    parser.add_argument(
+        "--out", type=Path, help="write to this file instead of stdout; it is complete or does not exist"
+    )
     given = parser.parse_args(arguments)
     from proxy.attribute import run  # noqa: PLC0415 - numpy is not for every command
 
@@ -119,7 +121,7 @@ def _attribute(arguments: Sequence[str]) -> int:
 def _explain(arguments: Sequence[str]) -> int:
     parser = _parser("explain")
     parser.add_argument("run", type=Path, help="a ledger file or a timeline, .zst if compressed")
-    parser.add_argument("--against", type=Path, help="another, to say why they differ")
+    parser.add_argument("--against", type=Path, help="another run, to show why they differ")
     parser.add_argument("--policy", choices=OPTIONS["policy"].choices, default=OPTIONS["policy"].default)
     given = parser.parse_args(arguments)
     from proxy.explain import run  # noqa: PLC0415 - numpy is not for every command
@@ -128,10 +130,10 @@ def _explain(arguments: Sequence[str]) -> int:
 
 
 def _energy_parser(command: str) -> _Parser:
-    """What is said of energy sources, as of serve."""
+    """Return a parser with the options of energy sources, as of ``serve``."""
     parser = _parser(command)
     parser.add_argument("--devices", default="auto", help="indices or UUIDs, comma-separated")
-    parser.add_argument("--source", default="auto", help="as of serve")
+    parser.add_argument("--source", default="auto", help="see serve")
     parser.add_argument("--host-energy", default="off", choices=OPTIONS["host_energy"].choices)
     parser.add_argument("--agent-token", default=os.environ.get("JOULEPROXY_AGENT_TOKEN"))
     return parser
@@ -261,8 +263,13 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], int]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script; returns the exit status."""
-    if arguments is None:  # the process is ours: its standard streams, too
+    """Run the console script; return the exit status.
+
+    Args:
+        arguments: Command line without the program's name; None: ``sys.argv``, and the standard streams of
+            the process are protected.
+    """
+    if arguments is None:
         stdio.protect()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] == "--version":
@@ -283,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"jouleproxy: {error}\n")
         return 2
     lost = stdio.failure(sys.stdout)
-    if lost is None or lost.errno == errno.EPIPE:  # a reader that went away is no failure
+    if lost is None or lost.errno == errno.EPIPE:  # a reader that has closed the pipe is not a failure
         return status
     sys.stderr.write(f"jouleproxy: standard output: {lost.strerror}\n")
     return status if command == "serve" else status or 2

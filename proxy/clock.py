@@ -1,8 +1,8 @@
 # Compiled by mypyc: see setup.py.
 """The only clock: monotonic nanoseconds, and one wall-clock anchor for export.
 
-``CLOCK_MONOTONIC`` is one clock for all processes of a host, so stamps of relay workers and of the
-meter may be compared. Stamps of two hosts may not.
+``CLOCK_MONOTONIC`` is the same clock for all processes of a host, so that stamps of relay workers and of the
+meter can be compared. Stamps of two hosts cannot.
 """
 
 import time
@@ -16,9 +16,9 @@ _ANCHOR_TRIES: Final = 5  # readings of a pair of clocks: each takes 0.2 us, so 
 
 @dataclass(frozen=True, slots=True)
 class WallAnchor:
-    """One pair of simultaneous readings, by which monotonic stamps become Unix time.
+    """A pair of simultaneous readings that converts monotonic stamps to Unix time.
 
-    Taken once per process: wall-clock steps (NTP) afterwards never bend an interval.
+    Created once per process, so that later steps of the wall clock (NTP) never change an interval.
     """
 
     monotonic_ns: int
@@ -41,5 +41,5 @@ class WallAnchor:
         return cls((before_ns + after_ns) // 2, unix_ns)
 
     def unix(self, monotonic_ns: int) -> int:
-        """Unix nanoseconds of a monotonic stamp."""
+        """Return the Unix nanoseconds of a monotonic stamp."""
         return self.unix_ns + monotonic_ns - self.monotonic_ns

@@ -1,9 +1,9 @@
-"""``jouleproxy demo``: a small simulated fleet behind the real proxy, with a sweep and traffic.
+"""``jouleproxy demo``: run the proxy in front of simulated engines, with a sweep and traffic.
 
-A language model and an image model, each on a simulated GPU of its own; ``--once`` sweeps the language model
-alone, and ends. Nothing here measures or relays: it starts the programs a user would start, and stops them.
-The GPUs are the NVML stand-in, read by the production code, where a C compiler exists; else the source named
-``simulated``.
+There are a language model and an image model, each on a simulated GPU of its own; ``--once`` sweeps the
+language model only, then ends. Nothing here measures or relays: it starts the programs that a user would
+start, and stops them. The GPUs are read by the production code through the substitute NVML library if a C
+compiler exists, else by the source ``simulated``.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ LEVELS: Final = "1..64"  # of concurrency
 _POLL_SECONDS: Final = 0.05
 _SLO: Final = "p95:ttft=1s,p95:tpot=50ms"
 _POINT_SECONDS: Final = 4
-_FOR_EVER: Final = "1440m"
+_FOR_EVER: Final = "1440m"  # a day; the demo is stopped before
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A model of the fleet: its name to clients, the simulator's profile, its device."""
+    """A model: its name for clients, the simulator's profile, its device."""
 
     name: str
     profile: str
@@ -51,7 +51,7 @@ _IMAGES: Final = _Model("pixart-sigma", "h100-pixart-sigma", "gpu1")
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the demo's servers listen, on 127.0.0.1: the proxy's two, and an engine for each model."""
+    """Ports on 127.0.0.1: data and admin port of the proxy, and one engine for each model."""
 
     data: int
     admin: int
@@ -59,7 +59,16 @@ class Ports:
 
 
 def run(out: Path, *, once: bool, levels: str = LEVELS) -> int:
-    """Run the demo; the exit status: that of the sweep with ``once``, 0 when stopped by a signal."""
+    """Run the demo; return its exit status.
+
+    Args:
+        out: Folder for the results.
+        once: Run one sweep and end, with the exit status of the sweep; else run until a signal, status 0.
+        levels: Concurrency levels of the sweep.
+
+    Raises:
+        ConfigError: if a program is missing, ends at start or does not respond.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     started: list[Child] = []
@@ -73,7 +82,7 @@ def run(out: Path, *, once: bool, levels: str = LEVELS) -> int:
 
 
 class _Stopped(BaseException):
-    """A signal asked for the end."""
+    """Raised by the signal handler to end the demo."""
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -107,20 +116,20 @@ def _engine(model: _Model, port: int) -> list[str]:
 
 
 def _live(ports: Ports, out: Path, started: list[Child]) -> int:
-    """Images all the time; a sweep of the language model, then steady traffic to it."""
+    """Send images continuously, sweep the language model, then send steady traffic to it until a signal."""
     _say(f"point a client at  http://127.0.0.1:{ports.data}/v1")
     _say(f"dashboard          http://127.0.0.1:{ports.admin}/")
     _say(f"metrics            http://127.0.0.1:{ports.admin}/metrics")
     _say(f"{_IMAGES.name} gets an image every 2 s, {_TEXT.name} a sweep; Ctrl-C stops everything")
     images = ("--rate", "0.5", "--endpoint", "images", "--model", _IMAGES.name, "--picture", "1024x1024")
-    _steadily(ports, out / "images", started, *images)
+    _send_steadily(ports, out / "images", started, *images)
     _sweep(ports, out, started, LEVELS)
     _say(f"all joules are those of simulated GPUs; now {_TEXT.name} gets 4 requests/s until Ctrl-C")
-    return _status_of(_steadily(ports, out / "traffic", started, "--rate", "4", "--model", _TEXT.name))
+    return _status_of(_send_steadily(ports, out / "traffic", started, "--rate", "4", "--model", _TEXT.name))
 
 
-def _steadily(ports: Ports, out: Path, started: list[Child], *words: str) -> Child:
-    """Traffic without end, and without words."""
+def _send_steadily(ports: Ports, out: Path, started: list[Child], *words: str) -> Child:
+    """Start a load generator that runs until it is stopped, without output."""
     command = _loadgen(ports, *words, "--duration", _FOR_EVER, "--quiet", "--force", "--out", str(out))
     return _spawn(started, "traffic", command, os.environ)
 
@@ -141,17 +150,17 @@ def _sweep(ports: Ports, out: Path, started: list[Child], levels: str) -> int:
 
 
 def _source(folder: Path, state: Path) -> tuple[str, Mapping[str, str]]:
-    """The energy source of the proxy, and the variables it needs to find it."""
+    """Return the energy source of the proxy and the environment variables that it needs."""
     try:
         library = build(folder / "lib")
     except FakeNvmlError as error:
-        _say(f"no NVML stand-in: {error}")
+        _say(f"no substitute NVML library: {error}")
         return f"simulated:{state}", {}
     return "nvml", environment(library, state)
 
 
 def _serve_words(folder: Path, fleet: Sequence[_Model], ports: Ports, source: str) -> list[str]:
-    """The proxy's command; each model is a backend on a device of its own."""
+    """Write the proxy's settings, a backend for each model, and return its command."""
     tables = (
         f'[[backends]]\nurl = "http://127.0.0.1:{port}"\nname = "{model.name}"\n'
         f'models = ["{model.name}"]\ndevices = ["{model.device}"]\n'
@@ -171,7 +180,7 @@ def _module(name: str, *words: str) -> list[str]:
 
 
 def _loadgen(ports: Ports, *words: str, command: str = "run") -> list[str]:
-    """The installed load generator: the proxy knows it as a program only."""
+    """Return the command of the installed load generator; the proxy never imports it."""
     beside = Path(sys.executable).with_name("loadgen")
     program = str(beside) if beside.exists() else shutil.which("loadgen")
     if program is None:
@@ -181,7 +190,7 @@ def _loadgen(ports: Ports, *words: str, command: str = "run") -> list[str]:
 
 
 def _spawn(started: list[Child], name: str, words: list[str], variables: Mapping[str, str]) -> Child:
-    """Start a program that dies with this one."""
+    """Start a program that the kernel ends when this one ends."""
 
     def body(_ready_fd: int) -> NoReturn:
         os.execve(words[0], words, dict(variables))
@@ -193,10 +202,10 @@ def _spawn(started: list[Child], name: str, words: list[str], variables: Mapping
 
 
 def _wait_for(url: str, started: list[Child]) -> None:
-    """Until the URL answers; raises :class:`ConfigError` if a program ends or it takes too long."""
+    """Wait until the URL responds; raises :class:`ConfigError` if a program ends or it takes too long."""
     deadline = now_ns() + ns_from_seconds(START_SECONDS)
     while now_ns() < deadline:
-        if _answers(url):
+        if _responds(url):
             return
         for pid, status in reap().items():
             for child in started:
@@ -204,10 +213,10 @@ def _wait_for(url: str, started: list[Child]) -> None:
                     child.pid = None
                     raise ConfigError(f"demo: the {child.name} ended with status {status} at start")
         sleep(_POLL_SECONDS)
-    raise ConfigError(f"demo: {url} did not answer within {START_SECONDS:.0f} s")
+    raise ConfigError(f"demo: {url} did not respond within {START_SECONDS:.0f} s")
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1.0):
             return True
@@ -216,14 +225,14 @@ def _answers(url: str) -> bool:
 
 
 def _status_of(child: Child) -> int:
-    """Wait for a program's end."""
+    """Wait for a program to end; return its exit status."""
     _, status = os.waitpid(child.pid or 0, 0)
     child.pid = None
     return os.waitstatus_to_exitcode(status)
 
 
 def _end(started: list[Child]) -> None:
-    """Stop the programs, the last started first; what does not end is killed."""
+    """Stop the programs in reverse order; those that do not end in time are killed."""
     for child in reversed(started):
         child.send(signal.SIGTERM)
         deadline = now_ns() + ns_from_seconds(STOP_SECONDS)
@@ -238,7 +247,7 @@ def _end(started: list[Child]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports of 127.0.0.1, all different."""
+    """Return different free ports of 127.0.0.1."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in servers]

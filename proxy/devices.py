@@ -1,4 +1,4 @@
-"""``jouleproxy devices``: what can be measured here, how, and what was tried."""
+"""``jouleproxy devices``: list the devices of this machine, how they are read, and the rejected readings."""
 
 import os
 import sys
@@ -16,15 +16,22 @@ from proxy.energy.sampling.probe import probe
 from proxy.energy.source import EdgeSource, Found
 from proxy.units import MS_PER_SECOND, seconds_from_ns
 
-SLOW_CALL_SECONDS: Final = 0.005
+SLOW_CALL_SECONDS: Final = 0.005  # slower calls cannot locate the updates of a counter
 
 
 def run(
     config: MeterConfig, out: IO[str] = sys.stdout, *, as_json: bool, environ: Mapping[str, str] = os.environ
 ) -> int:
-    """Look once and say what was found; 0 also where nothing can be measured: that is the answer.
+    """Print the devices found; return exit status 0, also if nothing can be measured.
 
-    Raises :class:`~proxy.config.ConfigError` for a source asked for by name that cannot be opened.
+    Args:
+        config: The settings of sources and devices.
+        out: Receives the output.
+        as_json: Print one JSON object instead of text.
+        environ: Environment variables.
+
+    Raises:
+        ConfigError: for a source requested by name that cannot be opened.
     """
     choice = choose(config, environ)
     try:
@@ -39,7 +46,7 @@ def run(
 
 
 def measured(opened: OpenedSource) -> OpenedSource:
-    """With update period and call latency as measured here, where the source has counters: half a second."""
+    """Measure update period and call latency of a source with counters, which takes half a second."""
     source = opened.source
     if not isinstance(source, EdgeSource):
         return opened
@@ -63,7 +70,7 @@ def _wait(deadline_ns: int) -> bool:
 
 
 def as_object(choice: Choice) -> dict[str, object]:
-    """``{"source", "devices": [...], "left_out": [...], "lines": [...]}``; the source may be null."""
+    """Return ``{"source", "devices": [...], "left_out": [...], "lines": [...]}``; the source may be None."""
     return {
         "source": choice.name,
         "devices": [
@@ -88,7 +95,7 @@ def as_object(choice: Choice) -> dict[str, object]:
 
 
 def as_lines(choice: Choice) -> list[str]:
-    """For a terminal: a block a device, or what was tried."""
+    """Return the lines for a terminal: a block for each device, or the attempts if there is none."""
     if not choice.found:
         return list(choice.lines)
     blocks = [line for o in choice.opened for found in o.found for line in _block(o.source.name, found)]

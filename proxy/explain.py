@@ -1,9 +1,12 @@
-"""``jouleproxy explain``: where the joules of a run went, and why two runs differ.
+"""``jouleproxy explain``: show where the energy of a run went, and why two runs differ.
 
-A run is a ledger file (``--ledger``) or a timeline (``--record``), told apart by their first line that can be
-read, plain or compressed. A timeline
-is attributed first, so it also has its devices' accounts. Two runs are compared by joules per output token:
-the difference is split exactly among the parts, and the prompt's into how much was asked and what it cost.
+A run is a ledger file (``--ledger``) or a timeline (``--record``), distinguished by their first readable
+line, plain or compressed. A timeline is attributed first, so that accounts of devices and fitted terms are
+also available.
+
+Two runs are compared by joules per output token. The difference is the exact sum of the differences of the
+parts. The difference of the prompt's part is divided further: the difference in prompt tokens per output
+token at the other run's price, and the rest, which is the difference in price.
 """
 
 import contextlib
@@ -25,13 +28,13 @@ from proxy.timeline_file import FileError, lines, read_blocks
 from proxy.units import NS_PER_SECOND, seconds_from_ns
 
 PARTS: Final = Parts.__struct_fields__
-_MOST: Final = 5  # rows of the dearest requests, lines that are named because they cannot be read
+_MOST: Final = 5  # rows of the most expensive requests; reports of unreadable lines
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(slots=True)
 class Run:
-    """The records of a run; ``accounts`` of its devices and the fitted ``terms``, where it is a timeline."""
+    """The records of a run; of a timeline also the accounts of devices and the fitted terms."""
 
     name: str
     records: list[RequestEnergy]
@@ -42,17 +45,26 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the requests that are wholly known and have output tokens. Joules, tokens, seconds."""
+    """Sums over the requests with completely known energy and output tokens.
+
+    Attributes:
+        requests: Their number.
+        joules: Their energy.
+        parts: Energy by part, without unknown parts; empty if the policy has no parts.
+        output_tokens: Their output tokens.
+        computed_tokens: Prompt tokens without those read from the prefix cache; None if unknown.
+        at_once: Mean number of requests in progress; None if unknown.
+    """
 
     requests: int
     joules: float
-    parts: dict[str, float]  # those that are known; empty where the policy knows none
+    parts: dict[str, float]
     output_tokens: int
-    computed_tokens: int | None  # of prompts, less those the engine had cached
-    at_once: float | None  # mean number of requests running
+    computed_tokens: int | None
+    at_once: float | None
 
     def per_token(self, joules: float) -> float:
-        """Joules per output token."""
+        """Return joules per output token."""
         return joules / self.output_tokens
 
 
@@ -67,7 +79,7 @@ def load(path: Path, policy: str) -> Run:
 
 
 def _is_ledger(path: Path) -> bool:
-    """Whether the first line that is a JSON object is a record. Lines before it may be empty or torn."""
+    """Return whether the first line that is a JSON object is a record; lines before it may be incomplete."""
     with contextlib.closing(lines(path)) as found:
         for line in found:
             try:
@@ -79,23 +91,23 @@ def _is_ledger(path: Path) -> bool:
 
 
 def _ledger(path: Path) -> Run:
-    """Read what can be read: a crash or a full disk leaves a torn line, and what follows is whole."""
+    """Read all valid lines: a crash or a full disk leaves an incomplete line in front of valid ones."""
     run = Run(path.name, [])
-    left_out: list[str] = []
+    skipped: list[str] = []
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
         try:
             run.records.append(decode_request(line))
         except msgspec.ValidationError as error:
-            left_out.append(f"{path.name}:{number}: not a record, passed over: {error}")
+            skipped.append(f"{path.name}:{number}: not a record, skipped: {error}")
         except (msgspec.DecodeError, UnicodeDecodeError):
-            left_out.append(f"{path.name}:{number}: a torn line was passed over")
-    run.notes = left_out[:_MOST]
-    if len(left_out) > _MOST:
-        run.notes.append(f"{path.name}: {len(left_out)} lines were passed over in all")
+            skipped.append(f"{path.name}:{number}: incomplete line skipped")
+    run.notes = skipped[:_MOST]
+    if len(skipped) > _MOST:
+        run.notes.append(f"{path.name}: {len(skipped)} lines were skipped in total")
     if not run.records:
-        raise FileError(f"{path}: no line is a whole record: {left_out[0].partition(': ')[2]}")
+        raise FileError(f"{path}: no line is a complete record: {skipped[0].partition(': ')[2]}")
     return run
 
 
@@ -116,7 +128,7 @@ def _timeline(path: Path, policy: str) -> Run:
     _collect(run, core, open_)
     run.accounts = core.accounts()
     if reader.torn is not None:
-        run.notes.append(f"{path.name}:{reader.torn}: a torn line was passed over")
+        run.notes.append(f"{path.name}:{reader.torn}: incomplete line skipped")
     run.terms = core.terms() if policy == "steps" else []
     return run
 
@@ -149,7 +161,7 @@ def _ended(record: RequestEnergy, end: End) -> RequestEnergy:
 
 
 def totals(records: list[RequestEnergy]) -> Totals | None:
-    """Sums of what is known; None where there is nothing to divide by."""
+    """Return the sums; None if no request has both known energy and output tokens."""
     known = [r for r in records if r.unknown is None and r.joules is not None and r.output_tokens]
     if not known:
         return None
@@ -170,7 +182,10 @@ def totals(records: list[RequestEnergy]) -> Totals | None:
 
 
 def _computed_tokens(record: RequestEnergy) -> int | None:
-    """Prompt tokens less cached ones (none, where the engine says none); None if that cannot be."""
+    """Return the prompt tokens without cached ones; None if the counts are missing or contradictory.
+
+    An engine that reports no cached tokens counts as having none.
+    """
     cached = record.cached_tokens or 0
     if record.prompt_tokens is None or cached > record.prompt_tokens:
         return None
@@ -178,17 +193,17 @@ def _computed_tokens(record: RequestEnergy) -> int | None:
 
 
 def describe(run: Run) -> Iterator[str]:
-    """Lines on one run."""
+    """Yield the report of one run, line by line."""
     reasons = Counter(r.unknown for r in run.records if r.unknown is not None)
-    said = {r.source for r in run.records if r.source} | {a.source for a in run.accounts if a.source}
-    sources = ", ".join(sorted(said)) or "not said"
+    names = {r.source for r in run.records if r.source} | {a.source for a in run.accounts if a.source}
+    sources = ", ".join(sorted(names)) or "unknown"
     unknown = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     yield f"{run.name}: {len(run.records)} requests, energy source {sources}"
     if unknown:
-        yield f"  energy not, or not wholly, known: {unknown}"
+        yield f"  energy unknown or only partly known: {unknown}"
     for account in run.accounts:
         if account.start_ns is None:
-            yield f"  {account.device}: not known, no energy was read"
+            yield f"  {account.device}: unknown, no energy was read"
             continue
         yield (
             f"  {account.device}: {account.measured_joules:.6g} J measured = requests "
@@ -197,13 +212,13 @@ def describe(run: Run) -> Iterator[str]:
         )
     total = totals(run.records)
     if total is None:
-        yield "  no request has both known joules and output tokens: nothing to explain"
+        yield "  no request has both known energy and output tokens: nothing to explain"
         return
     if others := [
         r for r in run.records if r.unknown is None and r.joules is not None and not r.output_tokens
     ]:
         joules = sum(r.joules or 0.0 for r in others)
-        yield f"  {len(others)} without output tokens: {joules:.6g} J, not in what follows"
+        yield f"  {len(others)} without output tokens: {joules:.6g} J, not included below"
     at_once = "" if total.at_once is None else f", {total.at_once:.3g} at once"
     yield (
         f"  {total.requests} known: {total.joules:.6g} J, {total.joules / total.requests:.4g} J/request, "
@@ -214,17 +229,17 @@ def describe(run: Run) -> Iterator[str]:
         for name, joules in total.parts.items():
             yield f"    {name:11} {joules:12.6g} J {100 * joules / (total.joules or 1.0):6.2f} %"
         if total.parts.get("unseparated"):
-            yield "    unseparated: the load, or the answers, do not tell the parts of these joules apart"
+            yield "    unseparated: load or responses varied too little to divide this energy into its parts"
     else:
-        yield "  the policy of these records knows no parts"
+        yield "  the policy of these records has no parts"
     for terms in run.terms:
         yield from _fitted(terms)
     yield from _groups(run.records)
-    yield from _dearest(run.records)
+    yield from _most_expensive(run.records)
 
 
 def _fitted(terms: ModelTerms) -> Iterator[str]:
-    """The terms behind the parts, and which of them this load did not tell apart."""
+    """Yield the fitted terms, and which of them this load cannot separate."""
     rows = {
         "static": (terms.static_j, terms.static_sd_j, "J/step"),
         "prefill": (terms.prefill_j, terms.prefill_sd_j, "J/computed prompt token"),
@@ -234,12 +249,12 @@ def _fitted(terms: ModelTerms) -> Iterator[str]:
     yield f"  fitted terms of {terms.group}:"
     for name, (value, sd, unit) in rows.items():
         if value is None:
-            yield f"    {name:8} not known: {'never seen' if sd is None else 'not told from the others'}"
+            yield f"    {name:8} unknown: {'never observed' if sd is None else 'not separable from others'}"
         else:
             yield f"    {name:8} {value:12.4g} +- {sd or 0.0:.2g} {unit}"
     if terms.unseparated:
         unsure = ", ".join(terms.unseparated)
-        yield f"    load varied too little to tell {unsure} from the rest: only the sum is sure"
+        yield f"    load varied too little to separate {unsure} from the rest: only the sum is reliable"
 
 
 def _groups(records: list[RequestEnergy]) -> Iterator[str]:
@@ -257,15 +272,15 @@ def _group(
     for name in sorted(names, key=str):
         total = totals([record for record in records if of(record) == name])
         if total is None:
-            yield f"    {name or '-':24} not known: no request has both known joules and output tokens"
+            yield f"    {name or '-':24} unknown: no request has both known energy and output tokens"
         else:
             each = total.per_token(total.joules)
             yield f"    {name or '-':24} {total.joules:12.6g} J {each:10.4g} J/output token"
 
 
-def _dearest(records: list[RequestEnergy]) -> Iterator[str]:
+def _most_expensive(records: list[RequestEnergy]) -> Iterator[str]:
     known = sorted((r for r in records if r.joules is not None), key=lambda r: -(r.joules or 0.0))
-    yield "  the dearest requests:"
+    yield "  the most expensive requests:"
     for r in known[:_MOST]:
         prompt, output = ("-" if n is None else n for n in (r.prompt_tokens, r.output_tokens))
         tokens = f"{prompt} prompt, {output} output tokens"
@@ -274,7 +289,7 @@ def _dearest(records: list[RequestEnergy]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One row of a comparison: joules per output token of it here and there, and what made the difference."""
+    """One row of a comparison: joules per output token of a part in both runs, and the reason."""
 
     name: str
     here: float
@@ -283,9 +298,9 @@ class Cause:
 
 
 def causes(here: Totals, there: Totals) -> list[Cause]:
-    """The difference in joules per output token, part by part; the rows add up to it.
+    """Return the difference in joules per output token by part; the rows add up to it.
 
-    What only one of them knows, and what neither does, is one row: ``unseparated``.
+    Parts that are unknown in one or both runs are one row, ``unseparated``. Empty if a run has no parts.
     """
     if not here.parts or not there.parts:
         return []
@@ -305,30 +320,30 @@ def _batching(here: Totals, there: Totals) -> str:
     if here.at_once is None or there.at_once is None:
         return ""
     return (
-        f"{here.at_once:.3g} requests at once, there {there.at_once:.3g}: who shares a step shares its cost"
+        f"{here.at_once:.3g} requests at once, there {there.at_once:.3g}: requests in a step share its cost"
     )
 
 
 def _prompts(here: Totals, there: Totals) -> str:
     if here.computed_tokens is None or there.computed_tokens is None:
-        return "the number of prompt tokens is not known"
-    asked, theirs = here.computed_tokens / here.output_tokens, there.computed_tokens / there.output_tokens
+        return "the number of prompt tokens is unknown"
+    ours, theirs = here.computed_tokens / here.output_tokens, there.computed_tokens / there.output_tokens
     if not here.computed_tokens or not there.computed_tokens:
-        return f"{asked:.3g} computed prompt tokens each, there {theirs:.3g}"
+        return f"{ours:.3g} computed prompt tokens each, there {theirs:.3g}"
     price = there.parts["prefill"] / there.computed_tokens
-    amount = (asked - theirs) * price
+    amount = (ours - theirs) * price
     rest = here.per_token(here.parts["prefill"]) - there.per_token(there.parts["prefill"]) - amount
     return (
-        f"{asked:.3g} computed prompt tokens each, there {theirs:.3g}: {amount:+.3g} by their number, "
+        f"{ours:.3g} computed prompt tokens each, there {theirs:.3g}: {amount:+.3g} by their number, "
         f"{rest:+.3g} by their price"
     )
 
 
 def compare(run: Run, other: Run) -> Iterator[str]:
-    """Lines on why the first costs another amount per output token than the second."""
+    """Yield the comparison of the energy per output token of two runs, line by line."""
     here, there = totals(run.records), totals(other.records)
     if here is None or there is None:
-        yield "not comparable: one of them has no request with known joules and output tokens"
+        yield "not comparable: one of the runs has no request with known energy and output tokens"
         return
     ours, theirs = here.per_token(here.joules), there.per_token(there.joules)
     change = f" ({100 * (ours / theirs - 1):+.1f} %)" if theirs else ""
@@ -340,11 +355,11 @@ def compare(run: Run, other: Run) -> Iterator[str]:
         row = f"  {cause.name:11} {cause.here:10.4g} {cause.there:10.4g} {cause.here - cause.there:+10.4g}"
         yield f"{row}  {cause.why}".rstrip()
     if not found:
-        yield "  no parts to compare: a policy that knows them is steps or tokens"
+        yield "  no parts to compare: use the policy steps or tokens"
 
 
 def run(path: Path, other: Path | None, policy: str) -> int:
-    """The command: exit status 0, or 2 with ``file:line: reason`` on stderr."""
+    """Run the command; return exit status 0, or 2 after ``file:line: reason`` on stderr."""
     try:
         runs = [load(one, policy) for one in (path, other) if one is not None]
     except FileError as error:

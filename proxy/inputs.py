@@ -1,8 +1,9 @@
-"""Parsers of operator input that both programs share: one rule at both front doors.
+"""Parsers of operator input, shared by the proxy and the load generator.
 
-URLs, ``HOST:PORT`` addresses, header options, keys, durations, numbers and text files. Every function takes
-the text as it was typed and returns a value, or raises :class:`InputError`, whose text says what would be
-right; the caller puts the option, variable or ``file: key`` in front of it. Pure: nothing is looked up.
+URLs, ``HOST:PORT`` addresses, header options, keys, durations, numbers and text files. Every function
+receives the text as typed and returns a value, or raises :class:`InputError`, whose message states the
+correct form; the caller prefixes the option, variable or ``file: key``. Pure: no name is resolved, no file is
+opened.
 """
 
 import ipaddress
@@ -35,19 +36,28 @@ _FRAMING: Final = ("connection", "content-length", "content-type", "host", "tran
 
 
 class InputError(ValueError):
-    """A text cannot be used; ``str`` is one line that says what would be right."""
+    """A text is invalid; the message is one line that states the correct form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a server is. ``socket`` None: connect to ``host`` and ``port``; else to that Unix socket."""
+    """The location of a server.
 
-    host: str  # ASCII: a name (IDNA), an IPv4 address, or an IPv6 address without its brackets
-    port: int  # 0 for a Unix socket
+    Attributes:
+        host: ASCII: a name (IDNA), an IPv4 address, or an IPv6 address without brackets.
+        port: TCP port; 0 for a Unix socket.
+        socket: Path of the Unix socket to connect to; None: connect to ``host`` and ``port``.
+        tls: Whether TLS is used.
+        prefix: Prefix of every path, without a final ``/v1``; begins with a slash or is empty.
+        authority: Value of the ``Host`` header; without the port if it is the default of the scheme.
+    """
+
+    host: str
+    port: int
     socket: str | None
     tls: bool
-    prefix: str  # of every path, without a final /v1; begins with a slash, or is empty
-    authority: str  # the Host header; the port only where it is not the scheme's own
+    prefix: str
+    authority: str
 
     @property
     def server(self) -> tuple[str, int | None]:
@@ -56,7 +66,7 @@ class Origin:
 
     @property
     def url(self) -> str:
-        """The URL in one spelling: lower case, no default port, no final slash or ``/v1``."""
+        """The URL in its canonical form: lower case, no default port, no final slash or ``/v1``."""
         if self.socket is not None:
             return UNIX + self.socket
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.prefix}"
@@ -65,7 +75,7 @@ class Origin:
 def named(option: str, text: str, parse: Callable[[str], T]) -> T:
     """Return ``parse(text)``; an :class:`InputError` of it is raised again with the option in front.
 
-    What may be secret is left out: a key or token, a header's value, a password within a URL.
+    Keys, tokens, header values and passwords in URLs do not appear in the message.
     """
     try:
         return parse(text)
@@ -96,7 +106,7 @@ def parse_url(text: str, *, unix: bool = False) -> Origin:
         raise InputError("must be without a query (?...) or fragment (#...): it is put before every path")
     tls = parts.scheme == "https"
     host = parse_host(parts.hostname or "", f"must be {form}")
-    bare = host.partition("%")[0]  # a zone is this machine's business: RFC 6874
+    bare = host.partition("%")[0]  # a zone id is only meaningful on this host: RFC 6874
     authority = f"[{bare}]" if ":" in bare else bare
     default = _DEFAULT_PORTS[parts.scheme]
     port = parts.port or default
@@ -116,7 +126,7 @@ def parse_page(text: str) -> str:
 
 
 def shown_url(text: str) -> str:
-    """Return a URL for a message: what stands between ``//`` and ``@`` may be a password."""
+    """Return a URL for a message, with user and password replaced by ``***``."""
     return re.sub(r"//[^/?#]*@", "//***@", text)
 
 
@@ -139,7 +149,7 @@ def _split(text: str, form: str) -> SplitResult:
 
 
 def _socket_path(path: str) -> str:
-    """The absolute path of a Unix socket; ``unix:///PATH`` is another spelling of ``unix:/PATH``."""
+    """Return the absolute path of a Unix socket; ``unix:///PATH`` is equivalent to ``unix:/PATH``."""
     if path.startswith("///"):
         path = path[2:]
     if not path.startswith("/") or path.startswith("//") or path == "/":
@@ -147,7 +157,7 @@ def _socket_path(path: str) -> str:
     if not path.isprintable():
         raise InputError("must be unix:/PATH, without control characters")
     if len(path.encode()) > _MAX_SOCKET_PATH:
-        raise InputError(f"must be unix:/PATH of at most {_MAX_SOCKET_PATH} bytes, as the kernel takes it")
+        raise InputError(f"must be unix:/PATH of at most {_MAX_SOCKET_PATH} bytes, the limit of the kernel")
     return path
 
 
@@ -232,7 +242,7 @@ def parse_key(text: str) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of ``200ms``, ``10s``, ``1.5m``, ``2h``; raises :class:`InputError`."""
+    """Return the seconds of ``200ms``, ``10s``, ``1.5m`` or ``2h``; raises :class:`InputError`."""
     found = _DURATION.fullmatch(text.strip())
     if not found:
         raise InputError(f"{text!r} is not a duration: write a number and a unit, as 200ms, 10s, 2m")

@@ -1,7 +1,6 @@
-"""The wire contract: what leaves the product, in one place.
+"""The records that leave the program: the contract of admin port, ledger file, exporters and load generator.
 
-Every exporter, the admin port and the load generator speak these records. Units are in the names; a
-field that is ``None`` is *not known*, which is never the same as zero.
+Units are in the names. A field that is ``None`` is *unknown*, which is never the same as zero.
 """
 
 from collections.abc import Iterable
@@ -135,16 +134,16 @@ class Unknown(StrEnum):
 
 
 def not_measured(source: str | None) -> str | None:
-    """``simulated`` or ``estimate`` where (a part of) a source is no measurement; None where it is one."""
+    """Return ``simulated`` or ``estimate`` if a part of the source is no measurement, else None."""
     return next((word for word in ("simulated", "estimate") if word in (source or "")), None)
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the joules of one request went; those that are not null sum to the request's joules.
+    """The energy of one request by part, in joules; parts that are not None add up to the request's joules.
 
-    A part is null where the data does not tell it from the others (a batch of constant size, an answer of
-    which no token was seen, windows that are still open); the joules of all such parts together are
-    ``unseparated``. ``idle`` is other than zero only under a policy that charges idle energy by name.
+    A part is None if the data does not separate it from the others (a batch of constant size, a response of
+    which no token was observed, windows that are still open); ``unseparated`` is the energy of all such parts
+    together. ``idle`` is different from zero only under a policy that attributes idle energy explicitly.
     """
 
     static: float | None = 0.0
@@ -158,7 +157,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def sum_parts(parts: Iterable[Parts]) -> Parts | None:
     """Sum the parts of several requests; None for no request.
 
-    Of a part that only some requests know, the sum is of these; the rest is in ``unseparated``.
+    If only some requests have a part, it is the sum of these; the rest is in ``unseparated``.
     """
     sums: dict[str, float] = {}
     count = 0
@@ -181,7 +180,7 @@ def sum_parts(parts: Iterable[Parts]) -> Parts | None:
 
 
 class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a request produced where tokens are not the unit (images, videos)."""
+    """The output of a request that is not counted in tokens (images, videos)."""
 
     images: int | None = None
     pixels: int | None = None
@@ -190,16 +189,21 @@ class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and its joules.
+    """One request and its energy.
 
-    ``joules_low``/``joules_high`` bound a 90 % interval. ``source`` names the energy reading
-    (``nvml``, ``simulated``, ...), ``policy`` the rule of sharing, ``evidence`` what was known of the
-    engine: ``steps``, ``chunks``, ``usage``, ``arrivals`` (``compressed``: the answer's tokens could not
-    be read). ``unknown`` holds the reason why joules are missing or incomplete: with ``joules`` null
-    nothing was measured; with ``joules`` a number and ``joules_high`` null only a part of the
-    request's life was, and ``joules`` is that part; with both numbers they are an estimate that work unseen
-    by the proxy makes uncertain. ``final`` is false while windows that cover the
-    request are still open.
+    Attributes:
+        joules: The energy attributed to it; None: unknown.
+        joules_low: Lower bound of the 90 % interval.
+        joules_high: Upper bound of the 90 % interval.
+        source: The energy source: ``nvml``, ``simulated``, ...
+        policy: The rule of division.
+        evidence: What was known of the engine: ``steps``, ``chunks``, ``usage``, ``arrivals``, or
+            ``compressed`` if the tokens of the response could not be read.
+        unknown: Reason why the energy is missing or incomplete (:class:`Unknown`). With ``joules`` None
+            nothing was measured. With ``joules_high`` None only a part of the request's time was measured,
+            and ``joules`` is that part. With both, they are an estimate made uncertain by work that did not
+            pass through the proxy.
+        final: False while windows of its time are still open.
     """
 
     request_id: str
@@ -232,7 +236,7 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Time in which a device's energy is not known: [start_ns, end_ns), and why."""
+    """Time [start_ns, end_ns) in which a device's energy is unknown, with a reason of :class:`Unknown`."""
 
     start_ns: int
     end_ns: int
@@ -242,10 +246,9 @@ class Gap(msgspec.Struct, frozen=True):
 class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
     """The account of one device over a span of time, in joules.
 
-    Law: ``requests_joules + idle_joules + unattributed_joules == measured_joules``, the sum of the
-    device's counter differences outside ``gaps``. ``open_joules`` was measured in the span but is in
-    windows not closed yet; it is not part of ``measured_joules``. ``notes`` say what is odd
-    about the readings.
+    Invariant: ``requests_joules + idle_joules + unattributed_joules == measured_joules``, the sum of the
+    device's counter differences outside ``gaps``. ``open_joules`` was measured in the span but is in windows
+    that are not closed yet; it is not included in ``measured_joules``. ``notes`` report irregular readings.
     """
 
     device: str
@@ -265,14 +268,14 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """The fitted energy terms of one group: the answer to "where do the joules go".
+    """The fitted energy terms of one group.
 
     ``E = static_j*steps + decode_j*tokens + context_j*sum(context) + prefill_j*tokens + idle_w*s``.
-    A term is null where the data does not determine it; ``*_sd_*`` is its standard deviation, null where
-    nothing of it was seen. ``unseparated`` names the terms that were seen and that this load does not tell
-    from one another (their parts are null in records, too). ``r2`` is the share of window-energy variance
-    explained; ``windows`` the effective number of windows behind the fit; ``age_s`` seconds since the last
-    of them; ``prior`` is true while too little was seen for any of it to be relied on.
+    A term is None if the data does not determine it; ``*_sd_*`` is its standard deviation, None if nothing of
+    the term was observed. ``unseparated`` lists the terms that were observed but cannot be separated under
+    this load (their parts are None in records, too). ``r2`` is the explained share of the variance of window
+    energies, ``windows`` the effective number of windows in the fit, ``age_s`` the seconds since the last of
+    them; ``prior`` is true while there is too little data to rely on any of it.
     """
 
     group: str
@@ -298,10 +301,10 @@ _RECORD: Final = msgspec.json.Decoder(RequestEnergy)
 
 
 def encode(record: msgspec.Struct) -> bytes:
-    """One record as compact JSON, without a newline."""
+    """Return one record as compact JSON, without a line end."""
     return _ENCODER.encode(record)
 
 
 def decode_request(data: bytes | str) -> RequestEnergy:
-    """The record of its JSON; raises ``msgspec.ValidationError`` naming the field."""
+    """Decode a record; raises ``msgspec.ValidationError`` that names the field."""
     return _RECORD.decode(data)

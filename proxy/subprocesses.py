@@ -1,8 +1,8 @@
-"""Child processes of the supervisor: forked, told apart by name, never left behind.
+"""Child processes of the supervisor: fork, readiness, restart with backoff, end.
 
-The supervisor has one thread and imports nothing heavy, so a fork is safe and a restart costs a
-millisecond of its time; each child imports what it needs. A child dies with its parent, however that dies
-(``PR_SET_PDEATHSIG``), and says through a pipe that it is ready.
+The supervisor has one thread and imports no large library, so that a fork is safe and costs about a
+millisecond; each child imports what it needs. The kernel kills a child when its parent ends in any way
+(``PR_SET_PDEATHSIG``, prctl(2)). A child reports through a pipe that it is ready.
 """
 
 import contextlib
@@ -23,21 +23,30 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 REFUSED: Final = 2  # exit status of a child that cannot use its settings
-COLLECT_AFTER: Final = 20_000  # objects more than before, of a child that serves
+COLLECT_AFTER: Final = 20_000  # new objects after which the garbage collector of a serving child runs
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-_STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that lived so long is restarted at once
+_STEADY_NS: Final = 10 * NS_PER_SECOND  # a child that ran this long is restarted without backoff
 
-Body = Callable[[int], int]  # takes the descriptor to write one byte to when ready; returns an exit status
+Body = Callable[[int], int]  # receives the descriptor for say_ready; returns the exit status
 
 
 @dataclass(slots=True)
 class Child:
-    """One process to be kept running. ``pid`` None: waits until ``due_ns`` to be started again.
+    """One process that is kept running.
 
-    A child that ends within seconds of its start, again and again, is started after ever longer waits, up to
-    ``longest_wait_seconds``.
+    A child that ends repeatedly soon after its start is restarted after increasing delays.
+
+    Attributes:
+        name: Name in log lines and, shortened, of the process.
+        body: Function that runs in the child.
+        longest_wait_seconds: Largest delay of a restart.
+        pid: Process id; None while it is not running.
+        ready_fd: Read end of the pipe through which it reports that it is ready; None afterwards.
+        started_ns: Time of its last start.
+        due_ns: Time at which it is to be started again.
+        failures: Number of times in a row that it ended soon after its start.
     """
 
     name: str
@@ -53,7 +62,7 @@ class Child:
         """Fork; the new process runs ``body`` and ends with what it returns."""
         reader, writer = os.pipe()
         parent = os.getpid()
-        sys.stdout.flush()  # or the child would write what is buffered once more
+        sys.stdout.flush()  # otherwise the child would write buffered output again
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
@@ -64,7 +73,7 @@ class Child:
         self.pid, self.ready_fd, self.started_ns = pid, reader, now_ns()
 
     def wait_ready(self, seconds: float) -> bool:
-        """Whether the child said that it is ready within so long (it may have died instead)."""
+        """Return whether the child reports within ``seconds`` that it is ready; False if it ended instead."""
         if self.ready_fd is None:
             return True
         readable, _, _ = select.select([self.ready_fd], [], [], seconds)
@@ -87,9 +96,10 @@ class Child:
                 os.kill(self.pid, number)
 
     def ended(self, status: int) -> str:
-        """Note that the process ended; return a line that says when it is started again.
+        """Record that the process ended with this status; return a log line with the delay of the restart.
 
-        One that refused its settings waits the longest at once: they rarely mend themselves.
+        A child that rejected its settings gets the longest delay at once, because waiting rarely changes
+        them.
         """
         lived = now_ns() - self.started_ns
         self.failures = 0 if lived >= _STEADY_NS else self.failures + 1
@@ -106,22 +116,24 @@ class Child:
         return f"{self.name} ended with status {status}{times}: starting it again in {wait:g} s"
 
     def start_soon(self) -> None:
-        """Start at the next turn, without the rest of the wait: its settings are others."""
+        """Skip the rest of the delay, because the settings have changed."""
         self.due_ns, self.failures = 0, 0
 
 
 def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:
-    """The life of a forked child; never returns."""
+    """Run the body in a forked child; never returns."""
     status = 1
     try:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         libc.prctl(_PR_SET_NAME, comm(name).encode(), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above took hold
+        if os.getppid() != parent:  # the parent ended before prctl took effect
             os._exit(1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor decides
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a terminal sends it to all processes; the supervisor decides
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGHUP}
         )  # the body, once it is ready
@@ -131,7 +143,7 @@ def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:
     except ConfigError as error:
         sys.stderr.write(f"jouleproxy: {error}\n")
         status = REFUSED
-    except BaseException:  # noqa: BLE001 - the top of a process: say it, and let the supervisor restart it
+    except BaseException:  # noqa: BLE001 - top of a process; the supervisor restarts it
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -141,20 +153,24 @@ def _run(body: Body, ready_fd: int, parent: int, name: str) -> None:
 
 
 def say_ready(fd: int) -> None:
-    """Of the child: it serves from now on."""
-    gc.freeze()  # what is there stays; requests make hardly a cycle: reference counts free them
+    """Report to the supervisor that this child serves, and tune its garbage collector.
+
+    Objects created so far are exempt from collection. Serving creates hardly any reference cycles, so that
+    collections can be rare.
+    """
+    gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
     os.write(fd, b"1")
     os.close(fd)
 
 
 def comm(name: str) -> str:
-    """What ``ps -o comm`` and ``top`` call a child, at most 15 bytes: ``jp-meter``, ``jp-relay-1``."""
+    """Return the process name of a child, at most 15 bytes: ``jp-meter``, ``jp-relay-1``."""
     return f"jp-{name.replace(' worker ', '-')}"[:15]
 
 
 def reap() -> dict[int, int]:
-    """Children that ended since the last call: exit status by pid, negative for a signal."""
+    """Return the exit status of each child that ended since the last call, by pid; negative for a signal."""
     found = {}
     with contextlib.suppress(ChildProcessError):
         while True:

@@ -1,8 +1,9 @@
-"""``jouleproxy serve``: the composition root. Starts one meter and N relay workers, and keeps them running.
+"""``jouleproxy serve``: check the settings, start one meter and N relay workers, and keep them running.
 
-Exit status: 0 after SIGTERM or SIGINT (both drain: running answers end, new connections are refused; a
-second signal ends at once, 130 for SIGINT), 2 when it cannot start. SIGHUP reads the settings again: the
-workers and the meter take them over as they run; the meter restarts only if its own settings changed.
+Exit status: 0 after SIGTERM or SIGINT, both of which drain (running responses end, new connections are
+refused; a second signal ends at once, with status 130 for SIGINT), and 2 if it cannot start. SIGHUP reads the
+settings again: workers and meter apply them while they run; the meter restarts only if its own settings
+changed.
 """
 
 import contextlib
@@ -29,20 +30,24 @@ from proxy.units import NS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 READY_SECONDS: Final = 30.0
 METER_STOP_SECONDS: Final = 15.0
-_RELAY_WAIT_SECONDS: Final = 5.0  # longest pause before a relay worker is started again: clients wait for it
+_RELAY_WAIT_SECONDS: Final = 5.0  # longest delay of a restart of a relay worker: clients wait for it
 _LONGEST_CHECK_SECONDS: Final = (
-    60.0  # of a connection to a backend at start, whatever the timeout of requests
+    60.0  # of a connection to a backend at start, even if requests may take longer
 )
-_PLAIN_HTTP_SECONDS: Final = 1.0  # for a server to show that it expects TLS; it does so at once
+_PLAIN_HTTP_SECONDS: Final = 1.0  # a server that expects TLS rejects plain HTTP immediately
 
 Load = Callable[[], Config]
-Run = Callable[[Config, str, int, Load], int]  # configuration, meter socket, "ready" descriptor, it again
+Run = Callable[[Config, str, int, Load], int]  # (settings, meter socket, descriptor for say_ready, reload)
 
 
 def serve(load: Load) -> int:
-    """Run until told to stop. ``load`` gives the configuration, again at SIGHUP.
+    """Run until SIGTERM or SIGINT; return the exit status.
 
-    Raises :class:`~proxy.config.ConfigError` for what stops the start: settings, ports, backends.
+    Args:
+        load: Reads the settings; called again at SIGHUP.
+
+    Raises:
+        ConfigError: for settings, ports, files or backends that cannot be used.
     """
     config = load()
     with contextlib.ExitStack() as stack:
@@ -56,13 +61,21 @@ def serve(load: Load) -> int:
         if config.check_upstream:
             for backend in config.backends:
                 check_backend(backend, config.relay.connect_timeout_seconds)
-        folder = tempfile.mkdtemp(prefix="jouleproxy-")  # mode 0700: the socket is nobody else's
+        folder = tempfile.mkdtemp(prefix="jouleproxy-")  # mode 0700: no other user can connect to the socket
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return Supervisor(config, load, str(Path(folder) / "meter.sock")).run()
 
 
 class Supervisor:
-    """One thread that waits for signals, and for nothing else."""
+    """Starts and restarts the children; one thread that waits for signals only.
+
+    Args:
+        config: The settings, with free ports chosen.
+        load: Reads the settings again.
+        meter_socket: Path of the Unix socket between relays and meter.
+        relay: Body of a relay worker; tests replace it.
+        meter: Body of the meter; tests replace it.
+    """
 
     def __init__(
         self,
@@ -81,27 +94,27 @@ class Supervisor:
         self._leaving: list[Child] = []  # replaced workers that drain
 
     def run(self) -> int:
-        """Start everything, wait for the end; the exit status."""
+        """Start all children and wait for a signal to end; return the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            return self._until_told() if self._start() else 2
+            return self._until_signal() if self._start() else 2
         finally:
             self._kill_all()
 
     def _start(self) -> bool:
         self._meter.start()
         if not self._meter.wait_ready(READY_SECONDS):
-            signal.sigtimedwait([signal.SIGCHLD], 5.0)  # it closed its pipe: it is about to end
+            signal.sigtimedwait([signal.SIGCHLD], 5.0)  # it closed its pipe and is about to end
             status = reap().get(self._meter.pid or 0)
             if status == REFUSED:
-                return False  # it said why: asked for by name, so silence would look like zero joules
+                return False  # it has logged the reason; serving on would look like zero joules
             if status is not None:
                 say(self._meter.ended(status))
-            say("meter did not start: serving without energy measurement, records say unknown until it does")
+            say("meter failed to start; continuing without energy measurement until it does")
         for worker in self._workers:
             worker.start()
         if not all(worker.wait_ready(READY_SECONDS) for worker in self._workers):
-            say("a relay worker did not start: see above")
+            say("a relay worker failed to start: see above")
             return False
         self._greet()
         return True
@@ -113,7 +126,7 @@ class Supervisor:
         say(f"listening on {scheme}://{show(relay.listen)} -> {names}")
         say(f"metrics, records and dashboard on http://{show(meter.admin)}/")
 
-    def _until_told(self) -> int:
+    def _until_signal(self) -> int:
         while True:
             number = self._wait()
             if number == signal.SIGHUP:
@@ -122,14 +135,16 @@ class Supervisor:
                 return self._stop()
 
     def _wait(self) -> int | None:
-        """The next signal, if one comes before a child is due to be started; children are kept up."""
+        """Restart children that are due; return the next signal if it arrives before the next restart."""
         self._reap()
         idle = [child for child in self._children() if child.pid is None]
         for child in idle:
             if child.due_ns <= now_ns():
                 child.start()
         for child in self._children():
-            child.wait_ready(0)  # one that was started again: its pipe is not left to those forked later
+            child.wait_ready(
+                0
+            )  # closes the pipe of a restarted child, so that later children do not inherit it
         due = [child.due_ns for child in idle if child.pid is None]
         wait = max(min(due) - now_ns(), 0) if due else NS_PER_SECOND
         info = signal.sigtimedwait(SIGNALS, seconds_from_ns(wait))
@@ -146,17 +161,17 @@ class Supervisor:
                     say(child.ended(status))
 
     def _reload(self) -> None:
-        """Take new settings: whoever runs takes them over, so no request is lost."""
+        """Read the settings again; running children apply them, so that no request is lost."""
         try:
             new = self._load()
             check_certificates(new)
         except ConfigError as error:
-            say(f"settings not reloaded, the old ones stay: {error}")
+            say(f"settings not reloaded, the old ones remain in effect: {error}")
             return
         old = self._config
         self._config = config = settled(new, old)
         if stays := fixed(new, old):
-            say(f"needs a restart, stays as it was: {', '.join(stays)}")
+            say(f"unchanged until a restart: {', '.join(stays)}")
         self._reload_meter(old, config)
         self._reload_workers(config)
         say(f"settings reloaded: {', '.join(backend.url for backend in config.backends)}")
@@ -167,11 +182,11 @@ class Supervisor:
         if config.meter == old.meter:
             self._meter.send(signal.SIGHUP)
         else:
-            say("the meter's settings changed: it starts anew, joules of running requests are known in part")
-            self._meter.send(signal.SIGTERM)  # it is started again as any meter that ends
+            say("the meter's settings changed: it restarts, the energy of running requests is known in part")
+            self._meter.send(signal.SIGTERM)  # it is restarted like any meter that ends
 
     def _reload_workers(self, config: Config) -> None:
-        """Those that run go on; there may be more or fewer."""
+        """Apply new settings to the running workers; stop or start some if their number changed."""
         count = config.relay.workers
         leaving, self._workers = self._workers[count:], self._workers[:count]
         for worker in self._workers:
@@ -181,12 +196,14 @@ class Supervisor:
         for worker in leaving:
             worker.send(signal.SIGTERM)
         self._leaving += [worker for worker in leaving if worker.pid is not None]
-        self._workers += self._new_workers(config)[len(self._workers) :]  # started as any that is not there
+        self._workers += self._new_workers(config)[
+            len(self._workers) :
+        ]  # started like any child that does not run
 
     def _stop(self) -> int:
         """Drain the workers, then stop the meter, so that the last records are written."""
         workers = self._workers + self._leaving
-        say("draining: running answers may end, a second signal stops at once")
+        say("draining: running responses may end, a second signal stops at once")
         for worker in workers:
             worker.send(signal.SIGTERM)
         status = self._wait_gone(workers, self._config.relay.drain_timeout_seconds + 5)
@@ -196,11 +213,18 @@ class Supervisor:
         return status or 0
 
     def _wait_gone(self, children: list[Child], seconds: float) -> int | None:
-        """Wait until all have ended or time is up; an exit status if a second signal cut it short."""
+        """Wait until the children have ended or ``seconds`` have passed.
+
+        Returns:
+            The exit status if a second signal ended the wait, else None.
+        """
         deadline = now_ns() + ns_from_seconds(seconds)
         while True:
             ended = reap()
-            for child in (*self._children(), *self._leaving):  # another one's end is seen once, too
+            for child in (
+                *self._children(),
+                *self._leaving,
+            ):  # reap() reports each end once, so all are checked
                 if child.pid in ended:
                     child.pid = None
             left = deadline - now_ns()
@@ -229,7 +253,7 @@ class Supervisor:
 
 
 def settled(new: Config, running: Config) -> Config:
-    """New settings with what cannot change while it runs."""
+    """Return new settings, with those that cannot change while it runs kept as they are."""
     old = running.relay
     relay = replace(new.relay, listen=old.listen, event_buffer_messages=old.event_buffer_messages)
     if (relay.tls_certificate is None) != (old.tls_certificate is None):
@@ -238,30 +262,30 @@ def settled(new: Config, running: Config) -> Config:
 
 
 def fixed(new: Config, running: Config) -> list[str]:
-    """Names of the settings that were changed and cannot be (an address of port 0 is as it was settled)."""
+    """Return the names of changed settings that need a restart; a port 0 equals the port chosen for it."""
     kept = settled(new, running)
     pairs = [
-        (f"{table}.{field.name}", getattr(wanted, field.name), getattr(got, field.name))
-        for table, wanted, got in (("relay", new.relay, kept.relay), ("meter", new.meter, kept.meter))
-        for field in fields(wanted)
+        (f"{table}.{field.name}", getattr(given, field.name), getattr(used, field.name))
+        for table, given, used in (("relay", new.relay, kept.relay), ("meter", new.meter, kept.meter))
+        for field in fields(given)
     ]
     return [
         name
-        for name, wanted, got in pairs
-        if wanted != got and not (isinstance(wanted, Address) and wanted == Address(got.host, 0))
+        for name, given, used in pairs
+        if given != used and not (isinstance(given, Address) and given == Address(used.host, 0))
     ]
 
 
 def run_relay(config: Config, meter_socket: str, ready_fd: int, load: Load) -> int:
-    """A relay worker, in its own process."""
-    from proxy.relay.worker import run  # noqa: PLC0415 - the supervisor stays small: children import
+    """Run a relay worker in the present process; return its exit status."""
+    from proxy.relay.worker import run  # noqa: PLC0415 - only children import it
 
     log_to_stderr(config.log_level)
     return run(config.relay, config.backends, meter_socket, ready_fd, load)
 
 
 def run_meter(config: Config, meter_socket: str, ready_fd: int, load: Load) -> int:
-    """The meter, in its own process."""
+    """Run the meter in the present process; return its exit status."""
     from proxy.meter.process import run  # noqa: PLC0415 - as above
 
     log_to_stderr(config.log_level)
@@ -270,23 +294,23 @@ def run_meter(config: Config, meter_socket: str, ready_fd: int, load: Load) -> i
 
 @contextmanager
 def reserved(address: Address, option: str) -> Iterator[Address]:
-    """The address with its port settled, kept for our workers (``SO_REUSEPORT``) meanwhile."""
+    """Choose a free port for port 0, and keep the address reserved for the workers (``SO_REUSEPORT``)."""
     settled = free_address(address, option)
     with _bound(settled, reuse_port=True):
         yield settled
 
 
 def free_address(address: Address, option: str) -> Address:
-    """The address, port 0 replaced by a free one; raises :class:`ConfigError` if it is in use."""
+    """Return the address with port 0 replaced by a free one; raises :class:`ConfigError` if it is in use."""
     try:
         with _bound(address) as probe:
             return Address(address.host, probe.getsockname()[1])
     except OSError as error:
-        way_out = {
+        remedy = {
             errno.EADDRINUSE: "is in use: stop what listens there or give another port",
-            errno.EACCES: "may not be bound by this user: give a port above 1023",
+            errno.EACCES: "cannot be bound by this user: give a port above 1023",
         }.get(error.errno or 0, f"cannot be bound: {error.strerror}")
-        raise ConfigError(f"{option} {show(address)} {way_out}") from error
+        raise ConfigError(f"{option} {show(address)} {remedy}") from error
 
 
 def _bound(address: Address, *, reuse_port: bool = False) -> socket.socket:
@@ -316,9 +340,9 @@ def check_output(option: str, path: Path) -> None:
     if path.is_dir():
         reason = "it is a directory: name a file in it"
     elif not folder.is_dir():
-        reason = f"there is no directory {folder}: make it first"
+        reason = f"the directory {folder} does not exist: create it first"
     elif not os.access(path if path.exists() else folder, os.W_OK):
-        reason = "this user may not write there"
+        reason = "no permission to write there"
     else:
         return
     raise ConfigError(f"{option} {str(path)!r} cannot be written: {reason}")
@@ -333,7 +357,7 @@ def check_backend(backend: Backend, timeout_seconds: float) -> None:
             if tls is not None:
                 hint = "; one without TLS is http://"
                 tls.wrap_socket(connection, server_hostname=origin.host).close()
-            elif origin.socket is None and _rejects_plain_http(connection, origin) and _speaks_tls(origin):
+            elif origin.socket is None and _rejects_plain_http(connection, origin) and _accepts_tls(origin):
                 https = backend.url.replace("http://", "https://", 1)
                 raise ConfigError(f"upstream {backend.url} expects TLS: is {https} meant?")
     except OSError as error:
@@ -342,14 +366,15 @@ def check_backend(backend: Backend, timeout_seconds: float) -> None:
         reason = error.strerror or str(error)
         raise ConfigError(
             f"upstream {backend.url} cannot be reached ({reason}): start it or correct the URL{hint}; "
-            "--no-check-upstream serves without looking"
+            "--no-check-upstream starts without this check"
         ) from error
 
 
 def _rejects_plain_http(connection: socket.socket, origin: Origin) -> bool:
     """Return whether a server treats a request without TLS as one that expects TLS does.
 
-    It closes the connection, sends a TLS alert, or a 400 (nginx, Go). A slow one is not judged.
+    Such a server closes the connection, sends a TLS alert or a 400 (nginx, Go). False if there is no reaction
+    within ``_PLAIN_HTTP_SECONDS``.
     """
     connection.settimeout(_PLAIN_HTTP_SECONDS)
     try:
@@ -364,7 +389,7 @@ def _rejects_plain_http(connection: socket.socket, origin: Origin) -> bool:
     return not begin.startswith(b"HTTP/") or b" 400 " in begin[:16]
 
 
-def _speaks_tls(origin: Origin) -> bool:
+def _accepts_tls(origin: Origin) -> bool:
     """Return whether the server completes a TLS handshake; its certificate does not matter."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -391,20 +416,20 @@ def _connected(origin: Origin, timeout_seconds: float) -> socket.socket:
 
 
 def log_to_stderr(level: str) -> None:
-    """Lines of a child process, as those of the supervisor."""
+    """Configure logging of a child process in the format of the supervisor's lines."""
     import logging  # noqa: PLC0415 - as above
 
     logging.basicConfig(level=level.upper(), format="jouleproxy[%(process)d]: %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # its every request is no news
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
 
 
 def show(address: Address) -> str:
-    """``HOST:PORT`` as in a URL."""
+    """Return ``HOST:PORT`` as in a URL."""
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{host}:{address.port}"
 
 
 def say(line: str) -> None:
-    """One line for the operator, on stderr."""
+    """Write one line for the operator to stderr."""
     sys.stderr.write(f"jouleproxy[{os.getpid()}]: {line}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Timeline files on disk, plain, zstd or gzip: the shell around :mod:`proxy.core.timeline`."""
+"""Read and write files of JSON lines, plain, zstd or gzip; :mod:`proxy.core.timeline` has the format."""
 
 import gzip
 import zlib
@@ -12,7 +12,7 @@ from proxy.core.events import Event
 from proxy.core.timeline import TimelineReader, encode_events
 from proxy.zstd import ZstdError, ZstdFile
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 20  # read at once
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -20,13 +20,20 @@ _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class FileError(ValueError):
-    """A file cannot be read; ``str`` is ``file:line: reason`` or ``file: reason``, one line."""
+    """A file cannot be read; the message is one line, ``file:line: reason`` or ``file: reason``."""
 
 
 def read_blocks(path: Path, reader: TimelineReader) -> Iterator[list[Event]]:
-    """Lists of events, in order; a torn last line is in ``reader.torn`` at the end.
+    """Yield lists of events, in the order of the file.
 
-    Raises ``OSError``, :class:`FileError` (not zstd) and :class:`~proxy.core.timeline.TimelineError`.
+    Args:
+        path: The file.
+        reader: Decodes the events; at the end its ``torn`` is the number of an incomplete last line, or None.
+
+    Raises:
+        OSError: if the file cannot be read.
+        FileError: if it is damaged or UTF-16.
+        TimelineError: for an invalid line.
     """
     for block in blocks(path):
         if events := reader.feed(block):
@@ -36,9 +43,10 @@ def read_blocks(path: Path, reader: TimelineReader) -> Iterator[list[Event]]:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a text file, plain, zstd or gzip by its first bytes; one that was cut off ends there.
+    """Yield the bytes of a text file, whose compression (none, zstd, gzip) is detected by its first bytes.
 
-    A byte order mark is left out. Raises ``OSError`` and :class:`FileError` (damaged, or UTF-16).
+    A truncated compressed file ends where it was cut off. A byte order mark is skipped. Raises ``OSError``,
+    and :class:`FileError` if the file is damaged or UTF-16.
     """
     with path.open("rb") as raw:
         head = raw.read(len(_ZSTD_MAGIC))
@@ -47,7 +55,7 @@ def blocks(path: Path) -> Iterator[bytes]:
         first = True
         while True:
             try:
-                # read1: a read that fails would take with it the blocks before.
+                # read1, because a read() that fails would also lose the data decompressed before the error.
                 block = stream.read1(BLOCK_BYTES)
             except EOFError:
                 return
@@ -68,7 +76,7 @@ class _Stream(Protocol):
 
 
 def _opened(raw: BufferedReader, head: bytes, path: Path) -> tuple[_Stream, str]:
-    """The decompressed stream, and the name of the compression."""
+    """Return the decompressed stream and the name of the compression."""
     if head == _ZSTD_MAGIC or path.suffix == ".zst":
         return ZstdFile(raw), "zstd"
     if head.startswith(_GZIP_MAGIC):
@@ -77,17 +85,17 @@ def _opened(raw: BufferedReader, head: bytes, path: Path) -> tuple[_Stream, str]
 
 
 def lines(path: Path) -> Generator[bytes, None, None]:
-    """The lines of a file as :func:`blocks` reads it, without their ends; the last may be torn."""
+    """Yield the lines of a file that :func:`blocks` reads, without line ends; the last may be incomplete."""
     rest = b""
     for block in blocks(path):
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
+        *complete, rest = (rest + block).split(b"\n")
+        yield from complete
     if rest:
         yield rest
 
 
 class TimelineWriter:
-    """Appends events to a new file. ``flush`` puts what was written where a crash leaves it."""
+    """Writes events to a new file, compressed if its name ends in ``.zst``; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Create or replace ``path``; raises ``OSError``."""
@@ -99,13 +107,13 @@ class TimelineWriter:
         (self._zstd or self._raw).write(encode_events(events))
 
     def flush(self) -> None:
-        """Hand everything written so far to the operating system."""
+        """Pass everything written so far to the operating system; it then survives a crash of the process."""
         if self._zstd is not None:
             self._zstd.flush()
         self._raw.flush()
 
     def close(self) -> None:
-        """End the file; a second call does nothing."""
+        """Complete and close the file; a second call does nothing."""
         if self._zstd is not None:
             self._zstd.close()
         self._raw.close()

@@ -1,4 +1,4 @@
-"""A backend's URL and certificates: where to connect to, with TLS or without."""
+"""Parse the URL of a backend, and load the certificates of backends and of the data port."""
 
 import ssl
 
@@ -7,14 +7,14 @@ from proxy.inputs import Origin, parse_url
 
 
 def origin_of(url: str) -> Origin:
-    """Parse a backend's URL, ``unix:/PATH`` included; raises ``ValueError``."""
+    """Parse a backend's URL, which may be ``unix:/PATH``; raises ``ValueError``."""
     return parse_url(url, unix=True)
 
 
 def tls_of(backend: Backend) -> ssl.SSLContext | None:
-    """How a backend's certificate is checked; None where there is no TLS.
+    """Return the TLS context that verifies a backend's certificate; None for a URL without TLS.
 
-    Raises :class:`~proxy.config.ConfigError` where its ``ca_file`` cannot be used.
+    Raises :class:`~proxy.config.ConfigError` if its ``ca_file`` cannot be used.
     """
     if not origin_of(backend.url).tls:
         return None
@@ -31,7 +31,10 @@ def tls_of(backend: Backend) -> ssl.SSLContext | None:
 
 
 def serving_tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """What clients are shown; None where there is no TLS. Raises :class:`~proxy.config.ConfigError`."""
+    """Return the TLS context of the data port; None without a certificate.
+
+    Raises :class:`~proxy.config.ConfigError` if the files cannot be used.
+    """
     if certificate is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -18,7 +18,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ConfigError(ValueError):
-    """A setting cannot be used; ``str`` is one line: the key, what was given, what would be right."""
+    """A setting cannot be used; the message is one line: the key, the given value, the correct form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Backend:
     url: str
     name: str = ""  # default: host:port of the URL
     devices: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()  # empty: whatever its /v1/models says, else any
+    models: tuple[str, ...] = ()  # empty: those of its /v1/models, or any if it has none
     ca_file: str | None = None
     verify_tls: bool = True
 
@@ -43,24 +43,24 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class RelayConfig:
-    """The data plane. Seconds and bytes; every wait has a name."""
+    """The data plane. Seconds and bytes; every timeout has a name of its own."""
 
     listen: Address = Address("127.0.0.1", 9000)
     workers: int = 1
     energy_in_response: EnergyInResponse = "off"
     energy_wait_seconds: float = 2.0
-    usage: Usage = "ask"  # ask: streams for their token counts; keep: never change a request body
+    usage: Usage = "ask"  # `ask`: request token counts of streams; `keep`: never change a body
     tls_certificate: str | None = None
     tls_key: str | None = None
     connect_timeout_seconds: float = 5.0
     head_timeout_seconds: float = 10.0  # client: time to send its request head
     body_timeout_seconds: float = 60.0  # client: longest silence while sending its body
     first_byte_timeout_seconds: float = 600.0  # backend: request sent to first response byte
-    stall_timeout_seconds: float = 300.0  # backend: longest silence within an answer
+    stall_timeout_seconds: float = 300.0  # backend: longest silence within a response
     write_timeout_seconds: float = 120.0  # client: longest time without reading
     client_idle_timeout_seconds: float = 75.0
     tunnel_idle_timeout_seconds: float = 600.0  # WebSocket: longest silence of both sides
-    linger_timeout_seconds: float = 2.0  # a refused client may send so long before it is cut off
+    linger_timeout_seconds: float = 2.0  # how long a refused client may continue to send
     upstream_idle_timeout_seconds: float = 4.0  # uvicorn, node and llama.cpp close after 5
     drain_timeout_seconds: float = 30.0
     max_head_bytes: int = 65_536
@@ -68,51 +68,51 @@ class RelayConfig:
     high_water_bytes: int = 262_144
     event_buffer_messages: int = 65_536
     tenant_header: str | None = None
-    # Several backends only: one alone gets everything.
+    # Used with several backends only.
     sticky: Sticky = "off"
     session_header: str = "x-session-id"  # sticky = session; else the body's prompt_cache_key, else its user
-    sticky_prefix_bytes: int = 1024  # sticky = prefix: so much of the messages, as JSON
-    sticky_load_factor: float = 1.25  # a backend takes at most so many times its fair share of what is sticky
+    sticky_prefix_bytes: int = 1024  # sticky = prefix: length of the beginning of the messages, as JSON
+    sticky_load_factor: float = 1.25  # limit of a backend's sticky requests, relative to an equal share
     health_checks: bool = True
     health_path: str = "/health"
     health_interval_seconds: float = 5.0
     health_timeout_seconds: float = 2.0
-    health_failures: int = 3  # checks in a row, then it is down
-    health_successes: int = 2  # checks in a row, then it is up
+    health_failures: int = 3  # failed checks in a row until it is down
+    health_successes: int = 2  # successful checks in a row until it is up
     models_interval_seconds: float = 60.0  # how often /v1/models is read
-    eject_failures: int = 3  # requests in a row, then it is left out
-    eject_seconds: float = 1.0  # the first time; doubled each time, up to
+    eject_failures: int = 3  # failed requests in a row until it is ejected
+    eject_seconds: float = 1.0  # first ejection; doubled each time, up to
     eject_max_seconds: float = 30.0
-    slow_start_seconds: float = 10.0  # one that came (back) gets its full share after that; 0: at once
+    slow_start_seconds: float = 10.0  # time until a new or recovered backend gets its full share; 0: none
 
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
-    """The measuring side: source, policy, exporters, admin port."""
+    """The control plane: source, policy, exporters, admin port."""
 
     admin: Address = Address("127.0.0.1", 9001)
     admin_token: str | None = None
     source: str = "auto"  # see proxy.config.sources; several are comma-separated
     devices: str = "auto"  # auto | none | indices or UUIDs, comma-separated
-    host_energy: HostEnergy = "off"  # CPUs and memory: an account of its own, or charged to requests too
+    host_energy: HostEnergy = "off"  # CPUs and memory: a separate account, or also attributed
     agent_token: str | None = None  # of the agents that are read
     policy: Policy = "steps"
     sample_hz: float = 20.0
-    settle_seconds: float = 120.0  # how long a window may wait for its requests' usage
-    reorder_seconds: float = 0.05  # how long events are held so that they can be put in order
+    settle_seconds: float = 120.0  # longest wait of a window for the usage of its requests
+    reorder_seconds: float = 0.05  # time for which events are held to order them
     record: str | None = None
     ledger: str | None = None
-    ledger_max_bytes: int = 1_073_741_824  # then FILE becomes FILE.1, and so on
+    ledger_max_bytes: int = 1_073_741_824  # size at which FILE becomes FILE.1, and so on
     otlp: str | None = None
     keep_records: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything ``jouleproxy serve`` needs."""
+    """All settings of ``jouleproxy serve``."""
 
     backends: tuple[Backend, ...]
     relay: RelayConfig = field(default_factory=RelayConfig)
     meter: MeterConfig = field(default_factory=MeterConfig)
     log_level: LogLevel = "info"
-    check_upstream: bool = True  # at start: an unreachable backend is an error
+    check_upstream: bool = True  # an unreachable backend at start is an error

@@ -1,8 +1,9 @@
-"""Settings: flags, environment, TOML file and defaults become one :class:`~proxy.config.Config`.
+"""Merge flags, environment, TOML file and defaults into one :class:`~proxy.config.Config`.
 
-Every field of the configuration's dataclasses is an :class:`Option`; this file knows how a value is read
-and checked, and no option by name but the few whose values have a grammar. All errors are
-:class:`~proxy.config.ConfigError`: one line that names the key, where it was given, what would be right.
+Every field of the configuration's dataclasses is an :class:`Option`, and its type determines how a value is
+parsed and validated; only the few options whose values have a grammar of their own are treated by name. All
+errors are :class:`~proxy.config.ConfigError`: one line with the key, where it was given, and the correct
+form.
 """
 
 import dataclasses
@@ -22,17 +23,17 @@ from proxy.config.sources import split_sources, syntaxes
 from proxy.inputs import InputError
 
 ENV_PREFIX: Final = "JOULEPROXY_"
-_NOT_SETTINGS: Final = ("nvml_standin",)  # read by the simulated NVML library, not by us
+_NOT_SETTINGS: Final = ("nvml_standin",)  # read by the substitute NVML library, not by the proxy
 _TABLES: Final[dict[str, type]] = {"": Config, "relay": RelayConfig, "meter": MeterConfig}
 _NOT_SIMPLE: Final = ("backends", "relay", "meter")
-_WORDS: Final[dict[str, str]] = {
+_SYNTAX: Final[dict[str, str]] = {
     "source": f"{', '.join(syntaxes()[:-1])} or {syntaxes()[-1]}",
     "listen": "HOST:PORT, as 127.0.0.1:9000",
     "admin": "HOST:PORT, as 127.0.0.1:9001",
 }
 _MAY_BE_0: Final = ("settle_seconds", "slow_start_seconds")
-# Lowest and highest value of a number, by the end of its option's name. The bounds only keep out slips of the
-# hand: a timer that never sleeps, a size that no machine has, a value that overflows a type of the system.
+# Lowest and highest value of a number, by the end of its option's name. The bounds only reject typing errors:
+# a timer that never sleeps, a size that no machine has, a value that overflows a type of the system.
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "_seconds": (0.001, inputs.MAX_SECONDS),
     "_bytes": (1, 2**40),
@@ -50,7 +51,7 @@ _SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One field: its name, its table ("" for none), its type without ``None``, its default."""
+    """One setting: its name, its table in the file ("" for none), its type without ``None``, its default."""
 
     name: str
     table: str
@@ -59,17 +60,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The command line's spelling."""
+        """The flag of the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def is_duration(self) -> bool:
-        """Whether it is a number of seconds, which may also be given with a unit, as 500ms."""
+        """Whether it is a number of seconds, which may have a unit, as 500ms."""
         return self.kind is float and self.name.endswith("_seconds")
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a word may be; empty for everything else."""
+        """The allowed words; empty for a value that is not one of several words."""
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
 
 
@@ -99,10 +100,17 @@ def load(
     read: Callable[[Path], bytes] = Path.read_bytes,
     warn: Callable[[str], None] = _no_warning,
 ) -> Config:
-    """Return the configuration. ``flags`` holds given flags by field name (and ``upstream``, ``config``).
+    """Return the configuration.
 
-    ``warn`` is called with one line for each ``JOULEPROXY_*`` variable that is no setting: others may own it.
-    Raises :class:`ConfigError`.
+    Args:
+        flags: The given flags by field name, also ``upstream`` and ``config``.
+        environment: Environment variables.
+        read: Reads the file; tests replace it.
+        warn: Called with one line for each ``JOULEPROXY_*`` variable that is not a setting, because another
+            program may own it.
+
+    Raises:
+        ConfigError: for a value that cannot be used, an unknown flag or key, or rules between settings.
     """
     variables = _variables(environment, warn)
     path = flags.get("config", variables.pop("config", None))
@@ -156,12 +164,12 @@ def _variables(environment: Mapping[str, str], warn: Callable[[str], None]) -> d
 
 
 def _is_service_link(key: str, text: str) -> bool:
-    """Whether Kubernetes set this variable for a Service (it does for every one in the namespace)."""
+    """Return whether Kubernetes set this variable for a Service, as it does for all in the namespace."""
     return bool(_SERVICE_LINK.fullmatch(key) or (key.endswith("_PORT") and _SERVICE_URL.match(text)))
 
 
 def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tuple[Backend, ...]]:
-    """Values and backends of a TOML file."""
+    """Return the values and backends of a TOML file."""
     try:
         content = tomllib.loads(inputs.decode_text(read(path)))
     except OSError as error:
@@ -175,9 +183,9 @@ def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tu
         if key in _TABLES:
             if not isinstance(value, dict):
                 raise ConfigError(f"{path}: {key} = {value!r}: must be a table, begun with [{key}]")
-            _take(values, value, key, path)
+            _add(values, value, key, path)
         else:
-            _take(values, {key: value}, "", path)
+            _add(values, {key: value}, "", path)
     backends = _backends(tables, path)
     if upstream is not None:
         if backends:
@@ -186,7 +194,7 @@ def _file(path: Path, read: Callable[[Path], bytes]) -> tuple[dict[str, Any], tu
     return values, backends
 
 
-def _take(values: dict[str, Any], given: Mapping[str, object], table: str, path: Path) -> None:
+def _add(values: dict[str, Any], given: Mapping[str, object], table: str, path: Path) -> None:
     for key, value in given.items():
         option = OPTIONS.get(key)
         if option is None or (table and option.table != table):
@@ -200,7 +208,7 @@ def _take(values: dict[str, Any], given: Mapping[str, object], table: str, path:
 
 
 def _typed(option: Option, value: object, where: str) -> object:
-    """A TOML value of an option: of its type, or a text with the grammar of a flag."""
+    """Parse a TOML value of an option: of its type, or a string in the syntax of the flag."""
     if isinstance(value, bool):
         if option.kind is bool:
             return value
@@ -208,7 +216,7 @@ def _typed(option: Option, value: object, where: str) -> object:
         return _parse(option, repr(value), where)
     elif isinstance(value, str) and (option.is_duration or option.kind not in {int, float, bool}):
         return _parse(option, value, where)
-    raise ConfigError(f"{where} = {value!r}: {_right(option)}")
+    raise ConfigError(f"{where} = {value!r}: {_rule(option)}")
 
 
 def _backends(tables: object, path: Path) -> tuple[Backend, ...]:
@@ -244,7 +252,7 @@ def _check_field(key: str, value: object, where: str) -> None:
 
 
 def _upstreams(given: object, where: str) -> tuple[Backend, ...]:
-    """Backends of ``URL[,URL]``, or of a TOML list of URLs."""
+    """Return the backends of ``URL[,URL]`` or of a TOML list of URLs."""
     items = given.split(",") if isinstance(given, str) else given
     if not isinstance(items, list) or not items or not all(isinstance(i, str) and i.strip() for i in items):
         raise ConfigError(f"{where} {given!r}: must be URL[,URL], as http://127.0.0.1:8000")
@@ -252,7 +260,7 @@ def _upstreams(given: object, where: str) -> tuple[Backend, ...]:
 
 
 def _backend(backend: Backend, where: str) -> Backend:
-    """Return the backend with its URL in one spelling and its default name."""
+    """Return the backend with its URL in canonical form and its default name."""
     try:
         origin = inputs.parse_url(backend.url, unix=True)
     except InputError as error:
@@ -270,14 +278,14 @@ def _check_names(backends: tuple[Backend, ...]) -> None:
 
 
 def _parse(option: Option, text: str, where: str) -> object:
-    """The value of a text; raises :class:`ConfigError` naming ``where``."""
+    """Parse the text of an option; raises :class:`ConfigError` that begins with ``where``."""
     try:
         return _value(option, text.strip())
     except ValueError as error:
         shown = "'***'" if option.name.endswith("_token") else repr(inputs.shown_url(text))
-        reason = _right(option)
+        reason = _rule(option)
         if isinstance(error, ConfigError | InputError):
-            reason = f"{reason} ({error})" if option.name in _WORDS else str(error)
+            reason = f"{reason} ({error})" if option.name in _SYNTAX else str(error)
         raise ConfigError(f"{where} {shown}: {reason}") from error
 
 
@@ -297,7 +305,7 @@ def _value(option: Option, text: str) -> object:
 
 
 def _text(name: str, text: str) -> str:
-    """A text that is not empty, with the grammar of its option."""
+    """Validate a text that must not be empty by the grammar of its option."""
     if not text:
         raise ValueError
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
@@ -324,7 +332,7 @@ def _boolean(text: str) -> bool:
 
 
 def _number(option: Option, text: str) -> int | float:
-    """A number within the option's range; seconds also with a unit, as ``500ms``."""
+    """Parse a number within the option's range; seconds may have a unit, as ``500ms``."""
     value: float
     try:
         if option.is_duration and text[-1:].isalpha() and text[:1].isdecimal():
@@ -332,7 +340,7 @@ def _number(option: Option, text: str) -> int | float:
         else:
             value = inputs.parse_whole(text) if option.kind is int else inputs.parse_number(text)
     except InputError as error:
-        raise ValueError from error  # _right says more
+        raise ValueError from error  # _rule has more detail
     if value == 0 and option.name in _MAY_BE_0:
         return value
     low, high = next(bounds for end, bounds in _RANGES.items() if option.name.endswith(end))
@@ -344,19 +352,19 @@ def _number(option: Option, text: str) -> int | float:
 
 
 def parse_address(text: str) -> Address:
-    """``HOST:PORT`` or ``[IPV6]:PORT``; raises :class:`ConfigError`."""
+    """Parse ``HOST:PORT`` or ``[IPV6]:PORT``; raises :class:`ConfigError`."""
     try:
         return Address(*inputs.parse_address(text))
     except InputError as error:
         raise ConfigError(str(error)) from error
 
 
-def _right(option: Option) -> str:
-    """What an option's value must be."""
+def _rule(option: Option) -> str:
+    """Return the rule for an option's value."""
     if option.choices:
         return f"must be one of {', '.join(option.choices)}"
-    if option.name in _WORDS:
-        return f"must be {_WORDS[option.name]}"
+    if option.name in _SYNTAX:
+        return f"must be {_SYNTAX[option.name]}"
     return {
         int: "must be a whole number above 0",
         float: f"must be a number above 0{', or a duration as 500ms' if option.is_duration else ''}",
@@ -365,23 +373,23 @@ def _right(option: Option) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``: did you mean X?``, or nothing like it and so nothing."""
+    """Return ``: did you mean X?`` with the most similar known word; empty if none is similar."""
     found = difflib.get_close_matches(word, list(known), 1, 0.5)
     return f": did you mean {found[0]}?" if found else ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this host only."""
+    """Return whether an address can be reached from this host only."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name: whoever answers for it decides what it is
+        return False  # a name, which may resolve to any address
 
 
 def _check(config: Config) -> None:
-    """Rules between fields."""
+    """Check the rules between settings; raises :class:`ConfigError`."""
     meter, relay = config.meter, config.relay
     if not is_loopback(meter.admin.host) and not meter.admin_token:
         raise ConfigError(

@@ -62,4 +62,4 @@ def test_a_torn_last_line_is_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     path = timeline(tmp_path / "t.jsonl")
     path.write_bytes(path.read_bytes()[:-5])
     assert main(["attribute", str(path), "--policy", "overlap", "--out", str(tmp_path / "out")]) == 0
-    assert f"{path}:54: the last line is torn and was dropped" in capsys.readouterr().err
+    assert f"{path}:54: the last line is incomplete and was ignored" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_many_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     (tmp_path / "l").write_bytes(A + b"{\n" * 1000)
     notes = load(tmp_path / "l", "steps").notes
     assert len(notes) == 6
-    assert notes[-1] == "l: 1000 lines were passed over in all"
+    assert notes[-1] == "l: 1000 lines were skipped in total"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_many_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     [
         (b"", "l:1: no whole header"),
         (b"\n\n", "l:1: no whole header"),
-        (b'{"request_id": 3}\n', "no line is a whole record: .*request_id"),
+        (b'{"request_id": 3}\n', "no line is a complete record: .*request_id"),
         (b"hello\n", "l:1: not JSON"),
         (A.decode().encode("utf-16"), "UTF-16"),
         (b"\x1f\x8b\x08" + bytes(40), "not gzip, or damaged"),
@@ -152,13 +152,13 @@ def test_what_is_not_known_is_never_shown_as_zero(tmp_path: Path) -> None:
     )
     run_ = load(path, "steps")
     text = "\n".join(describe(run_))
-    assert "n                        not known" in text
-    assert "1 without output tokens: 3 J, not in what follows" in text
+    assert "n                        unknown" in text
+    assert "1 without output tokens: 3 J, not included below" in text
     assert "a                                  12 J  - prompt, 10 output tokens" in text
     total = totals(run_.records)
     assert total is not None
     assert (total.joules, total.computed_tokens) == (12.0, None)
-    assert "the number of prompt tokens is not known" in "\n".join(compare(run_, run_))
+    assert "the number of prompt tokens is unknown" in "\n".join(compare(run_, run_))
     cached = totals([record("a", cached_tokens=31)])
     assert cached is not None
     assert cached.computed_tokens is None
@@ -186,7 +186,7 @@ def test_a_timeline_is_attributed_and_has_its_devices(tmp_path: Path, name: str)
     text = "\n".join(describe(found))
     assert "energy source nvml-simulated" in text
     assert "gpu0: 980 J measured = requests 200 + idle 780 + unattributed 0" in text
-    assert "knows no parts" in text
+    assert "has no parts" in text
 
 
 def test_terms_that_a_constant_batch_cannot_tell_apart_are_named(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_terms_that_a_constant_batch_cannot_tell_apart_are_named(tmp_path: Path)
         writer.write(events)
     text = "\n".join(describe(load(tmp_path / "t", "steps")))
     assert "fitted terms of gpu0,m:" in text
-    assert "decode" in text.partition("varied too little to tell ")[2].partition("\n")[0]
+    assert "decode" in text.partition("varied too little to separate ")[2].partition("\n")[0]
     assert "fitted terms" not in "\n".join(describe(load(tmp_path / "t", "tokens")))
 
 

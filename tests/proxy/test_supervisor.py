@@ -150,7 +150,9 @@ def test_reload_of_what_is_wrong_changes_nothing_and_says_why(tmp_path: Path) ->
     with greeted(log) as process:
         said = reload(process, log, "many 9001 20")
     assert said.count("\n") == 1
-    assert "settings not reloaded, the old ones stay: workers 'many': must be a whole number" in said
+    assert (
+        "settings not reloaded, the old ones remain in effect: workers 'many': must be a whole number" in said
+    )
     assert "hup" not in log.read_text()
 
 
@@ -167,7 +169,7 @@ def test_reload_starts_and_ends_workers(tmp_path: Path) -> None:
 def test_reload_says_what_cannot_change(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with greeted(log) as process:
-        assert "needs a restart, stays as it was: meter.admin\n" in reload(process, log, "2 9002 20")
+        assert "unchanged until a restart: meter.admin\n" in reload(process, log, "2 9002 20")
         assert lines(log, "meter start") == 1
 
 
@@ -249,8 +251,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_starts(tmp_pat
     (tmp_path / "file").touch()
     for path, reason in (
         (tmp_path, "it is a directory"),
-        (tmp_path / "no" / "l", "there is no directory"),
-        (tmp_path / "file" / "l", "there is no directory"),
+        (tmp_path / "no" / "l", "the directory"),
+        (tmp_path / "file" / "l", "the directory"),
     ):
         with pytest.raises(ConfigError, match=f"--ledger '{path}' cannot be written: {reason}"):
             check_output("--ledger", path)

@@ -12,11 +12,14 @@ MODEL = "tiny"
 class ModelServer:
     """``chat/completions``, ``completions`` and ``models``; an async context manager.
 
-    ``metrics``: it reports the number of running requests, as vLLM does.
+    ``metrics``: it reports the number of running requests, as vLLM does. Streams
+    pause while ``may_end`` is not set, before their last token: for tests that act during a stream.
     """
 
     def __init__(self, *, tokens: int = 20, gap_seconds: float = 0.02, metrics: bool = False) -> None:
         self.running = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self.tokens = tokens
         self.gap_seconds = gap_seconds
         self.url = ""
@@ -74,6 +77,8 @@ class ModelServer:
         await answer.prepare(request)
         for number in range(self.tokens):
             last = number == self.tokens - 1
+            if last:
+                await self.may_end.wait()
             choice = {"index": 0, "delta": {"content": "a "}, "finish_reason": "stop" if last else None}
             await answer.write(self._event(choices=[choice]))
             await asyncio.sleep(self.gap_seconds)

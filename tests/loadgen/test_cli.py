@@ -161,7 +161,9 @@ async def test_ctrl_c_saves_the_points_so_far(server: TruthServer, tmp_path: Pat
     assert process.stdout is not None
     while b"started" not in await process.stdout.readline():
         pass
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(server._engine.served) < 10:  # noqa: ASYNC110 - requests of another process
+            await asyncio.sleep(0.02)
     process.send_signal(2)
     out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode == 130

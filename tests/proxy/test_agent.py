@@ -54,7 +54,7 @@ async def test_a_proxy_reads_it_over_a_socket(tmp_path: Path) -> None:
         taken = local.read()
         buffer.add(taken)
         (sample,) = await asyncio.to_thread(source.read)
-        assert abs(sample.t_ns - taken[0].t_ns) < 50 * NS_PER_MS
+        assert abs(sample.t_ns - taken[0].t_ns) <= (source._remote.error_ns or 0)
         assert sample.energy_mj == taken[0].energy_mj
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{url}/healthz")).status_code == 200
@@ -83,11 +83,12 @@ def test_the_command_serves_until_told_to_stop(tmp_path: Path) -> None:
             deadline = time.monotonic() + PATIENCE_SECONDS
             while len(samples) < 20 and time.monotonic() < deadline:
                 samples += source.read()
+            clock_error_ns = source._remote.error_ns or 0  # half the quickest exchange
             source.close()
             child.send_signal(signal.SIGTERM)
-            assert child.wait(10) == 0
+            assert child.wait(PATIENCE_SECONDS) == 0
         for sample in samples[5:]:
             assert sample.energy_mj is not None
             truth_mj = fake_nvml.truth_joules(0, sample.t_ns) * 1000
-            assert abs(truth_mj - sample.energy_mj) <= 70 * 20 + 70 * 5  # an update, and 5 ms of clocks
+            assert abs(truth_mj - sample.energy_mj) <= 70 * (20 + clock_error_ns / NS_PER_MS)  # an update
         assert len(samples) >= 20

@@ -13,6 +13,7 @@ from loadgen.results.run_directory import load
 from loadgen.selfcheck.truth_server import Truth, TruthServer
 from proxy.clock import now_ns
 from proxy.simulator.gpu.fake_nvml import FakeNvml, FakeNvmlError, SimulatedDevice, build, environment
+from tests.timing import PATIENCE_SECONDS
 
 
 async def loadgen(variables: dict[str, str], *argv: str) -> tuple[int, str]:
@@ -20,7 +21,7 @@ async def loadgen(variables: dict[str, str], *argv: str) -> tuple[int, str]:
         sys.executable, "-m", "loadgen.cli", *argv, env={**os.environ, **variables},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     return process.returncode or 0, out.decode()
 
 
@@ -105,18 +106,25 @@ async def test_limits_are_set_one_after_the_other_and_restored(library: Path, tm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_restores_the_limit(number: int, library: Path, tmp_path: Path) -> None:
     state = tmp_path / "gpu"
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a subprocess would ignore it
     with FakeNvml(state, settable(), now_ns()) as devices:
         async with TruthServer(Truth(0.02, 0.002, 5)) as server:
-            argv = ("sweep", "--rate", "5", "--duration", "60s", "--source", "nvml", "--url", server.url)
+            argv = ("sweep", "--rate", "5", "--duration", "600s", "--source", "nvml", "--url", server.url)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "loadgen.cli", *argv, "--power-limits", "250", "--out", str(tmp_path),
                 "--quiet", env={**os.environ, **environment(library, state)},
             )  # fmt: skip
-            async with asyncio.timeout(60):
-                while devices.limit_watts(1) != 250:  # noqa: ASYNC110  # another process sets it
-                    await asyncio.sleep(0.02)
-            process.send_signal(number)
-            code = await asyncio.wait_for(process.wait(), 60)
+            signal.signal(signal.SIGHUP, hangup)
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while devices.limit_watts(1) != 250:  # noqa: ASYNC110  # another process sets it
+                        await asyncio.sleep(0.02)
+                process.send_signal(number)
+                code = await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
         assert [devices.limit_watts(index) for index in range(2)] == [700, 700]
     assert code == 130
 

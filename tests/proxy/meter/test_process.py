@@ -89,13 +89,14 @@ async def test_a_request_over_the_socket_is_a_record_at_the_admin_port(tmp_path:
     ledger = tmp_path / "ledger.jsonl"
     async with running(tmp_path, ledger=str(ledger)) as process, relay(tmp_path) as one:
         url = f"http://127.0.0.1:{process.admin_port}"
-        await asyncio.sleep(0.3)  # a reading before it, or its beginning is not known
+        # A reading before it, or its beginning is not known.
+        await until(lambda: any(account.watts is not None for account in process.meter.attributor.accounts()))
         start = now_ns()
         one.send(opened("a", start))
         await asyncio.sleep(0.2)
         one.send(
             Closed(1, End(now_ns(), "a", 200, False, 3, 0, 4)),
-            EnergyQuery(7, "a", now_ns(), 5 * NS_PER_SECOND),
+            EnergyQuery(7, "a", now_ns(), round(PATIENCE_SECONDS * NS_PER_SECOND)),
         )
         energy = await one.told()
         async with httpx.AsyncClient() as client:

@@ -15,6 +15,7 @@ from proxy.simulator.profiles.profile import DEFAULT, Costs, load
 from proxy.simulator.server.metrics import Metrics
 from proxy.simulator.server.runner import BEHIND_NS, Draw, Runner
 from proxy.units import seconds_from_ns
+from tests.timing import PATIENCE_SECONDS
 
 STEP = Costs(static=2e-3, decode=0.0, context=0.0, prefill=0.0)
 FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
@@ -90,7 +91,9 @@ async def test_ramps_and_deep_idle_are_drawn_and_add_up() -> None:
             while await queue.get():
                 pass
             runner.leave(job)
-            await asyncio.sleep(0.25)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while segments[-1][1] > 20.5:  # noqa: ASYNC110 - deep idle is reached by degrees
+                    await asyncio.sleep(0.01)
         end = now_ns() + 1_000_000_000
         parts = runner.busy_joules + runner.idle_joules(end)
     whole = [*segments, (end, 0.0)]

@@ -12,6 +12,7 @@ from proxy.clock import now_ns
 from proxy.simulator.profiles.profile import DEFAULT, Costs, Speculation, load
 from proxy.simulator.server.text_server import Server
 from proxy.units import NS_PER_MS, seconds_from_ns
+from tests.timing import PATIENCE_SECONDS
 
 STEP = Costs(static=2e-3, decode=1e-6, context=0.0, prefill=1e-6)
 FAST = replace(load(DEFAULT), seconds=STEP, cap_watts=None)
@@ -143,11 +144,9 @@ async def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
     ):
         await anext(answer.aiter_raw())
         assert server.engine.running == 1
-    for _ in range(100):
-        if not server.engine.running:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("the engine still computes for nobody")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while server.engine.running:  # noqa: ASYNC110 - it computes for nobody until it sees the end
+            await asyncio.sleep(0.01)
 
 
 async def test_a_slow_reader_sees_one_end(client: openai.AsyncOpenAI) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from proxy.gpu.composition import Composition, Entry
+from proxy.gpu.composition import Composition, Entry, tokens
 from proxy.gpu.device import Device, Edge
 from proxy.gpu.engine import Runner
 from proxy.gpu.shapley import Measured, shapley_by_kind
@@ -41,7 +41,7 @@ class CostMeter:
 
     device: Device
     runner: Runner
-    most_seconds: float = 3.0
+    most_seconds: float = 2.0
     costs: dict[Composition, StepCost] = field(default_factory=dict)
 
     def measure(self, composition: Composition) -> StepCost:
@@ -53,7 +53,7 @@ class CostMeter:
     def repeat(self, composition: Composition) -> StepCost:
         """Measure a composition anew."""
         works = composition.works()
-        entries = [Entry(slot, [1] * work.tokens, work.context) for slot, work in enumerate(works)]
+        entries = [Entry(slot, tokens(work.tokens, slot), work.context) for slot, work in enumerate(works)]
 
         def run() -> list[int]:
             return self.runner.forward(entries)

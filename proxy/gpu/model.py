@@ -1,9 +1,9 @@
 """A decoder of a language model with random weights and a static KV cache, on torch.
 
 The architecture is that of Llama 3 (RMSNorm, rotary positions, grouped queries, SwiGLU); weights are random,
-because what a step costs does not depend on their values. One forward pass computes all tokens of a step
+because the time of a step does not depend on their values. One forward pass computes all tokens of a step
 together: decoding requests and chunks of prompts share the matrix products, attention is per request for
-chunks and in one batch for decoding. This is the only file that imports torch.
+chunks and in one batch for decoding. This is the only file that imports torch (2.5 or newer).
 """
 
 from collections.abc import Sequence
@@ -179,14 +179,16 @@ class Decoder:
         if masks.decode is not None:
             rows, slots, longest, mask = masks.decode
             keys, values = (cache[i, slots, :longest].transpose(1, 2) for i in (0, 1))
-            found = functional.scaled_dot_product_attention(
-                q[rows, :, None], keys, values, mask, enable_gqa=True
-            )
-            out[rows] = found[:, :, 0]
+            # The queries that share a key are the rows of one attention: no key is copied for each of them.
+            query = q[rows].view(len(rows), size.kv_heads, -1, self.head)
+            found = functional.scaled_dot_product_attention(query, keys, values, mask)
+            out[rows] = found.reshape(len(rows), size.heads, self.head)
         for first, last, number, end, mask in masks.chunks:
             keys, values = (cache[i, number, :end].transpose(0, 1)[None] for i in (0, 1))
             query = q[first:last].transpose(0, 1)[None]
-            found = functional.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=True)
+            found = functional.scaled_dot_product_attention(
+                query, keys, values, mask, is_causal=mask is None, enable_gqa=True
+            )
             out[first:last] = found[0].transpose(0, 1)
         return out.reshape(-1, size.hidden)
 
@@ -210,8 +212,10 @@ class _Masks:
                 slots.append(entry.slot)
                 ends.append(end)
             else:
-                queries = torch.arange(entry.context, end, device=place)[:, None]
-                mask = torch.arange(end, device=place)[None] <= queries
+                mask = None  # at the begin of a prompt the plain causal mask, which has a faster kernel
+                if entry.context:
+                    queries = torch.arange(entry.context, end, device=place)[:, None]
+                    mask = torch.arange(end, device=place)[None] <= queries
                 self.chunks.append((row, row + count, entry.slot, end, mask))
             row += count
             last.append(row - 1)

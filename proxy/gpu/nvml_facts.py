@@ -4,6 +4,8 @@ The observer effect is that of polls between the steps of an engine, in its own 
 a meter in another process costs.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +14,7 @@ import numpy as np
 import pynvml
 
 from proxy.clock import now_ns
-from proxy.gpu.composition import Composition, Entry, Work
+from proxy.gpu.composition import Composition, Entry, Work, tokens
 from proxy.gpu.device import LOADS, Device, per_second
 from proxy.gpu.engine import Runner
 from proxy.gpu.measured import joules_per_step
@@ -51,6 +53,7 @@ READINGS: Final[dict[str, Callable[[Any], Any]]] = {
     "power samples in the driver's ring": _ring,
     "power limit, mW": pynvml.nvmlDeviceGetPowerManagementLimit,
     "SM clock, MHz": lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+    "reasons of a lowered clock, bit mask": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons,
     "temperature, degrees Celsius": lambda handle: pynvml.nvmlDeviceGetTemperature(handle, 0),
     "compute processes": lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
     "name": pynvml.nvmlDeviceGetName,
@@ -88,7 +91,7 @@ def _timed(read: Callable[[Any], Any], handle: Any) -> Reading:
 
 @dataclass(frozen=True, slots=True)
 class CounterFacts:
-    """The energy counter, polled as fast as possible under a steady load.
+    """The energy counter, polled as fast as possible while the device idles.
 
     ``period_ms``: median time between changes, with its 5th and 95th percentile; ``quantum_mj``: greatest
     common divisor of all changes.
@@ -124,7 +127,10 @@ def counter(device: Device) -> CounterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Mean watts under one load by each way of reading; None where there is none."""
+    """Mean watts under one load by each way of reading; None where there is none.
+
+    ``limited``: NVML's reasons of a lowered clock that were active at any time, as a bit mask.
+    """
 
     load: str
     counter: float | None
@@ -132,6 +138,7 @@ class Agreement:
     average: float | None
     usage: float | None
     clock_mhz: float | None
+    limited: int | None
 
 
 def agreement(device: Device, seconds: float) -> list[Agreement]:
@@ -140,12 +147,13 @@ def agreement(device: Device, seconds: float) -> list[Agreement]:
 
 
 def _under(device: Device, load: str, seconds: float) -> Agreement:
-    found: dict[str, list[float]] = {"instant": [], "average": [], "usage": [], "clock": []}
+    found: dict[str, list[float]] = {"instant": [], "average": [], "usage": [], "clock": [], "limited": []}
     names = {
         "instant": "power instant, mW",
         "average": "power average, mW",
         "usage": "power usage, mW",
         "clock": "SM clock, MHz",
+        "limited": "reasons of a lowered clock, bit mask",
     }
     _hold(device, load, _SETTLE_SECONDS)
     start = device.now_ns()
@@ -157,10 +165,19 @@ def _under(device: Device, load: str, seconds: float) -> Agreement:
                 found[key].append(float(READINGS[name](device.handle)))
             except pynvml.NVMLError:
                 continue
+    reasons = [int(value) for value in found.pop("limited")]
     means = {key: float(np.mean(values)) if values else None for key, values in found.items()}
     watts = {key: mean / 1e3 if mean is not None and key != "clock" else mean for key, mean in means.items()}
     counted = per_second(device.edges(start, device.now_ns()))
-    return Agreement(load, counted, watts["instant"], watts["average"], watts["usage"], watts["clock"])
+    return Agreement(
+        load,
+        counted,
+        watts["instant"],
+        watts["average"],
+        watts["usage"],
+        watts["clock"],
+        functools.reduce(operator.or_, reasons) if reasons else None,
+    )
 
 
 def _hold(device: Device, load: str, seconds: float) -> None:
@@ -188,7 +205,7 @@ def _observed(
     device: Device, runner: Runner, composition: Composition, rate: int, seconds: float
 ) -> Observed:
     works = composition.works()
-    entries = [Entry(slot, [1], work.context) for slot, work in enumerate(works)]
+    entries = [Entry(slot, tokens(1, slot), work.context) for slot, work in enumerate(works)]
     start = device.now_ns()
     until = start + ns_from_seconds(seconds)
     due = start

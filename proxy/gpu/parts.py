@@ -15,7 +15,6 @@ from proxy.gpu.report import Report
 from proxy.units import seconds_from_ns
 
 PARTS: Final = ("a", "c", "d", "e")
-_GRAIN: Final = 64  # tokens of context that are measured as one
 _STATIC_CONTEXT: Final = 256
 
 
@@ -33,6 +32,7 @@ class Scale:
     slots: int
     length: int
     budget: int
+    grain: int  # tokens of context that are measured as one
     seconds: float  # of each load of part a
     sets: tuple[served.RequestSet, ...]
     load: tuple[str, int, int, int]  # levels of concurrency, seconds, prompt and output tokens
@@ -42,6 +42,7 @@ REAL: Final = Scale(
     slots=64,
     length=2048,
     budget=2048,
+    grain=128,
     seconds=4.0,
     sets=(
         served.RequestSet("one, alone", ((512, 64),)),
@@ -50,12 +51,13 @@ REAL: Final = Scale(
         served.RequestSet("four", ((128, 96), (256, 64), (512, 48), (768, 32))),
         served.RequestSet("eight of two kinds", (*((128, 64),) * 4, *((512, 32),) * 4)),
     ),
-    load=("1,2,4,8,16,32,64", 10, 256, 64),
+    load=("1,2,4,8,16,32,64", 8, 256, 64),
 )
 TINY: Final = Scale(
     slots=16,
     length=1024,
     budget=512,
+    grain=64,
     seconds=1.0,
     sets=(
         served.RequestSet("one, alone", ((128, 24),)),
@@ -82,7 +84,7 @@ def run(parts: Sequence[str], found: Report, device: Device, runner: Model, scal
 
     def truth() -> None:
         for requests in scale.sets:
-            found.truth.append(served.compare(meter, requests, scale.budget, _GRAIN))
+            found.truth.append(served.compare(meter, requests, scale.budget, scale.grain))
         found.closure = closure.checks(meter)
 
     def form() -> None:

@@ -109,10 +109,11 @@ def _agreement(report: Report) -> str:
             a.load,
             *(_number(w) for w in (a.counter, a.instant, a.average, a.usage)),
             _number(a.clock_mhz, ".0f"),
+            "-" if a.limited is None else f"{a.limited:#x}",
         ]
         for a in report.agreement
     ]
-    heads = ["load", "counter, W", "instant, W", "average, W", "usage, W", "SM clock, MHz"]
+    heads = ["load", "counter, W", "instant, W", "average, W", "usage, W", "SM clock, MHz", "lowered by"]
     return _table(heads, rows) if rows else ""
 
 

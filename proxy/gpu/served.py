@@ -14,7 +14,7 @@ import numpy as np
 from proxy.core.attribution import Attributor, Share
 from proxy.core.events import Arrive, End, Event, Header, Output, Sample
 from proxy.core.events import Device as DeviceEvent
-from proxy.gpu.composition import Composition, Work, in_grain
+from proxy.gpu.composition import Composition, Work, in_grain, tokens
 from proxy.gpu.device import Device
 from proxy.gpu.engine import Engine, Request, Runner, Step
 from proxy.gpu.measured import CostMeter, coalitions
@@ -89,7 +89,7 @@ def serve(device: Device, runner: Runner, requests: RequestSet, budget: int) -> 
     for number in range(requests.rounds):
         for index, (prompt, output) in enumerate(requests.requests):
             name = f"{number}.{index}"
-            engine.add(Request(name, [1] * prompt, output))
+            engine.add(Request(name, tokens(prompt, index), output))
             events.append(Arrive(device.now_ns(), name, "chat", "m", True, (_DEVICE,)))
         while (step := engine.step()) is not None:
             steps.append(step)

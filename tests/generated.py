@@ -8,6 +8,7 @@ Usage::
     python -m tests.generated --update   # write the tables anew; part of ``make format``
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -59,10 +60,33 @@ def unknown() -> str:
     )
 
 
+def errors() -> str:
+    """Return the table of exception classes: name, base, module and the first sentence of the docstring."""
+    rows = []
+    for path in sorted(
+        path for package in ("proxy", "loadgen") for path in (DOCS.parent / package).rglob("*.py")
+    ):
+        for node in ast.parse(path.read_text()).body:
+            bases = (
+                [base.id for base in node.bases if isinstance(base, ast.Name)]
+                if isinstance(node, ast.ClassDef)
+                else []
+            )
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_") or not bases:
+                continue
+            if bases[0].endswith(("Error", "Exception")):
+                text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+                sentence = re.split(r"[.;:](?: |$)", text)[0]
+                module = path.relative_to(DOCS.parent).as_posix()
+                rows.append((f"`{node.name}`", f"`{bases[0]}`", f"`{module}`", sentence))
+    return table(("error", "is a", "module", "meaning"), rows)
+
+
 TABLES: Final[dict[str, tuple[str, Callable[[], str]]]] = {
     "sources": ("sensors.md", sources),
     "metrics": ("telemetry.md", metrics),
     "unknown": ("telemetry.md", unknown),
+    "errors": ("architecture.md", errors),
 }
 """The page and the function of each table, by name."""
 

@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _profile(given: argparse.Namespace, name: str) -> Profile | DiffusionProfile:
-    """The profile with the limits that were given; of a diffusion model only the queue has one."""
+    """Load a profile and apply the given limits; of a diffusion model only the queue has one."""
     if not _diffuses(name):
         return adjusted(
             load(name),
@@ -106,12 +106,12 @@ def _hardware(given: argparse.Namespace) -> Hardware:
 
 
 def _ports(given: list[int], count: int) -> list[int]:
-    """A port for each of ``count`` servers: those given, then the ones after the last."""
+    """Return a port for each of ``count`` servers: those given, then the numbers after the last one."""
     return [*given, *range(given[-1] + 1, given[-1] + 1 + count)][:count]
 
 
 def _diffuses(name: str) -> bool:
-    """Whether a profile is of a diffusion model: its name is, or its file says what kind it makes."""
+    """Return whether a profile is of a diffusion model, by its name or by the key ``kind`` of its file."""
     if not name.endswith(".toml"):
         return name in diffusion.names()
     path = Path(name)

@@ -1,22 +1,22 @@
-"""Virtual time: the engine as fast as the CPU allows. ``python -m proxy.simulator.virtual PROFILE``.
+"""Run the engine in virtual time, as fast as the CPU allows. ``python -m proxy.simulator.virtual PROFILE``.
 
-A program beside drives it: one JSON object a line on stdin and on stdout. Seconds are of virtual time since
-0, joules of all devices together and true. First line out: what is simulated. Then::
+Another program drives it, with one JSON object per line on stdin and stdout. Seconds are virtual time since
+0, joules are true and of all devices together. The first line of output describes the simulation. Then::
 
     {"arrive": {"id": "a", "at_seconds": 0.5, "prompt_tokens": 256, "output_tokens": 64, "prefix": ["s", 99]}}
     {"until_seconds": 12.5}          run until then, or until requests ended (null: only that)
       -> {"now_seconds": 3.2, "ended": [RESULT, ...], "running": 7, "waiting": 0}
     {"energy_at_seconds": [1, 9.5]}  cumulative, of the device
       -> {"joules": [{"total", "static", "prefill", "decode", "context", "idle"}, ...]}
-    {"cancel": "a"}                  it leaves now; its result (status 499) comes with the next answer
+    {"cancel": "a"}                  it ends now; its result (status 499) comes with the next reply
     {"so_far": true}                 tokens of requests that have not ended
       -> {"so_far": [{"id": "a", "outputs_us": [...]}, ...]}
 
 ``prefix``: the first tokens of the prompt are those of every request with this name. A RESULT has ``id,
 status`` (200, 400 too long, 499 cancelled, 503 queue full)``, error, at_seconds, scheduled_seconds,
 first_seconds, end_seconds, prompt_tokens, cached_tokens, output_tokens, preemptions, outputs_us`` (the first
-token's time, then gaps, in whole microseconds) and ``joules``. Exit status 0 at the end of the input, 2 for a
-profile or line that cannot be used.
+token's time, then gaps, in integer microseconds) and ``joules``. Exit status 0 at the end of the input, 2 for
+a profile or line that cannot be used.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class VirtualEngine:
         return len(self._arrivals)
 
     def arrive(self, job: Job, at: float) -> None:
-        """A job comes at a time, not before ``now``; raises :class:`ProtocolError`."""
+        """Add a job that arrives at ``at``, not before ``now``; raises :class:`ProtocolError`."""
         if job.name in self._at:
             raise ProtocolError(f"id {job.name!r} is in use")
         if not at >= self.now:
@@ -94,7 +94,7 @@ class VirtualEngine:
         self._number += 1
 
     def cancel(self, name: str) -> None:
-        """A job leaves now; nothing happens when it is not here."""
+        """Remove a job now; an unknown one is ignored."""
         if name in self._at:
             _, job = self._at[name]
             self._arrivals = [item for item in self._arrivals if item[2] is not job]
@@ -135,7 +135,7 @@ class VirtualEngine:
         return []
 
     def _advance(self, until: float) -> list[Result]:
-        """The next steps, up to the first that ends at ``until`` or later; what ended with them."""
+        """Run steps up to the first that ends at ``until`` or later; return the results of ended jobs."""
         plan = self.engine.plan(_MOST_STEPS)
         if plan is None:
             raise AssertionError("an engine with requests has nothing to do")
@@ -181,7 +181,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def answer(virtual: VirtualEngine, line: bytes, *, outputs: bool) -> dict[str, Any] | None:
-    """Do what a line asks; the answer, None where there is none. Raises :class:`ProtocolError`."""
+    """Process a line; return the reply, or None if it has none. Raises :class:`ProtocolError`."""
     try:
         given = msgspec.json.decode(line, type=_Line)
     except msgspec.MsgspecError as error:
@@ -245,7 +245,7 @@ def _shown(result: Result, outputs: bool) -> dict[str, Any]:
 
 
 def _micro(outputs: "np.typing.NDArray[np.float64]") -> list[int]:
-    """The first one's time, then gaps, in whole microseconds."""
+    """Return the time of the first output, then the gaps, in integer microseconds."""
     micro = np.rint(outputs * US_PER_SECOND).astype(np.int64)
     found: list[int] = np.diff(micro, prepend=0).tolist()
     return found
@@ -284,7 +284,7 @@ def _about(name: str, profile: Profile) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The program; see the module's docstring."""
+    """Run the program, see the module's docstring; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m proxy.simulator.virtual",
         description=__doc__,

@@ -40,13 +40,13 @@ class Plan:
     joules: Floats | tuple[float, ...]
 
     def first(self, count: int) -> "Plan":
-        """The first ``count`` of its steps."""
+        """Return the plan of the first ``count`` steps."""
         return Plan(self.decode, self.prefill, self.context, self.seconds[:count], self.joules[:count])
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a plan's last step ended: prompts whose next token came with it, and jobs that are done."""
+    """Jobs that a plan completed: prompts whose first token came with its last step, and jobs that ended."""
 
     prompts: tuple[Job, ...]
     done: tuple[Job, ...]
@@ -111,7 +111,7 @@ class Engine:
         return min(self.limits.max_model_len, self.cache.blocks * BLOCK - ahead)
 
     def decoding(self) -> Iterator[Job]:
-        """The jobs that get a token in every step, the longest running first."""
+        """Yield the jobs that get a token in every step, the longest running first."""
         return (job for job in self._running.values() if job.joined is not None)
 
     def emitted(self, job: Job) -> int:
@@ -144,7 +144,7 @@ class Engine:
             self._leave(job)
 
     def plan(self, most: int = 1) -> Plan | None:
-        """The next steps, at most ``most``; None when there is nothing to do. ``finish`` must follow."""
+        """Return the next steps, at most ``most``; None if no job can run. Call ``finish`` after them."""
         preemptions = self.totals.preemptions
         prefill = self._schedule()
         if self.totals.preemptions > preemptions:
@@ -188,7 +188,7 @@ class Engine:
         return Finished(prompts, tuple(ended))
 
     def begun(self, plan: Plan) -> Iterator[Job]:
-        """The jobs of a plan that compute prompts."""
+        """Yield the jobs of a plan that compute prompts."""
         return (job for job, _ in plan.prefill)
 
     def take(self, plan: Plan, scale: float) -> tuple[list[Job], tuple[Job, ...]]:
@@ -278,7 +278,7 @@ class Engine:
         self._join(job)
 
     def _preempt(self) -> None:
-        """The last admitted gives up its blocks and waits, first in the queue."""
+        """Preempt the job that was admitted last: it frees its blocks and becomes the first of the queue."""
         _, job = self._running.popitem()
         self._settle(job)
         self._prefilling.pop(job.name, None)
@@ -368,7 +368,7 @@ class Engine:
         self.totals.output_tokens += plan.decode * count
 
     def _computed(self, job: Job, chunk: int) -> bool:
-        """A chunk of a job is done; whether that was its last, which also makes a token."""
+        """Add a computed chunk; return whether it was the last of the prompt, which also yields a token."""
         job.left -= chunk
         if job.left:
             return False
@@ -384,7 +384,7 @@ class Engine:
         return True
 
     def _join(self, job: Job) -> None:
-        """It decodes from the next step on."""
+        """Start decoding with the next step."""
         job.joined, job.marks = self.step, self._sums
         tokens = job.prompt_tokens + job.emitted
         self._context += tokens
@@ -393,7 +393,7 @@ class Engine:
         heapq.heappush(self._ends, (self.step + job.output_tokens - job.emitted, job.name, job, self.step))
 
     def _settle(self, job: Job) -> None:
-        """It decodes no more: charge what it did, count its tokens and blocks."""
+        """Stop decoding: charge the energy of its steps, count its tokens and blocks."""
         if job.joined is None:
             return
         count = self.step - job.joined

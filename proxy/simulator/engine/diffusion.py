@@ -27,7 +27,7 @@ _THOUSAND: Final = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
-    """What a denoising step costs: once, per sample and thousand tokens, and per their square."""
+    """Cost of a denoising step: constant, per sample and thousand tokens, and per their square."""
 
     static: float
     token: float
@@ -41,7 +41,7 @@ class StepCosts:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is made: pixels, frames (1: an image), denoising steps."""
+    """Size of an output: pixels, frames (1: an image), denoising steps."""
 
     width: int
     height: int
@@ -138,7 +138,7 @@ class DiffusionEngine:
             self._waiting.remove(job)
 
     def plan(self) -> DenoisingStep | None:
-        """The next step; None when there is nothing to do."""
+        """Return the next step; None if there is no job."""
         if not self._batch:
             self._batch = self._next()
         if not self._batch:
@@ -151,7 +151,7 @@ class DiffusionEngine:
         return DenoisingStep(self._batch, (cost(self._profile.seconds),), (cost(self._profile.joules),))
 
     def begun(self, plan: DenoisingStep) -> Iterable[DiffusionJob]:
-        """The jobs of a step."""
+        """Return the jobs of a step."""
         return plan.jobs
 
     def take(self, plan: DenoisingStep, scale: float) -> tuple[list[DiffusionJob], list[DiffusionJob]]:
@@ -170,7 +170,10 @@ class DiffusionEngine:
         return done, done
 
     def _next(self) -> tuple[DiffusionJob, ...]:
-        """The first in the queue, and those of its shape that fit beside it; one too large goes alone."""
+        """Return the first job of the queue and those of its shape that fit into the batch with it.
+
+        A job that exceeds the batch limit runs alone.
+        """
         batch: list[DiffusionJob] = []
         samples = 0
         for job in tuple(self._waiting):
@@ -188,12 +191,12 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The diffusion profiles of this package."""
+    """Return the names of the diffusion profiles of this package."""
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
 def load(name: str) -> DiffusionProfile:
-    """The profile of a name or of a TOML file; raises :class:`ProfileError`."""
+    """Load a profile by name or from a TOML file; raises :class:`ProfileError`."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     try:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), DiffusionProfile)

@@ -1,12 +1,13 @@
-"""What steps cost: linear in who is in them, touched experts apart, under a power cap.
+"""Duration and energy of steps: linear in the work of the step, except for experts, under a power cap.
 
 A step of ``n`` decoding streams over ``c`` context tokens and of ``p`` prompt tokens costs
 ``static + n*decode + c*context + p*prefill + touched(n + p)*experts``, in seconds and in joules, and ``host``
-when n is above the profile's ``graph_streams``. Speculation adds a draft pass for each drafted token to what
-a step costs once, and the verification of each, as of a prompt token, to every stream.
+when n is above the profile's ``graph_streams``. Speculation adds a draft pass for each drafted token to the
+constant cost, and the verification of each drafted token, like that of a prompt token, to every stream.
 
-The profile's cap stretches time: what is above idle power takes as long as it asks. A limit set below it
-lowers the clock: power above idle falls with its third power, the step takes longer in proportion.
+The profile's power cap extends the duration until the energy above idle fits under it. A limit below the cap
+lowers the clock: power above idle falls with the third power of the clock, and the step takes longer in
+proportion.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 class Shares:
     """Joules of one step, as the requests in it are charged: a decoding stream, a context token, ..."""
 
-    static: float  # of the whole step
+    static: float  # once for each step
     token: float  # a decoded token, experts included
     context: float
     prompt: float  # a prompt token, experts included

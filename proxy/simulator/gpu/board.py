@@ -60,11 +60,11 @@ class Board:
         return left, target
 
     def rest(self, rested: float, watts: float, seconds: float) -> None:
-        """That piece is over, perhaps before its time: ``seconds`` of ``watts``."""
+        """End the present piece, possibly before its planned end, after ``seconds`` at ``watts``."""
         self._follow(self._target(rested), watts, seconds)
 
     def limit(self) -> float | None:
-        """Watts that the heat allows; None: as many as asked for."""
+        """Return the power limit in watts due to heat; None: no limit."""
         if self.hot is None:
             return None
         if self.celsius >= self.hot:

@@ -20,10 +20,11 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a step costs: once, per decoding stream, per context token it reads, per prompt token.
+    """Cost of a step: constant, per decoding stream, per context token that it reads, per prompt token.
 
-    ``experts``: what reading the weights of all experts costs; a step pays the share of experts its tokens
-    are routed to. ``host``: what a step of more streams than ``graph_streams`` costs once, on top.
+    ``experts`` is the cost of reading the weights of all experts; a step has the share of the experts that
+    its tokens are routed to. ``host`` is an additional constant for steps of more streams than
+    ``graph_streams``.
     """
 
     static: float
@@ -118,7 +119,7 @@ class Profile:
 
 
 def load(name: str) -> Profile:
-    """The profile of a name (``h100-llama-3.1-8b``) or of a path; raises :class:`ProfileError`."""
+    """Load a profile by name (``h100-llama-3.1-8b``) or from a file; raises :class:`ProfileError`."""
     path = Path(name)
     try:
         if path.suffix == ".toml":
@@ -144,7 +145,7 @@ def adjusted(
     cap_watts: float | None = None,
     speculation: Speculation | None = None,
 ) -> Profile:
-    """The profile with other limits where given; raises :class:`ProfileError` for ones out of range."""
+    """Return the profile with the given limits; raises :class:`ProfileError` for values out of range."""
     limits = profile.limits
     if max_num_seqs is not None:
         if max_num_seqs < 1:
@@ -169,6 +170,6 @@ def speculation(text: str) -> Speculation:
 
 
 def names() -> list[str]:
-    """The profiles of this package."""
+    """Return the names of the profiles of this package."""
     folder = resources.files("proxy.simulator") / "profiles"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))

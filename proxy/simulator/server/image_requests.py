@@ -1,4 +1,4 @@
-"""What clients ask of an image or video server, read as vLLM-Omni reads it (v0.30, captured)."""
+"""Parse the requests of clients of an image or video server as vLLM-Omni does (v0.30, captured)."""
 
 import re
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class _Body(msgspec.Struct):
 
 
 async def read(request: web.Request, profile: DiffusionProfile) -> Wanted:
-    """The request in a JSON or form body; raises :class:`RefusedError`."""
+    """Parse a request with a JSON or form body; raises :class:`RefusedError`."""
     if request.content_type == "application/json":
         raw = await request.read()
         try:

@@ -1,7 +1,8 @@
-"""Images and films as vLLM-Omni serves them, on the simulated diffusion engine.
+"""Serve images and videos as vLLM-Omni does, on the simulated diffusion engine.
 
-``/v1/images/generations`` and ``/v1/images/edits`` answer when the images are there; ``/v1/videos`` makes a
-job to ask for again, whose ``/content`` is an MP4. The files are real, small, and show nothing of the prompt.
+``/v1/images/generations`` and ``/v1/images/edits`` respond when the images are complete; ``/v1/videos``
+creates a job that clients poll, whose ``/content`` is an MP4. The files are valid and small, and do not
+depend on the prompt.
 """
 
 import asyncio
@@ -41,28 +42,28 @@ class ImageMetrics:
         self.step_time = Histogram(_BUCKETS)
 
     def step(self, _plan: DenoisingStep, seconds: float) -> None:
-        """A denoising step."""
+        """Count a denoising step."""
         self.step_time.observe(seconds)
 
     def scheduled(self, _job: DiffusionJob, waited: float) -> None:
-        """A job is in its first step."""
+        """Record how long a job waited for its first step."""
         self.queue.observe(waited)
 
     def first(self, _job: DiffusionJob, _waited: float, _computed: float) -> None:
         """All of a diffusion job comes at its end."""
 
     def ended(self, job: DiffusionJob, whole: float, _after_first: float) -> None:
-        """A job is done."""
+        """Record the duration of a job that has ended."""
         self.success += 1
         self.images += job.samples
         self.latency.observe(whole)
 
     def aborted(self) -> None:
-        """A client has gone."""
+        """Count a client that disconnected."""
         self.left += 1
 
     def text(self, engine: DiffusionEngine) -> str:
-        """The exposition."""
+        """Return the metrics in Prometheus' text format."""
         own = self._labels
         lines = [
             "# TYPE vllm_omni:num_requests_running gauge",
@@ -198,7 +199,7 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
         self.runner.leave(film.job)
 
     def _shown(self, film: _Film) -> dict[str, Any]:
-        """The job as OpenAI's video object."""
+        """Return the job as a video object of OpenAI's API."""
         shape, job = film.wanted.shape, film.job
         failed = film.ended.done() and not film.ended.result()
         status = "failed" if failed else "completed" if job.done else "in_progress"

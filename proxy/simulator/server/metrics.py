@@ -39,7 +39,7 @@ class Histogram:
         self.sum += value * times
 
     def lines(self, name: str, labels: str) -> Iterator[str]:
-        """The samples: cumulative buckets, count, sum."""
+        """Yield the samples: cumulative buckets, count, sum."""
         total = 0
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             total += count
@@ -49,7 +49,7 @@ class Histogram:
 
 
 class Metrics:
-    """What has been counted since the start; engine totals are read at the scrape."""
+    """Counters and histograms since the start; totals of the engine are read at the scrape."""
 
     def __init__(self, model: str) -> None:
         self._labels = f'model_name="{model}"'
@@ -70,39 +70,39 @@ class Metrics:
         }
 
     def step(self, plan: Plan, seconds: float) -> None:
-        """A step of the engine."""
+        """Count a step of the engine."""
         prompt = sum(chunk for _, chunk in plan.prefill)
         self._observe("iteration_tokens_total", plan.decode + prompt)
         self._observe("inter_token_latency_seconds", seconds, plan.decode)
 
     def scheduled(self, job: Job, waited: float) -> None:
-        """A job is in its first step."""
+        """Record how long a job waited for its first step."""
         self.queried_tokens += job.prompt_tokens
         self.cached_tokens += job.cached_tokens
         self._observe("request_queue_time_seconds", waited)
 
     def first(self, job: Job, waited: float, computed: float) -> None:
-        """A job has its first token."""
+        """Record the time to the first token of a job."""
         self._observe("time_to_first_token_seconds", waited)
         self._observe("request_prefill_time_seconds", computed)
         self._observe("request_prompt_tokens", job.prompt_tokens)
 
     def ended(self, job: Job, whole: float, after_first: float) -> None:
-        """A job is done."""
+        """Record the durations of a job that has ended."""
         self.success["length"] += 1
         self._observe("e2e_request_latency_seconds", whole)
         self._observe("request_decode_time_seconds", after_first)
         self._observe("request_generation_tokens", job.emitted)
 
     def aborted(self) -> None:
-        """A client has gone."""
+        """Count a client that disconnected."""
         self.success["abort"] += 1
 
     def _observe(self, name: str, value: float, times: int = 1) -> None:
         self.histograms[f"vllm:{name}"].observe(value, times)
 
     def text(self, engine: Engine) -> str:
-        """The exposition."""
+        """Return the metrics in Prometheus' text format."""
         return "\n".join((*self._lines(engine), ""))
 
     def _lines(self, engine: Engine) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """A small, valid MP4: one grey H.264 frame of 64 x 64 pixels, repeated.
 
-The first frame is stored without compression (I_PCM macroblocks), the others say that nothing has changed
+The first frame is stored without compression (I_PCM macroblocks), the others encode that nothing has changed
 (ITU-T H.264 sections 7.3.2 to 7.3.5); boxes as in ISO 14496-12 and -15. A real encoder is not needed.
 """
 
@@ -20,7 +20,7 @@ class _Bits:
         self._bits: list[int] = []
 
     def put(self, value: int, width: int) -> "_Bits":
-        """A number of fixed width, u(n)."""
+        """Append a number of fixed width, u(n)."""
         self._bits += [value >> i & 1 for i in reversed(range(width))]
         return self
 
@@ -31,7 +31,7 @@ class _Bits:
         return self
 
     def align(self) -> "_Bits":
-        """Zeros up to a whole byte."""
+        """Append zero bits up to the next byte boundary."""
         return self.put(0, -len(self._bits) % 8)
 
     def end(self) -> bytes:
@@ -40,7 +40,7 @@ class _Bits:
         return self.bytes()
 
     def bytes(self) -> bytes:
-        """Whole bytes."""
+        """Return the bits as bytes; call ``align`` before."""
         return int("".join(map(str, self._bits)), 2).to_bytes(len(self._bits) // 8, "big")
 
 
@@ -57,7 +57,7 @@ def _picture() -> bytes:
 
 
 def _key_frame() -> bytes:
-    """An IDR slice of I_PCM macroblocks, all grey: no byte of it needs escaping."""
+    """Return an IDR slice of grey I_PCM macroblocks, none of whose bytes needs escaping."""
     bits = _Bits().put(0x65, 8).exp(0, 7, 0).put(0, 4).exp(0).put(0, 2).exp(0).exp(1)
     for _ in range(_BLOCKS):
         bits.exp(25).align()
@@ -67,7 +67,7 @@ def _key_frame() -> bytes:
 
 
 def _same_again(number: int) -> bytes:
-    """A P slice that skips every macroblock."""
+    """Return a P slice that skips every macroblock."""
     bits = _Bits().put(0x41, 8).exp(0, 5, 0).put(number % 16, 4).put(0, 1).put(0, 1).put(0, 1).exp(0).exp(1)
     return bits.exp(_BLOCKS).end()
 

@@ -50,13 +50,13 @@ class StreamOutlet(Outlet):
         self._begun = False
 
     def open(self, transport: asyncio.WriteTransport, *, chunked: bool) -> None:
-        """The head of the answer is out; ``chunked``: its body is in chunks (HTTP/1.1)."""
+        """Start the body after the response head was sent; ``chunked``: with chunked encoding (HTTP/1.1)."""
         self._transport, self._chunked = transport, chunked
         for index, more, count in self._early:
             self._write(index, more, count)
 
     def token(self, index: int, more: bool | None) -> None:
-        """What a step made of a job: as many tokens as it says it gained."""
+        """Send the tokens that a job gained in a step."""
         if more is not None:
             count = self._jobs[index].gained
             if self._transport is None:

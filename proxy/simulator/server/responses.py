@@ -19,9 +19,11 @@ _NULLS: Final = {"prompt_token_ids": None, "prompt_text": None}
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every object of an answer begins with; ``id`` without its prefix.
+    """Leading fields of every object of a response.
 
-    ``choices``: each prompt has so many answers, one after the other.
+    Attributes:
+        id: Id without its prefix.
+        choices: Number of choices of each prompt, one after the other.
     """
 
     id: str
@@ -36,19 +38,19 @@ class Head:
         return f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}"
 
     def fields(self, *, chunk: bool = False) -> dict[str, Any]:
-        """The leading fields."""
+        """Return the leading fields as a dictionary."""
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
         return {"id": self.public, "object": kind, "created": self.created, "model": self.model}
 
 
 def text(tokens: int) -> str:
-    """An answer of so many tokens, a word each."""
+    """Return a text of ``tokens`` tokens, a word each."""
     rounds, rest = divmod(tokens, len(WORDS))
     return "".join(WORDS) * rounds + "".join(WORDS[:rest])
 
 
 def words(tokens: int) -> list[str]:
-    """That answer's words, as they are read in a prompt."""
+    """Return the words of this text, as a prompt that contains it is tokenized."""
     return text(tokens).split()
 
 
@@ -63,7 +65,7 @@ def usage(prompts: Sequence[Job], emitted: int, *, details: bool = True) -> dict
 
 
 def whole(head: Head, jobs: Sequence[Job], reason: str) -> bytes:
-    """The body of an answer that is not streamed."""
+    """Return the body of a non-streamed response."""
     emitted = sum(job.emitted for job in jobs)
     counts = usage(jobs[:: head.choices], emitted)
     counts["prompt_tokens_details"] |= {"multimodal_tokens": None}
@@ -107,7 +109,7 @@ class Stream:
         self._ready = [self._templates(index) for index in range(len(jobs))]
 
     def first(self) -> bytes:
-        """What comes before the first token: chat names the role of each choice."""
+        """Return the events before the first token: of chat, the role of each choice."""
         if not self._chat:
             return b""
         events = []
@@ -130,7 +132,7 @@ class Stream:
         return _event(made)
 
     def last(self) -> bytes:
-        """The usage, if asked for, and the end."""
+        """Return the usage, if requested, and the end of the stream."""
         if not self._final:
             return DONE
         counts = usage(self._prompts, sum(self._emitted))
@@ -139,7 +141,7 @@ class Stream:
         ) + DONE  # fmt: skip
 
     def _templates(self, index: int) -> list[bytes]:
-        """The event of each word: the hot path only looks them up."""
+        """Return the event of each word, so that the hot path only looks them up."""
         if self._continuous:
             return []
         return [_event(self._chunk(index, word, None)) for word in WORDS]
@@ -166,7 +168,7 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 def embeddings(head: Head, jobs: Sequence[Job], size: int, *, base64: bool) -> bytes:
-    """The body of an answer of vectors: all alike, of length 1; they mean nothing."""
+    """Return the body of a response of embeddings: identical vectors of length 1, without meaning."""
     packed = array("f", [size**-0.5] * size)
     vector = b64encode(packed.tobytes()).decode() if base64 else packed.tolist()
     prompt = sum(job.prompt_tokens for job in jobs)
@@ -177,7 +179,7 @@ def embeddings(head: Head, jobs: Sequence[Job], size: int, *, base64: bool) -> b
 
 
 def models(model: str, created: int, longest: int | None) -> bytes:
-    """The list of models: this one."""
+    """Return the list of models, which has one entry."""
     permission = {
         "id": "modelperm-simulated",
         "object": "model_permission",

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class AnyJob(Protocol):
-    """What a runner must know of a job."""
+    """The part of a job that a runner uses."""
 
     @property
     def name(self) -> str:
@@ -45,7 +45,7 @@ class AnyPlan(Protocol):
 
     @property
     def joules(self) -> Floats | tuple[float, ...]:
-        """What it takes, of all devices together."""
+        """Energy in joules, of all devices together."""
 
 
 J = TypeVar("J", bound=AnyJob)
@@ -68,7 +68,7 @@ class AnyEngine(Protocol[J, P]):
         """Its client has gone."""
 
     def plan(self) -> P | None:
-        """The next step."""
+        """Return the next step; None if there is nothing to do."""
 
     def begun(self, plan: P) -> Iterable[J]:
         """Jobs that compute in a planned step, and perhaps have waited before."""
@@ -81,19 +81,19 @@ class Observer(Protocol[J_contra, P_contra]):
     """Who counts what a runner does; times in seconds."""
 
     def step(self, plan: P_contra, seconds: float) -> None:
-        """A step was taken."""
+        """Receive the end of a step that took ``seconds``."""
 
     def scheduled(self, job: J_contra, waited: float) -> None:
-        """A job is in its first step."""
+        """Receive the first step of a job, ``waited`` seconds after its arrival."""
 
     def first(self, job: J_contra, waited: float, computed: float) -> None:
-        """A job got its first token: since it came, and since it was scheduled."""
+        """Receive the first token of a job: seconds since its arrival and since it was scheduled."""
 
     def ended(self, job: J_contra, whole: float, after_first: float) -> None:
-        """A job is done."""
+        """Receive the end of a job: seconds since its arrival and since its first token."""
 
     def aborted(self) -> None:
-        """A client has gone."""
+        """Receive the disconnection of a client."""
 
 
 @dataclass(slots=True)
@@ -108,11 +108,11 @@ class _Waiting(Generic[J]):
 
 
 class Runner(Generic[J, P]):
-    """Runs steps while there are requests; each job's sink is told of its tokens.
+    """Runs steps while there are requests, and sends the tokens of each job to its sink.
 
-    A step is charged with the energy it really drew, power times the time until the next one began: what the
-    counter shows and what the requests are charged add up exactly. Step n ends when the profile says, counted
-    from the last idle time, however late this program ran.
+    A step is charged the energy that it really drew, power times the time until the start of the next one:
+    the counter and the sum of the requests agree exactly. Step n ends at the time that the profile gives,
+    counted from the last idle time, regardless of delays of this process.
     """
 
     def __init__(self, engine: AnyEngine[J, P], observer: Observer[J, P], board: Board, draw: Draw) -> None:
@@ -136,7 +136,7 @@ class Runner(Generic[J, P]):
         return self._idle_joules + self._idle_watts * seconds_from_ns(t_ns - self._idle_since)
 
     def watch(self, observer: Observer[J, P]) -> None:
-        """Tell another one from now on."""
+        """Notify this observer from now on."""
         self._observer = observer
 
     def submit(self, job: J, sink: Sink) -> None:
@@ -148,7 +148,7 @@ class Runner(Generic[J, P]):
         self._arrived.set()
 
     def leave(self, job: J) -> None:
-        """The client of a job has gone, or has all it wanted."""
+        """Remove a job whose client disconnected or needs no more tokens."""
         if self._outputs.pop(job.name, None) is not None and not job.done:
             self._engine.cancel(job)
             self._observer.aborted()
@@ -216,7 +216,7 @@ class Runner(Generic[J, P]):
         return True
 
     def _finish(self, step: P, start_ns: int, end_ns: int, scale: float) -> None:
-        """Charge a step, tell the sinks, count."""
+        """Charge a step, notify the sinks and the observers."""
         for job in self._engine.begun(step):
             if (waiting := self._outputs.get(job.name)) is not None and waiting.scheduled_ns is None:
                 waiting.scheduled_ns = start_ns

@@ -27,7 +27,7 @@ _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 @dataclass(slots=True)
 class _Request:
-    """What a job's span will hold."""
+    """Data of a job for its span."""
 
     name: str
     asked: Asked
@@ -36,7 +36,7 @@ class _Request:
 
 
 class EngineSpans:
-    """Told of jobs as the metrics are; sends from a thread of the SDK's own. Times in seconds."""
+    """Observer of jobs that exports a span for each, from a thread of the SDK. Times in seconds."""
 
     def __init__(self, endpoint: str) -> None:
         exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_TIMEOUT_SECONDS)
@@ -47,20 +47,20 @@ class EngineSpans:
         self._open: dict[str, _Request] = {}
 
     def begin(self, job: Job, name: str, asked: Asked, traceparent: str | None) -> None:
-        """A job of a request ``name`` (as clients see it) is submitted."""
+        """Register a submitted job of the request ``name`` (the id that clients see)."""
         found = TraceContextTextMapPropagator().extract({"traceparent": traceparent} if traceparent else {})
         self._open[job.name] = _Request(name, asked, get_current_span(found).get_span_context())
 
     def scheduled(self, job: Job, waited: float) -> None:
-        """It is in its first step."""
+        """Record that a job is in its first step."""
         self._note(job, time_in_queue=waited)
 
     def first(self, job: Job, waited: float, computed: float) -> None:
-        """Its first token is there."""
+        """Record the first token of a job."""
         self._note(job, time_to_first_token=waited, time_in_model_prefill=computed)
 
     def ended(self, job: Job, whole: float, after_first: float) -> None:
-        """It is done: send its span, but for a trace that is not sampled."""
+        """Export the span of a job that has ended, unless its trace is not sampled."""
         self._note(job, e2e=whole, time_in_model_decode=after_first)
         request = self._open.pop(job.name, None)
         if request is not None and (not request.parent.is_valid or request.parent.trace_flags.sampled):
@@ -109,31 +109,31 @@ class EngineSpans:
 
 
 class Traced:
-    """An observer of a runner: tells the metrics, and the spans."""
+    """Observer of a runner that forwards everything to the metrics and the spans."""
 
     def __init__(self, metrics: Metrics, spans: EngineSpans) -> None:
         self._metrics = metrics
         self._spans = spans
 
     def step(self, plan: Plan, seconds: float) -> None:
-        """A step was taken."""
+        """Forward a step."""
         self._metrics.step(plan, seconds)
 
     def scheduled(self, job: Job, waited: float) -> None:
-        """A job is in its first step."""
+        """Forward the first step of a job."""
         self._metrics.scheduled(job, waited)
         self._spans.scheduled(job, waited)
 
     def first(self, job: Job, waited: float, computed: float) -> None:
-        """A job got its first token."""
+        """Forward the first token of a job."""
         self._metrics.first(job, waited, computed)
         self._spans.first(job, waited, computed)
 
     def ended(self, job: Job, whole: float, after_first: float) -> None:
-        """A job is done."""
+        """Forward the end of a job."""
         self._metrics.ended(job, whole, after_first)
         self._spans.ended(job, whole, after_first)
 
     def aborted(self) -> None:
-        """A client has gone."""
+        """Forward a disconnected client."""
         self._metrics.aborted()

@@ -1,4 +1,4 @@
-"""What clients ask for, read as vLLM reads it; its refusals word for word (v0.32, captured)."""
+"""Parse the requests of clients as vLLM does, with its error messages (v0.32, captured)."""
 
 import json
 from collections.abc import Hashable, Sequence
@@ -26,16 +26,16 @@ class RefusedError(Exception):
 
     @classmethod
     def value(cls, message: str, param: str, value: object) -> "RefusedError":
-        """A value out of range."""
+        """Return the error for a value out of range."""
         return cls(400, f"{message} (parameter={param}, value={value})", "BadRequestError", param)
 
     @classmethod
     def invalid(cls, detail: str, param: str | None) -> "RefusedError":
-        """A body that is not what the schema says."""
+        """Return the error for a body that does not match the schema."""
         return cls(400, f"1 validation error:\n  {detail}", "Bad Request", param)
 
     def body(self) -> bytes:
-        """The JSON body."""
+        """Return the error as JSON."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
         return msgspec.json.encode({"error": error})
 
@@ -55,7 +55,7 @@ class Prompt:
     rest: tuple[Hashable, ...] = ()
 
     def answered(self, words: Sequence[Hashable]) -> tuple[Hashable, ...]:
-        """The hashes of its full blocks with these tokens after it: a next turn begins with them."""
+        """Return the hashes of its full blocks with these tokens appended: the prefix of the next turn."""
         return chained([*self.rest, *words], self.chain)
 
 
@@ -100,7 +100,18 @@ class _Body(msgspec.Struct):
 
 
 def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int) -> Asked:
-    """The request in a body; raises :class:`RefusedError`. ``longest``: tokens of prompt and answer."""
+    """Parse the request in a body.
+
+    Args:
+        raw: The body.
+        content_type: Its ``Content-Type``.
+        chat: Whether it is a chat completion.
+        model: Name of the served model.
+        longest: Limit of prompt and output tokens together.
+
+    Raises:
+        RefusedError: with the response of vLLM.
+    """
     body = _decoded(raw, content_type, _Body)
     if chat and body.messages is None:
         raise RefusedError.invalid(_missing("messages", raw), "body.messages")
@@ -257,7 +268,7 @@ def _prompt(tokens: list[Any]) -> Prompt:
 
 
 def chained(tokens: Sequence[Hashable], before: tuple[Hashable, ...] = ()) -> tuple[Hashable, ...]:
-    """A hash for each full block of tokens, of all text up to its end; those ``before`` come first."""
+    """Return a hash for each full block of tokens, over all tokens up to its end, after ``before``."""
     chain = list(before)
     for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
         last = chain[-1] if chain else 0

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server on the simulated engine; shapes as vLLM sends them.
+"""Serve OpenAI's API for text on the simulated engine, in the formats of vLLM.
 
-Prompt tokens: the ids of a list, else whitespace-separated words. The answer is made of filler words, one a
-token. ``GET /truth`` and ``/truth/requests/{id}`` tell the true joules, for tests.
+Prompt tokens are the ids of a list, else whitespace-separated words. The response consists of filler words,
+one for each token. ``GET /truth`` and ``/truth/requests/{id}`` return the true joules, for tests.
 """
 
 import asyncio

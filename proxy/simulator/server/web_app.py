@@ -1,4 +1,4 @@
-"""What every simulated server has: health, the truth, faults on command, and errors in FastAPI's shape."""
+"""Endpoints of every simulated server: health, true energy, faults on command, errors in FastAPI's format."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What shall go wrong with a device: its counter restarts at 0, it is lost or back, calls are slow."""
+    """Fault of a device: its counter restarts at 0, it is lost or recovers, its calls are slow."""
 
     kind: Literal["reset", "lost", "restored", "slow"]
     device: int = 0
@@ -78,7 +78,7 @@ class WebApp(Generic[J, P]):
             await asyncio.gather(self._task, return_exceptions=True)
 
     def remember(self, name: str, joules: Sequence[Joules]) -> None:
-        """What a request's jobs will have cost is told under its name."""
+        """Keep the energy of a request's jobs for ``/truth/requests/{id}``."""
         self._truths[name] = joules
         if len(self._truths) > _KEEP_TRUTH:
             del self._truths[next(iter(self._truths))]
@@ -124,10 +124,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def as_json(body: bytes, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON answer."""
+    """Return a response with a JSON body."""
     return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def refused(error: RefusedError) -> web.Response:
-    """An error in OpenAI's shape."""
+    """Return an error response in the format of OpenAI's API."""
     return web.Response(status=error.status, body=error.body(), content_type="application/json")

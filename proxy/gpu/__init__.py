@@ -10,6 +10,6 @@ The package is a program of its own: no other package imports it, and torch is i
 Files in reading order: ``__main__`` and ``parts`` (arguments, order and sizes of the parts), ``device`` (the
 GPU or its substitute, which run steps and read joules), ``nvml_facts`` (part a), ``model``, ``engine`` and
 ``server`` (part b: an engine with continuous batching), ``composition``, ``measured`` and ``shapley`` (part
-c: measured truth), ``served`` (the policies of the proxy against it), ``closure``, ``forms`` (part d),
-``curve`` (part e), ``report``.
+c: measured truth), ``occupancy`` and ``served`` (the policies of the proxy against it), ``closure``,
+``forms`` (part d), ``curve`` and ``wire`` (part e), ``report``.
 """

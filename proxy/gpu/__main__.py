@@ -49,9 +49,13 @@ def main() -> int:
         if device.simulated:
             sys.stderr.write(f"SIMULATED: {reason}; every figure below is that of a model of power\n")
         scale = parts.TINY if device.simulated else parts.REAL
-        runner = model.Decoder(model.SIZES[size], scale.slots, scale.length)
-        runner.fill()
-        parts.run(given.parts.split(","), found, device, runner, scale, given.out)
+
+        def make_runner() -> model.Decoder:
+            runner = model.Decoder(model.SIZES[size], scale.slots, scale.length)
+            runner.fill()
+            return runner
+
+        parts.run(given.parts.split(","), found, device, make_runner, scale, given.out)
         device.close()
     report.write(found, given.out)
     sys.stdout.write(report.page(found))

@@ -1,4 +1,4 @@
-"""Part e: throughput per watt on the wire, by the load generator alone and through the proxy.
+"""Part e: the engine on the wire: throughput per watt, and sets of requests through the proxy.
 
 Both sweeps load the engine of :mod:`proxy.gpu.server`. The first reads NVML beside it (``loadgen --source
 nvml``), the second gets the joules of the proxy: at equal load both must find the same joules per token.
@@ -19,6 +19,8 @@ from time import sleep
 from typing import Any, Final
 
 from proxy.clock import now_ns
+from proxy.gpu import wire
+from proxy.gpu.served import RequestSet, Served
 from proxy.simulator.gpu.fake_nvml import build, environment
 from proxy.units import ns_from_seconds
 
@@ -59,26 +61,52 @@ class Load:
     prompt: int
     output: int
     server: tuple[str, ...]  # arguments of the server beside its port
+    sets: tuple[RequestSet, ...]  # sent through a proxy that records
 
 
-def measure(out: Path, load: Load, *, simulated: bool) -> list[Curve]:
-    """Run both sweeps and return their curves; raise ``RuntimeError`` if a program fails."""
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Results on the wire: curves, and each set with what the proxy recorded and the engine ran."""
+
+    curves: list[Curve]
+    sets: list[tuple[RequestSet, Served]]
+
+
+def measure(out: Path, load: Load, *, simulated: bool) -> Wire:
+    """Run both sweeps and all sets; raise ``RuntimeError`` if a program fails."""
     server, data, admin = _free_ports(3)
-    words, variables = list(load.server), dict(os.environ)
+    words, variables = [*load.server, "--steps", str(out / "steps.jsonl")], dict(os.environ)
     if simulated:
         state = out / "gpu.state"
         words += ["--state", str(state)]
         variables |= environment(build(out / "lib"), state)
     urls = [f"http://127.0.0.1:{port}" for port in (server, data, admin)]
+    serve = ["proxy", "serve", "--upstream", urls[0], "--source", "nvml", "--devices", "0"]
+    serve += ["--listen", f"127.0.0.1:{data}", "--admin", f"127.0.0.1:{admin}"]
+    names: list[dict[str, str]] = []
     with _program(out / "server.log", ["proxy.gpu.server", "--port", str(server), *words], variables):
         _wait_for(f"{urls[0]}/v1/models")
         direct = _sweep(out / "direct", load, ["--source", "nvml", "--url", urls[0]], variables)
-        serve = ["serve", "--upstream", urls[0], "--source", "nvml", "--devices", "0"]
-        serve += ["--listen", f"127.0.0.1:{data}", "--admin", f"127.0.0.1:{admin}"]
-        with _program(out / "proxy.log", ["proxy", *serve], variables):
+        with _program(out / "proxy.log", serve, variables):
             _wait_for(f"{urls[2]}/readyz")
             proxied = _sweep(out / "proxied", load, ["--url", urls[1], "--admin-url", urls[2]], variables)
-    return [read("loadgen --source nvml", direct), read("through the proxy", proxied)]
+        for number, requests in enumerate(load.sets):
+            record = ["--record", str(_timeline(out, number))]
+            with _program(out / f"proxy-{number}.log", [*serve, *record], variables):
+                _wait_for(f"{urls[2]}/readyz")
+                names.append(wire.send(urls[1], requests))
+    steps = wire.read_steps(out / "steps.jsonl")
+    return Wire(
+        [read("loadgen --source nvml", direct), read("through the proxy", proxied)],
+        [
+            (requests, wire.served(_timeline(out, number), steps, names[number]))
+            for number, requests in enumerate(load.sets)
+        ],
+    )
+
+
+def _timeline(out: Path, number: int) -> Path:
+    return out / f"set-{number}.jsonl.zst"
 
 
 def read(name: str, folder: Path) -> Curve:

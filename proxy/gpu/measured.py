@@ -28,10 +28,14 @@ _WARM_UP_STEPS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """The cost of one step of a composition, back to back with others of its kind."""
+    """The cost of one step of a composition, back to back with others of its kind.
+
+    ``seconds``: median length of a step; ``period_s``: mean time from one begin to the next.
+    """
 
     joules: Measured
     seconds: float
+    period_s: float
     steps: int
 
 
@@ -76,7 +80,8 @@ class CostMeter:
                 f"the energy counter changed fewer than {_LEAST_EDGES} times in {self.most_seconds:.0f} s"
             )
         seconds = float(np.median([end - start for start, end in times])) / NS_PER_SECOND
-        return StepCost(joules, seconds, len(times))
+        period_s = (times[-1][0] - times[0][0]) / (len(times) - 1) / NS_PER_SECOND
+        return StepCost(joules, seconds, period_s, len(times))
 
     def plan(self, compositions: Sequence[Composition], seed: int = 1) -> None:
         """Measure compositions in random order, so that drift does not favour small or large coalitions."""

@@ -139,12 +139,6 @@ class Decoder:
         """Fill the cache with random values, as if all its tokens had been computed."""
         self.cache.normal_()
 
-    def release(self) -> None:
-        """Free the memory of the GPU; the decoder cannot be used any more."""
-        self.layers, self.embedding, self.output, self.cache = [], None, None, None
-        if has_cuda():
-            torch.cuda.empty_cache()
-
     def forward(self, entries: Sequence[Entry]) -> list[int]:
         """Compute one step; return the next token of each entry."""
         with torch.inference_mode():

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from proxy.clock import now_ns
 from proxy.gpu import closure, curve, forms, nvml_facts, served
@@ -18,13 +18,6 @@ PARTS: Final = ("a", "c", "d", "e")
 _STATIC_CONTEXT: Final = 256
 
 
-class Model(Runner, Protocol):
-    """A runner whose memory can be freed."""
-
-    def release(self) -> None:
-        """Free the memory."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Sizes of a run: those of a GPU, or tiny ones."""
@@ -36,6 +29,7 @@ class Scale:
     seconds: float  # of each load of part a
     sets: tuple[served.RequestSet, ...]
     load: tuple[str, int, int, int]  # levels of concurrency, seconds, prompt and output tokens
+    wire: tuple[served.RequestSet, ...]  # sets that are sent through the proxy
 
 
 REAL: Final = Scale(
@@ -52,6 +46,7 @@ REAL: Final = Scale(
         served.RequestSet("eight of two kinds", (*((128, 64),) * 4, *((512, 32),) * 4)),
     ),
     load=("1,2,4,8,16,32,64", 8, 256, 64),
+    wire=(served.RequestSet("four, on the wire", ((128, 96), (256, 64), (512, 48), (768, 32))),),
 )
 TINY: Final = Scale(
     slots=16,
@@ -66,47 +61,65 @@ TINY: Final = Scale(
         served.RequestSet("eight of two kinds", (*((64, 32),) * 4, *((128, 16),) * 4)),
     ),
     load=("1,4", 3, 64, 16),
+    wire=(served.RequestSet("four, on the wire", ((100, 16), (200, 32), (300, 48), (50, 24))),),
 )
 
 
-def run(parts: Sequence[str], found: Report, device: Device, runner: Model, scale: Scale, out: Path) -> None:
+def run(
+    parts: Sequence[str],
+    found: Report,
+    device: Device,
+    make_runner: Callable[[], Runner],
+    scale: Scale,
+    out: Path,
+) -> None:
     """Run the parts; a part that fails leaves its error in the report, and the others run.
 
-    Part e frees the memory of ``runner``: its server has a model of its own.
+    Part e comes first, because its server has a model of its own: ``make_runner`` is called after it, so that
+    two models are never in the memory of the GPU. The sets that e sends are judged in part c.
     """
-    meter = CostMeter(device, runner)
+    on_wire: list[tuple[served.RequestSet, served.Served]] = []
+
+    def wire() -> None:
+        words = ("--size", found.model, "--slots", str(scale.slots), "--length", str(scale.length))
+        load = curve.Load(*scale.load, server=(*words, "--budget", str(scale.budget)), sets=scale.wire)
+        results = curve.measure(out, load, simulated=found.simulated)
+        found.curves = results.curves
+        on_wire.extend(results.sets)
+
+    if "e" in parts:
+        _part("e", found, wire)
+    meter = CostMeter(device, make_runner())
 
     def facts() -> None:
         found.readings = nvml_facts.readings(device)
         found.counter = nvml_facts.counter(device)
         found.agreement = nvml_facts.agreement(device, scale.seconds)
-        found.observer = nvml_facts.observer(device, runner, scale.seconds)
+        found.observer = nvml_facts.observer(device, meter.runner, scale.seconds)
 
     def truth() -> None:
         for requests in scale.sets:
             found.truth.append(served.compare(meter, requests, scale.budget, scale.grain))
+        for requests, recorded in on_wire:
+            found.truth.append(served.judge(meter, requests, recorded, scale.grain))
         found.closure = closure.checks(meter)
 
     def form() -> None:
-        found.points = forms.sweep(meter, forms.grid(runner.slots, scale.length, scale.budget))
+        found.points = forms.sweep(meter, forms.grid(meter.runner.slots, scale.length, scale.budget))
         found.forms = forms.fit(found.points)
         found.static_share = forms.static_share(meter, _STATIC_CONTEXT)
 
-    def wire() -> None:
-        runner.release()
-        words = ("--size", found.model, "--slots", str(scale.slots), "--length", str(scale.length))
-        load = curve.Load(*scale.load, server=(*words, "--budget", str(scale.budget)))
-        found.curves = curve.measure(out, load, simulated=found.simulated)
+    for name, work in {"a": facts, "c": truth, "d": form}.items():
+        if name in parts:
+            _part(name, found, work)
 
-    work: dict[str, Callable[[], None]] = {"a": facts, "c": truth, "d": form, "e": wire}
-    for part in sorted(parts):
-        start = now_ns()
-        try:
-            work[part]()
-        except Exception as error:  # noqa: BLE001 - one part must not cost the others their results
-            found.failed[part] = f"{type(error).__name__}: {error}"
-        found.seconds[part] = seconds_from_ns(now_ns() - start)
-        mark = "SIMULATED: " if found.simulated else ""
-        sys.stderr.write(
-            f"{mark}part {part}: {found.failed.get(part, 'done')}, {found.seconds[part]:.0f} s\n"
-        )
+
+def _part(name: str, found: Report, work: Callable[[], None]) -> None:
+    start = now_ns()
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - one part must not cost the others their results
+        found.failed[name] = f"{type(error).__name__}: {error}"
+    found.seconds[name] = seconds_from_ns(now_ns() - start)
+    mark = "SIMULATED: " if found.simulated else ""
+    sys.stderr.write(f"{mark}part {name}: {found.failed.get(name, 'done')}, {found.seconds[name]:.0f} s\n")

@@ -132,7 +132,8 @@ def _truth(report: Report) -> str:
         "The truth of a request is the sum of its Shapley values over its steps, from the measured joules "
         "of every coalition of each step; no model is involved. Errors are relative, by request and round: "
         "median / 95th percentile / share in the interval. *Closure*: sum of the truth over the joules of "
-        "the counter. *Halves*: median error of the sum of `steps` over random halves of the requests."
+        "the counter. *Waiting*: part of it between steps. *Halves*: median error of the sum of `steps` over "
+        "random halves of the requests. *On the wire*: sent through the proxy, which recorded its timeline."
     )
     names = [score.policy for score in report.truth[0].scores]
     rows = []
@@ -145,6 +146,7 @@ def _truth(report: Report) -> str:
                 f"{t.compositions} / {t.coalitions}",
                 f"{t.truth_error:.1%}",
                 f"{t.closure:.3f}",
+                f"{t.waiting:.0%}",
                 f"{t.halves['steps']:.2%}",
                 *cells,
             ]
@@ -155,6 +157,7 @@ def _truth(report: Report) -> str:
         "steps / coalitions",
         "error of truth",
         "closure",
+        "waiting",
         "halves",
         *(f"`{n}`" for n in names),
     ]

@@ -1,8 +1,9 @@
 """The policies of the proxy against measured truth, on requests that the engine serves.
 
 Sets of requests arrive together, round after round. The truth of a request is the sum, over the steps that it
-was in, of its measured Shapley value in that step. The policies see what the proxy would: arrivals, chunks,
-ends and readings of the counter.
+was in, of its measured Shapley value in that step, and of its share of the waits between steps
+(:mod:`proxy.gpu.occupancy`). The policies see what the proxy would: arrivals, chunks, ends and readings of
+the counter.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,14 @@ from proxy.gpu.composition import Composition, Work, in_grain, tokens
 from proxy.gpu.device import Device
 from proxy.gpu.engine import Engine, Request, Runner, Step
 from proxy.gpu.measured import CostMeter, coalitions
+from proxy.gpu.occupancy import Counter, intervals
 from proxy.gpu.shapley import Measured
-from proxy.units import NS_PER_MS, NS_PER_SECOND
+from proxy.units import NS_PER_MS
 
 POLICIES: Final = ("steps", "overlap", "tokens")
 _DEVICE: Final = "gpu0"
-_PAUSE_SECONDS: Final = 0.3  # between rounds, so that the idle power is seen
-_START_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.3  # between rounds, so that the idle power is seen
+START_SECONDS: Final = 1.0
 _HALVES: Final = 200
 _CHUNK_NS: Final = NS_PER_MS // 50  # between two chunks of one step
 
@@ -63,6 +65,7 @@ class SetResult:
     Attributes:
         closure: sum of the measured truth of all requests / joules of their steps on the counter. It differs
             from 1 by the error of the truth and by what serving costs beside repeating one step.
+        waiting: part of the truth that is idle power between steps, beyond that between repeated ones.
         truth_error: largest relative standard error of a request's truth.
         compositions: steps that differ; ``coalitions``: those that were measured for them.
     """
@@ -73,8 +76,9 @@ class SetResult:
     compositions: int
     coalitions: int
     closure: float
+    waiting: float
     truth_error: float
-    joules: list[float]
+    joules: list[float]  # of one round, ascending
     scores: list[PolicyScore]
     halves: dict[str, float]  # by policy: median relative error of the sum over random halves of the requests
 
@@ -83,7 +87,7 @@ def serve(device: Device, runner: Runner, requests: RequestSet, budget: int) -> 
     """Serve all rounds of a set and return the events that a proxy would see."""
     engine = Engine(device, runner, budget)
     begin = device.now_ns()
-    device.idle(_START_SECONDS)
+    device.idle(START_SECONDS)
     events: list[Event] = []
     steps: list[Step] = []
     for number in range(requests.rounds):
@@ -94,8 +98,8 @@ def serve(device: Device, runner: Runner, requests: RequestSet, budget: int) -> 
         while (step := engine.step()) is not None:
             steps.append(step)
             events += _emitted(step)
-        device.idle(_PAUSE_SECONDS)
-    device.idle(_START_SECONDS)
+        device.idle(PAUSE_SECONDS)
+    device.idle(START_SECONDS)
     edges = device.edges(begin, device.now_ns())
     events += [Sample(edge.t_ns, _DEVICE, energy_mj=edge.mj) for edge in edges]
     events.sort(key=lambda event: event.t_ns or 0)
@@ -116,14 +120,22 @@ def _emitted(step: Step) -> list[Event]:
 
 def compare(meter: CostMeter, requests: RequestSet, budget: int, grain: int) -> SetResult:
     """Serve a set, measure the truth of its requests, and score the policies."""
-    served = serve(meter.device, meter.runner, requests, budget)
+    return judge(meter, requests, serve(meter.device, meter.runner, requests, budget), grain)
+
+
+def judge(meter: CostMeter, requests: RequestSet, served: Served, grain: int) -> SetResult:
+    """Measure the truth of the requests of a set that was served, and score the policies."""
     works = [[in_grain(work, grain) for work in step.works] for step in served.steps]
     compositions = [Composition.of(of_step) for of_step in works]
     distinct = list(dict.fromkeys(compositions))
     needed = [c for composition in distinct for c in coalitions(composition)]
     meter.plan(needed)
     values = {composition: meter.shapley(composition) for composition in distinct}
-    truth = _truth(served.steps, works, values)
+    counter, occupied = Counter(served.events), intervals(served.steps)
+    idle_watts = counter.idle_watts(served.steps[0].start_ns)
+    periods = [meter.measure(composition).period_s for composition in compositions]
+    waits = [idle_watts * (long - usual) for long, usual in zip(occupied, periods, strict=True)]
+    truth = _truth(served.steps, works, values, waits)
     joules = {name: found.mean for name, found in truth.items()}
     shares = {policy: attribute(policy, served.events) for policy in POLICIES}
     return SetResult(
@@ -132,9 +144,10 @@ def compare(meter: CostMeter, requests: RequestSet, budget: int, grain: int) -> 
         rounds=requests.rounds,
         compositions=len(distinct),
         coalitions=len(dict.fromkeys(needed)),
-        closure=sum(joules.values()) / _busy_joules(served),
+        closure=sum(joules.values()) / counter.occupied_joules(idle_watts, sum(occupied)),
+        waiting=sum(waits) / sum(joules.values()),
         truth_error=max(found.error / found.mean for found in truth.values()),
-        joules=[joules[f"0.{index}"] for index in range(len(requests.requests))],
+        joules=sorted(joules.values())[:: requests.rounds],
         scores=[score(policy, shares[policy], joules) for policy in POLICIES],
         halves={policy: halves(shares[policy], joules) for policy in POLICIES},
     )
@@ -144,34 +157,22 @@ def _truth(
     steps: Sequence[Step],
     works: Sequence[Sequence[Work]],
     values: dict[Composition, list[Measured]],
+    waits: Sequence[float],
 ) -> dict[str, Measured]:
-    """Return the joules of each request.
+    """Return the joules of each request; ``waits`` are those of each step beyond its measured cost.
 
     The errors of one composition's value are the same in all of its steps and add up linearly; those of
     different compositions are added linearly too, which is an upper bound.
     """
     mean: dict[str, float] = {}
     error: dict[str, float] = {}
-    for step, of_step in zip(steps, works, strict=True):
+    for step, of_step, wait in zip(steps, works, waits, strict=True):
         composition = Composition.of(of_step)
         by_kind = dict(zip(composition.kinds, values[composition], strict=True))
         for name, kind in zip(step.members, of_step, strict=True):
-            mean[name] = mean.get(name, 0.0) + by_kind[kind].mean
+            mean[name] = mean.get(name, 0.0) + by_kind[kind].mean + wait / len(step.members)
             error[name] = error.get(name, 0.0) + by_kind[kind].error
     return {name: Measured(mean[name], error[name]) for name in mean}
-
-
-def _busy_joules(served: Served) -> float:
-    """Return the joules of the counter while steps ran: all of it, less the idle power in the pauses."""
-    samples = [e for e in served.events if isinstance(e, Sample) and e.energy_mj is not None]
-    at = np.array([s.t_ns for s in samples], float)
-    joules = np.array([s.energy_mj or 0.0 for s in samples]) / 1e3
-    busy = sum(step.end_ns - step.start_ns for step in served.steps) / NS_PER_SECOND
-    first = served.steps[0].start_ns
-    before = at < first
-    idle = (joules[before][-1] - joules[before][0]) / (at[before][-1] - at[before][0]) * NS_PER_SECOND
-    span = (at[-1] - at[0]) / NS_PER_SECOND
-    return float(joules[-1] - joules[0] - idle * (span - busy))
 
 
 def attribute(policy: str, events: Sequence[Event]) -> list[Share]:

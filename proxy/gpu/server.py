@@ -7,17 +7,18 @@ with its number. The engine runs in a thread of its own; a client that disconnec
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from aiohttp import web
 
 from proxy.gpu.device import CudaDevice, Device, PacedGpu
-from proxy.gpu.engine import Engine, Request, Runner
+from proxy.gpu.engine import Engine, Request, Runner, Step
 
 MODEL: Final = "random-weights"
 _PROMPT_BYTES: Final = 4
@@ -27,8 +28,9 @@ _DEFAULT_OUTPUT: Final = 16
 class EngineThread:
     """Runs an engine. ``submit`` may be called from the event loop only."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, log: IO[str] | None = None) -> None:
+        """``log``: receives a line of JSON for each step."""
+        self._engine, self._log = engine, log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new: list[Request] = []
         self._queues: dict[str, asyncio.Queue[Request]] = {}
@@ -60,7 +62,14 @@ class EngineThread:
                 self._engine.add(request)
             step = self._engine.step()
             if step is not None:
+                self._write(step)
                 loop.call_soon_threadsafe(self._emit, step.emitted)
+
+    def _write(self, step: Step) -> None:
+        if self._log is not None:
+            times = {"start_ns": step.start_ns, "end_ns": step.end_ns}
+            self._log.write(json.dumps(times | {"members": step.members, "works": step.works}) + "\n")
+            self._log.flush()
 
     def _emit(self, emitted: tuple[Request, ...]) -> None:
         for request in emitted:
@@ -190,10 +199,15 @@ async def _event(response: web.StreamResponse, body: dict[str, Any]) -> None:
     await response.write(b"data: " + json.dumps(body).encode() + b"\n\n")
 
 
-def application(device: Device, runner: Runner, budget: int, vocabulary: int) -> web.Application:
-    """Return the application; the engine's thread starts with the first request."""
+def application(
+    device: Device, runner: Runner, budget: int, vocabulary: int, log: IO[str] | None = None
+) -> web.Application:
+    """Return the application; the engine's thread starts with the first request.
+
+    ``log`` receives a line of JSON for each step: start, end, members and their work.
+    """
     app = web.Application(client_max_size=1 << 26)
-    handler = Handler(EngineThread(Engine(device, runner, budget)), runner.length, vocabulary)
+    handler = Handler(EngineThread(Engine(device, runner, budget), log), runner.length, vocabulary)
     app.router.add_get("/v1/models", handler.models)
     app.router.add_get("/health", handler.health)
     app.router.add_post("/v1/chat/completions", handler.chat)
@@ -212,12 +226,14 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--state", type=Path, help="the file of a simulated GPU; without it, the real one")
+    parser.add_argument("--steps", type=Path, help="write the steps to this file, as JSON lines")
     given = parser.parse_args()
     size = model.SIZES[given.size]
     device: Device = PacedGpu(given.state) if given.state else CudaDevice()
     runner = model.Decoder(size, given.slots, given.length)
-    app = application(device, runner, given.budget, size.vocabulary)
-    web.run_app(app, host="127.0.0.1", port=given.port, print=None)
+    with given.steps.open("w") if given.steps else contextlib.nullcontext() as log:
+        app = application(device, runner, given.budget, size.vocabulary, log)
+        web.run_app(app, host="127.0.0.1", port=given.port, print=None)
     return 0
 
 

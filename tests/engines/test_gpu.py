@@ -55,7 +55,10 @@ def test_all_parts_run_and_the_page_states_that_it_is_simulated(tmp_path: Path) 
     assert done.stdout.startswith("# Measurements on a GPU (SIMULATED)")
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["failed"] == {}
-    assert all(row["scores"][0]["median"] < 0.03 for row in found["truth"])
+    *in_process, on_wire = found["truth"]
+    assert all(row["scores"][0]["median"] < 0.03 for row in in_process)
+    # In real time: a busy machine delays steps and chunks, so only the sums are sharp.
+    assert 0.95 < on_wire["closure"] < 1.05
     assert [curve["energy_source"] for curve in found["curves"]] == ["nvml-simulated"] * 2
     levels = [level for curve in found["curves"] for level in curve["levels"]]
     assert all(level["failed"] == 0 and level["tokens_per_joule"] > 0 for level in levels)

@@ -22,7 +22,7 @@ from tests.proxy.gpu.modelled import Counting
 out = Path(sys.argv[1])
 device = SimulatedGpu(out)
 found = report.Report(True, "none", {})
-parts.run(["a", "c", "d"], found, device, Counting(), replace(parts.TINY, sets=parts.TINY.sets[:2]), out)
+parts.run(["a", "c", "d"], found, device, Counting, replace(parts.TINY, sets=parts.TINY.sets[:2]), out)
 device.close()
 report.write(found, out)
 """

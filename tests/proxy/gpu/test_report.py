@@ -12,7 +12,7 @@ SCALE = replace(parts.TINY, sets=parts.TINY.sets[:2])
 def test_the_page_of_a_simulated_run_states_so_in_every_heading(tmp_path: Path) -> None:
     """Parts c and d need no NVML; a needs one and fails, which leaves the others their results."""
     found = report.Report(True, "none", {})
-    parts.run(["a", "c", "d"], found, ModelledDevice(), Counting(), SCALE, tmp_path)
+    parts.run(["a", "c", "d"], found, ModelledDevice(), Counting, SCALE, tmp_path)
     report.write(found, tmp_path)
     page = (tmp_path / "gpu.md").read_text()
     headings = [line for line in page.splitlines() if line.startswith("#") and line != "## Failed"]

@@ -1,6 +1,7 @@
 """The engine on the wire, with a runner that computes nothing."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 
@@ -64,3 +65,19 @@ async def test_an_invalid_body_is_status_400(url: str, body: object, reason: str
     status, text = await post(url, "/v1/chat/completions", body)
     assert status == 400
     assert reason in json.loads(text)["error"]["message"]
+
+
+async def test_the_steps_are_logged_with_their_members_and_work() -> None:
+    log = io.StringIO()
+    app = application(ModelledDevice(), Counting(), 64, 512, log)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await post(f"http://127.0.0.1:{runner.addresses[0][1]}", "/v1/chat/completions", BODY)
+    await runner.cleanup()
+    steps = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(step["members"], step["works"]) for step in steps] == [
+        (["gpu-0"], [[10, 0]]),
+        (["gpu-0"], [[1, 10]]),
+        (["gpu-0"], [[1, 11]]),
+    ]

@@ -45,7 +45,7 @@ def _number(least: float, most: float) -> Check:
     return check
 
 
-def _whole(least: int, most: int = _MOST) -> Check:
+def _integer(least: int, most: int = _MOST) -> Check:
     def check(text: str) -> str | None:
         fits = text.isascii() and text.isdigit() and least <= int(text) <= most
         return None if fits else f"must be a whole number from {least} to {most}"
@@ -64,10 +64,10 @@ def _file(text: str) -> str | None:
 def _checks() -> dict[str, Check]:
     """Return the check of each variable whose value can be validated alone."""
     found: dict[str, Check] = {
-        _QUEUE: _whole(1),
-        _BATCH: _whole(1),
-        "OTEL_BSP_SCHEDULE_DELAY": _whole(1, _DAY_MS),
-        "OTEL_BSP_EXPORT_TIMEOUT": _whole(1, _DAY_MS),
+        _QUEUE: _integer(1),
+        _BATCH: _integer(1),
+        "OTEL_BSP_SCHEDULE_DELAY": _integer(1, _DAY_MS),
+        "OTEL_BSP_EXPORT_TIMEOUT": _integer(1, _DAY_MS),
         "OTEL_METRIC_EXPORT_INTERVAL": _number(1, _DAY_MS),
         "OTEL_METRIC_EXPORT_TIMEOUT": _number(1, _DAY_MS),
         "OTEL_METRICS_EXEMPLAR_FILTER": _one_of("always_on", "always_off", "trace_based"),
@@ -77,10 +77,10 @@ def _checks() -> dict[str, Check]:
         ),
     }
     for prefix in ("OTEL_", "OTEL_SPAN_", "OTEL_EVENT_", "OTEL_LINK_"):
-        found[f"{prefix}ATTRIBUTE_COUNT_LIMIT"] = _whole(0)
-        found[f"{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT"] = _whole(0)
+        found[f"{prefix}ATTRIBUTE_COUNT_LIMIT"] = _integer(0)
+        found[f"{prefix}ATTRIBUTE_VALUE_LENGTH_LIMIT"] = _integer(0)
     for name in ("OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"):
-        found[name] = _whole(0)
+        found[name] = _integer(0)
     for prefix in (_OTLP, *(f"{_OTLP}_{signal}" for signal in _SIGNALS)):
         found[f"{prefix}_TIMEOUT"] = _number(0.001, _DAY_MS)
         found[f"{prefix}_COMPRESSION"] = _one_of("none", "gzip", "deflate")

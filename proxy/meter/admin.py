@@ -89,13 +89,13 @@ async def _shaped(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _guard(token: str) -> Middleware:
-    wanted = f"Bearer {token}".encode()
+    expected = f"Bearer {token}".encode()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         given = f"{scheme.title()} {key}".encode(errors="surrogateescape")  # a header may contain any byte
-        if request.path not in _OPEN_PATHS and not hmac.compare_digest(given, wanted):
+        if request.path not in _OPEN_PATHS and not hmac.compare_digest(given, expected):
             hint = "send the admin token as 'Authorization: Bearer TOKEN'"
             response = error_response(401, hint, "unauthorized")
             response.headers["WWW-Authenticate"] = "Bearer"

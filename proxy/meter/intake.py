@@ -86,8 +86,8 @@ class Intake:
         """
         for sample in samples:
             self._hold(sample.t_ns, _READING, sample.device, sample)
-        wanted = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
-        self.reorder_ns = max(wanted, self.reorder_ns * 999 // 1000)  # decays slowly after a short stall
+        needed_ns = max(self._least_ns, min(age_ns * 5 // 4, MAX_REORDER_NS))
+        self.reorder_ns = max(needed_ns, self.reorder_ns * 999 // 1000)  # decays slowly after a short stall
 
     def add_evidence(self, evidence: Outside) -> None:
         """Add evidence of work that did not pass through the proxy."""

@@ -130,16 +130,16 @@ class _Engine:
         costs.limit_watts = min((watts for watts in limits if watts is not None), default=None)
         return costs.clock
 
-    def fault(self, asked: Fault) -> None:
+    def fault(self, fault: Fault) -> None:
         """Inject a fault into a device; raise ``IndexError`` if the device does not exist."""
-        if not 0 <= asked.device < self.profile.devices:
-            raise IndexError(f"no device {asked.device}; there are {self.profile.devices}, from 0")
-        device = self.first + asked.device
-        if asked.kind == "reset":
+        if not 0 <= fault.device < self.profile.devices:
+            raise IndexError(f"no device {fault.device}; there are {self.profile.devices}, from 0")
+        device = self.first + fault.device
+        if fault.kind == "reset":
             self.fake_nvml.reset(device, now_ns())
-        elif asked.kind == "lost":
+        elif fault.kind == "lost":
             self.fake_nvml.lose(device)
-        elif asked.kind == "restored":
+        elif fault.kind == "restored":
             self.fake_nvml.restore(device)
         else:
-            self.fake_nvml.configure(device, call_ns=ns_from_seconds(asked.call_seconds))
+            self.fake_nvml.configure(device, call_ns=ns_from_seconds(fault.call_seconds))

@@ -49,9 +49,9 @@ def measure_period(changes_ns: list[int], polls: int) -> int | None:
         return None
     gaps = sorted(b - a for a, b in itertools.pairwise(changes_ns))
     middle = gaps[len(gaps) // 2]
-    whole = sum(round(gap / middle) for gap in gaps)
+    periods = sum(round(gap / middle) for gap in gaps)
     span = changes_ns[-1] - changes_ns[0]
-    candidates = [span / count for count in range(max(whole - 2, 1), whole + 3)]
+    candidates = [span / count for count in range(max(periods - 2, 1), periods + 3)]
     period = min(candidates, key=lambda p: _misfit(changes_ns, p))
     return round(period) if _misfit(changes_ns, period) < _MISFIT_NS else None
 

@@ -18,7 +18,7 @@ _SIZE: Final = "size must be in format 'WIDTHxHEIGHT' (e.g., '1024x1024')"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImageRequest:
     """A request that can be served."""
 
     samples: int
@@ -39,7 +39,7 @@ class _Body(msgspec.Struct):
     fps: int | None = None
 
 
-async def read(request: web.Request, profile: DiffusionProfile) -> Wanted:
+async def read(request: web.Request, profile: DiffusionProfile) -> ImageRequest:
     """Parse a request with a JSON or form body; raises :class:`RefusedError`."""
     if request.content_type == "application/json":
         raw = await request.read()
@@ -60,7 +60,7 @@ async def read(request: web.Request, profile: DiffusionProfile) -> Wanted:
     return _wanted(body, len(fields), profile)
 
 
-def _wanted(body: _Body, items: int, profile: DiffusionProfile) -> Wanted:
+def _wanted(body: _Body, items: int, profile: DiffusionProfile) -> ImageRequest:
     if body.prompt is None:
         detail = (
             "{'type': 'missing', 'loc': 'body.prompt', 'msg': 'Field required', "
@@ -79,7 +79,7 @@ def _wanted(body: _Body, items: int, profile: DiffusionProfile) -> Wanted:
         _at_most(frames, _MOST_FRAMES, "num_frames")
     steps = body.num_inference_steps if body.num_inference_steps is not None else profile.steps
     _at_most(steps, _MOST_STEPS, "num_inference_steps")
-    return Wanted(body.n, Shape(width, height, frames, steps), fps, body.seed or 0)
+    return ImageRequest(body.n, Shape(width, height, frames, steps), fps, body.seed or 0)
 
 
 def _at_most(value: int, most: int, field: str) -> None:

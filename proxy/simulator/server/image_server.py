@@ -18,7 +18,7 @@ from proxy.clock import now_ns
 from proxy.simulator.engine.diffusion import DenoisingStep, DiffusionEngine, DiffusionJob, DiffusionProfile
 from proxy.simulator.gpu.board import Board
 from proxy.simulator.server import mp4, png, responses
-from proxy.simulator.server.image_requests import Wanted, read
+from proxy.simulator.server.image_requests import ImageRequest, read
 from proxy.simulator.server.metrics import CONTENT_TYPE, Histogram
 from proxy.simulator.server.runner import Draw, Runner
 from proxy.simulator.server.text_requests import BUSY, RefusedError
@@ -52,11 +52,11 @@ class ImageMetrics:
     def first(self, _job: DiffusionJob, _waited: float, _computed: float) -> None:
         """All of a diffusion job comes at its end."""
 
-    def ended(self, job: DiffusionJob, whole: float, _after_first: float) -> None:
+    def ended(self, job: DiffusionJob, duration: float, _after_first: float) -> None:
         """Record the duration of a job that has ended."""
         self.success += 1
         self.images += job.samples
-        self.latency.observe(whole)
+        self.latency.observe(duration)
 
     def aborted(self) -> None:
         """Count a client that disconnected."""
@@ -92,7 +92,7 @@ class _Film:
 
     id: str
     job: DiffusionJob
-    wanted: Wanted
+    image_request: ImageRequest
     created: int
     ended: "asyncio.Future[bool]"
     completed: int | None = None
@@ -133,11 +133,11 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
         text = self.metrics.text(self.engine)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
-    def _submit(self, wanted: Wanted, name: str) -> "tuple[DiffusionJob, asyncio.Future[bool]]":
+    def _submit(self, image_request: ImageRequest, name: str) -> "tuple[DiffusionJob, asyncio.Future[bool]]":
         """Queue a request; the future is False when the engine fails."""
         if self.engine.full:
             raise RefusedError(503, BUSY, "Service Unavailable")
-        job = DiffusionJob(f"{name}/{uuid.uuid4().hex}", wanted.samples, wanted.shape)
+        job = DiffusionJob(f"{name}/{uuid.uuid4().hex}", image_request.samples, image_request.shape)
         self.remember(name, [job.joules])
         ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -152,8 +152,8 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
         name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
         start = now_ns()
         try:
-            wanted = await read(request, self._profile)
-            job, ended = self._submit(wanted, name)
+            image_request = await read(request, self._profile)
+            job, ended = self._submit(image_request, name)
         except RefusedError as error:
             return refused(error)
         try:
@@ -163,8 +163,10 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
             return refused(RefusedError(500, "EngineCore encountered an issue.", "InternalServerError"))
         finally:
             self.runner.leave(job)
-        shape = wanted.shape
-        pictures = (png.image(shape.width, shape.height, wanted.seed + i) for i in range(wanted.samples))
+        shape = image_request.shape
+        pictures = (
+            png.image(shape.width, shape.height, image_request.seed + i) for i in range(image_request.samples)
+        )
         data = [
             {"b64_json": base64.b64encode(picture).decode(), "url": None, "revised_prompt": None}
             for picture in pictures
@@ -183,11 +185,11 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
     async def _new_film(self, request: web.Request) -> web.Response:
         name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
         try:
-            wanted = await read(request, self._profile)
-            job, ended = self._submit(wanted, name)
+            image_request = await read(request, self._profile)
+            job, ended = self._submit(image_request, name)
         except RefusedError as error:
             return refused(error)
-        film = _Film(f"video_{name}", job, wanted, self.now(), ended)
+        film = _Film(f"video_{name}", job, image_request, self.now(), ended)
         ended.add_done_callback(lambda _: self._completed(film))
         self._films[film.id] = film
         if len(self._films) > _KEEP_FILMS:
@@ -200,7 +202,7 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
 
     def _shown(self, film: _Film) -> dict[str, Any]:
         """Return the job as a video object of OpenAI's API."""
-        shape, job = film.wanted.shape, film.job
+        shape, job = film.image_request.shape, film.job
         failed = film.ended.done() and not film.ended.result()
         status = "failed" if failed else "completed" if job.done else "in_progress"
         if status == "in_progress" and not job.steps_done:
@@ -215,7 +217,7 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
             "completed_at": film.completed,
             "expires_at": None,
             "size": f"{shape.width}x{shape.height}",
-            "seconds": f"{shape.frames / film.wanted.fps:g}",
+            "seconds": f"{shape.frames / film.image_request.fps:g}",
             "error": {"code": "engine", "message": "EngineCore encountered an issue."} if failed else None,
         }
 
@@ -254,5 +256,5 @@ class ImageServer(WebApp[DiffusionJob, DenoisingStep]):
         except RefusedError as error:
             return refused(error)
         return web.Response(
-            body=mp4.film(film.wanted.shape.frames, film.wanted.fps), content_type="video/mp4"
+            body=mp4.film(film.image_request.shape.frames, film.image_request.fps), content_type="video/mp4"
         )

@@ -87,10 +87,10 @@ class Metrics:
         self._observe("request_prefill_time_seconds", computed)
         self._observe("request_prompt_tokens", job.prompt_tokens)
 
-    def ended(self, job: Job, whole: float, after_first: float) -> None:
+    def ended(self, job: Job, duration: float, after_first: float) -> None:
         """Record the durations of a job that has ended."""
         self.success["length"] += 1
-        self._observe("e2e_request_latency_seconds", whole)
+        self._observe("e2e_request_latency_seconds", duration)
         self._observe("request_decode_time_seconds", after_first)
         self._observe("request_generation_tokens", job.emitted)
 

@@ -64,7 +64,7 @@ def usage(prompts: Sequence[Job], emitted: int, *, details: bool = True) -> dict
     return {**plain, "prompt_tokens_details": known} if details else plain
 
 
-def whole(head: Head, jobs: Sequence[Job], reason: str) -> bytes:
+def complete_body(head: Head, jobs: Sequence[Job], reason: str) -> bytes:
     """Return the body of a non-streamed response."""
     emitted = sum(job.emitted for job in jobs)
     counts = usage(jobs[:: head.choices], emitted)
@@ -125,8 +125,8 @@ class Stream:
         self._emitted[index] = number + count
         if more and not self._continuous and count == 1:
             return self._ready[index][number % len(WORDS)]
-        said = "".join(WORDS[(number + each) % len(WORDS)] for each in range(count))
-        made = self._chunk(index, said, None if more else self._reason)
+        text = "".join(WORDS[(number + each) % len(WORDS)] for each in range(count))
+        made = self._chunk(index, text, None if more else self._reason)
         if not more and not self._final:
             made |= {"system_fingerprint": FINGERPRINT}
         return _event(made)
@@ -147,8 +147,8 @@ class Stream:
         return [_event(self._chunk(index, word, None)) for word in WORDS]
 
     def _chunk(self, index: int, word: str, reason: str | None) -> dict[str, Any]:
-        said = {"delta": {"content": word}} if self._chat else {"text": word}
-        choice: dict[str, Any] = {"index": index, **said, "logprobs": None, "finish_reason": reason}
+        content = {"delta": {"content": word}} if self._chat else {"text": word}
+        choice: dict[str, Any] = {"index": index, **content, "logprobs": None, "finish_reason": reason}
         if not self._chat:
             choice |= {"stop_reason": None, "prompt_token_ids": None}
         elif reason is not None:

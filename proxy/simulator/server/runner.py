@@ -89,7 +89,7 @@ class Observer(Protocol[J_contra, P_contra]):
     def first(self, job: J_contra, waited: float, computed: float) -> None:
         """Receive the first token of a job: seconds since its arrival and since it was scheduled."""
 
-    def ended(self, job: J_contra, whole: float, after_first: float) -> None:
+    def ended(self, job: J_contra, duration: float, after_first: float) -> None:
         """Receive the end of a job: seconds since its arrival and since its first token."""
 
     def aborted(self) -> None:
@@ -230,8 +230,8 @@ class Runner(Generic[J, P]):
                 waiting.sink(not job.done)
         for job in done:
             if (waiting := self._outputs.get(job.name)) is not None:
-                whole, after = end_ns - waiting.arrived_ns, end_ns - (waiting.first_ns or end_ns)
-                self._observer.ended(job, seconds_from_ns(whole), seconds_from_ns(after))
+                duration, after = end_ns - waiting.arrived_ns, end_ns - (waiting.first_ns or end_ns)
+                self._observer.ended(job, seconds_from_ns(duration), seconds_from_ns(after))
 
     def _first(self, waiting: _Waiting[J], t_ns: int) -> None:
         waiting.first_ns = t_ns

@@ -17,7 +17,7 @@ from proxy.clock import WallAnchor, now_ns
 from proxy.simulator.engine.batching import Plan
 from proxy.simulator.engine.job import Job
 from proxy.simulator.server.metrics import Metrics
-from proxy.simulator.server.text_requests import Asked
+from proxy.simulator.server.text_requests import TextRequest
 from proxy.units import ns_from_seconds
 
 _SCOPE: Final = InstrumentationScope("vllm.tracing.otel")
@@ -30,7 +30,7 @@ class _Request:
     """Data of a job for its span."""
 
     name: str
-    asked: Asked
+    text_request: TextRequest
     parent: SpanContext
     latencies: dict[str, float] = field(default_factory=dict)
 
@@ -46,10 +46,10 @@ class EngineSpans:
         self._ids = RandomIdGenerator()
         self._open: dict[str, _Request] = {}
 
-    def begin(self, job: Job, name: str, asked: Asked, traceparent: str | None) -> None:
+    def begin(self, job: Job, name: str, text_request: TextRequest, traceparent: str | None) -> None:
         """Register a submitted job of the request ``name`` (the id that clients see)."""
         found = TraceContextTextMapPropagator().extract({"traceparent": traceparent} if traceparent else {})
-        self._open[job.name] = _Request(name, asked, get_current_span(found).get_span_context())
+        self._open[job.name] = _Request(name, text_request, get_current_span(found).get_span_context())
 
     def scheduled(self, job: Job, waited: float) -> None:
         """Record that a job is in its first step."""
@@ -59,12 +59,12 @@ class EngineSpans:
         """Record the first token of a job."""
         self._note(job, time_to_first_token=waited, time_in_model_prefill=computed)
 
-    def ended(self, job: Job, whole: float, after_first: float) -> None:
+    def ended(self, job: Job, duration: float, after_first: float) -> None:
         """Export the span of a job that has ended, unless its trace is not sampled."""
-        self._note(job, e2e=whole, time_in_model_decode=after_first)
+        self._note(job, e2e=duration, time_in_model_decode=after_first)
         request = self._open.pop(job.name, None)
         if request is not None and (not request.parent.is_valid or request.parent.trace_flags.sampled):
-            self._processor.on_end(self._span(job, request, whole))
+            self._processor.on_end(self._span(job, request, duration))
 
     def forget(self, job: Job) -> None:
         """Its client has gone."""
@@ -79,8 +79,8 @@ class EngineSpans:
         if (request := self._open.get(job.name)) is not None:
             request.latencies.update(latencies)
 
-    def _span(self, job: Job, request: _Request, whole: float) -> ReadableSpan:
-        end_ns, asked, parent = now_ns(), request.asked, request.parent
+    def _span(self, job: Job, request: _Request, duration: float) -> ReadableSpan:
+        end_ns, text_request, parent = now_ns(), request.text_request, request.parent
         seconds = request.latencies
         inference = seconds.get("time_in_model_prefill", 0.0) + seconds.get("time_in_model_decode", 0.0)
         latencies = {**seconds, "time_in_model_inference": inference}
@@ -89,10 +89,10 @@ class EngineSpans:
             "gen_ai.usage.prompt_tokens": job.prompt_tokens,
             "gen_ai.usage.completion_tokens": job.emitted,
             "gen_ai.request.id": request.name,
-            "gen_ai.request.top_p": asked.top_p,
-            "gen_ai.request.max_tokens": asked.tokens,
-            "gen_ai.request.temperature": asked.temperature,
-            "gen_ai.request.n": asked.choices,
+            "gen_ai.request.top_p": text_request.top_p,
+            "gen_ai.request.max_tokens": text_request.tokens,
+            "gen_ai.request.temperature": text_request.temperature,
+            "gen_ai.request.n": text_request.choices,
         }
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
         return ReadableSpan(
@@ -102,7 +102,7 @@ class EngineSpans:
             self._resource,
             attributes,
             kind=SpanKind.SERVER,
-            start_time=self._anchor.unix(end_ns - ns_from_seconds(whole)),
+            start_time=self._anchor.unix(end_ns - ns_from_seconds(duration)),
             end_time=self._anchor.unix(end_ns),
             instrumentation_scope=_SCOPE,
         )
@@ -129,10 +129,10 @@ class Traced:
         self._metrics.first(job, waited, computed)
         self._spans.first(job, waited, computed)
 
-    def ended(self, job: Job, whole: float, after_first: float) -> None:
+    def ended(self, job: Job, duration: float, after_first: float) -> None:
         """Forward the end of a job."""
-        self._metrics.ended(job, whole, after_first)
-        self._spans.ended(job, whole, after_first)
+        self._metrics.ended(job, duration, after_first)
+        self._spans.ended(job, duration, after_first)
 
     def aborted(self) -> None:
         """Forward a disconnected client."""

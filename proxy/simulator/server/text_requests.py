@@ -60,7 +60,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TextRequest:
     """A request that can be served: each prompt is answered ``choices`` times with ``tokens`` tokens."""
 
     chat: bool
@@ -99,7 +99,7 @@ class _Body(msgspec.Struct):
     stream_options: _StreamOptions | None = None
 
 
-def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int) -> Asked:
+def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int) -> TextRequest:
     """Parse the request in a body.
 
     Args:
@@ -117,17 +117,17 @@ def read(raw: bytes, content_type: str, *, chat: bool, model: str, longest: int)
         raise RefusedError.invalid(_missing("messages", raw), "body.messages")
     _check_model(body.model, model)
     prompts = _prompts(body, chat=chat)
-    wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    _check(body, wanted, longest)
+    max_tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    _check(body, max_tokens, longest)
     for prompt in prompts:
-        _check_length(prompt.tokens, wanted or DEFAULT_TOKENS, longest)
+        _check_length(prompt.tokens, max_tokens or DEFAULT_TOKENS, longest)
     options = body.stream_options or _StreamOptions()
-    return Asked(
+    return TextRequest(
         chat,
         prompts,
         body.n,
-        DEFAULT_TOKENS if wanted is None else wanted,
-        "stop" if wanted is None else "length",
+        DEFAULT_TOKENS if max_tokens is None else max_tokens,
+        "stop" if max_tokens is None else "length",
         body.stream,
         options.include_usage,
         options.continuous_usage_stats,
@@ -142,7 +142,7 @@ class _EmbeddingBody(msgspec.Struct):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-def read_embeddings(raw: bytes, content_type: str, *, model: str, longest: int) -> Asked:
+def read_embeddings(raw: bytes, content_type: str, *, model: str, longest: int) -> TextRequest:
     """As ``read``, for ``/v1/embeddings``: prompts only, each computed once."""
     body = _decoded(raw, content_type, _EmbeddingBody)
     if body.input is None:
@@ -152,12 +152,12 @@ def read_embeddings(raw: bytes, content_type: str, *, model: str, longest: int) 
     for prompt in prompts:
         _check_length(prompt.tokens, 1, longest)
     packed = body.encoding_format == "base64"
-    return Asked(False, prompts, 1, 1, "stop", False, False, False, base64=packed)
+    return TextRequest(False, prompts, 1, 1, "stop", False, False, False, base64=packed)
 
 
-def _check_model(asked: str | None, model: str) -> None:
-    if asked is not None and asked != model:
-        text = f"The model `{asked}` does not exist. Valid aliases: {model}."
+def _check_model(text_request: str | None, model: str) -> None:
+    if text_request is not None and text_request != model:
+        text = f"The model `{text_request}` does not exist. Valid aliases: {model}."
         raise RefusedError(404, text, "NotFoundError", "model")
 
 
@@ -199,12 +199,14 @@ def _missing(field: str, raw: bytes) -> str:
     )
 
 
-def _check(body: _Body, wanted: int | None, longest: int) -> None:
-    if wanted is not None and wanted < 1:
-        raise RefusedError.value(f"max_tokens must be at least 1, got {wanted}.", "max_tokens", wanted)
-    if wanted is not None and wanted > longest:
-        text = f"max_tokens={wanted} cannot be greater than max_model_len={longest}."
-        raise RefusedError.value(f"{text} Please request fewer output tokens.", "max_tokens", wanted)
+def _check(body: _Body, max_tokens: int | None, longest: int) -> None:
+    if max_tokens is not None and max_tokens < 1:
+        raise RefusedError.value(
+            f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens", max_tokens
+        )
+    if max_tokens is not None and max_tokens > longest:
+        text = f"max_tokens={max_tokens} cannot be greater than max_model_len={longest}."
+        raise RefusedError.value(f"{text} Please request fewer output tokens.", "max_tokens", max_tokens)
     if body.temperature is not None and body.temperature < 0:
         text = f"temperature must be non-negative, got {body.temperature}."
         raise RefusedError.value(text, "temperature", body.temperature)
@@ -215,7 +217,7 @@ def _check(body: _Body, wanted: int | None, longest: int) -> None:
         raise RefusedError(400, text, "BadRequestError", "stream_options")
 
 
-def _check_length(prompt: int, wanted: int, longest: int) -> None:
+def _check_length(prompt: int, max_tokens: int, longest: int) -> None:
     start = f"This model's maximum context length is {longest} tokens. However, "
     if prompt >= longest:
         text = (
@@ -223,11 +225,11 @@ def _check_length(prompt: int, wanted: int, longest: int) -> None:
             "without any output tokens. Please reduce the length of the input prompt."
         )
         raise RefusedError.value(text, "input_tokens", prompt)
-    if prompt + wanted > longest:
+    if prompt + max_tokens > longest:
         text = (
-            f"{start}you requested {wanted} output tokens and your prompt contains {prompt} input tokens, "
-            f"for a total of {prompt + wanted} tokens. Please reduce the length of the input prompt or the "
-            "number of requested output tokens."
+            f"{start}you requested {max_tokens} output tokens and your prompt contains {prompt} input "
+            f"tokens, for a total of {prompt + max_tokens} tokens. Please reduce the length of the input "
+            "prompt or the number of requested output tokens."
         )
         raise RefusedError.value(text, "input_tokens", prompt)
 

@@ -21,7 +21,14 @@ from proxy.simulator.server import responses
 from proxy.simulator.server.metrics import CONTENT_TYPE, Metrics
 from proxy.simulator.server.output import Outlet, StreamOutlet
 from proxy.simulator.server.runner import Draw, Runner
-from proxy.simulator.server.text_requests import BUSY, Asked, Prompt, RefusedError, read, read_embeddings
+from proxy.simulator.server.text_requests import (
+    BUSY,
+    Prompt,
+    RefusedError,
+    TextRequest,
+    read,
+    read_embeddings,
+)
 from proxy.simulator.server.web_app import Break, FailedError, WebApp, as_json, refused
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 class _Call:
     """A request that is being answered; its jobs' tokens go to ``outlet``."""
 
-    asked: Asked
+    text_request: TextRequest
     head: responses.Head
     jobs: list[Job]
     outlet: Outlet
@@ -100,13 +107,15 @@ class Server(WebApp[Job, Plan]):
     async def _embeddings(self, request: web.Request) -> web.Response:
         raw, kind = await request.read(), request.content_type
         try:
-            asked = read_embeddings(raw, kind, model=self._model, longest=self._longest)
-            call = self._call(asked, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
+            text_request = read_embeddings(raw, kind, model=self._model, longest=self._longest)
+            call = self._call(text_request, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
         except RefusedError as error:
             return refused(error)
         try:
             await _end(call)
-            body = responses.embeddings(call.head, call.jobs, self._embedding_size or 1, base64=asked.base64)
+            body = responses.embeddings(
+                call.head, call.jobs, self._embedding_size or 1, base64=text_request.base64
+            )
             return as_json(body, {"X-Request-Id": call.head.id})
         except FailedError:
             return refused(RefusedError(500, "EngineCore encountered an issue.", "InternalServerError"))
@@ -117,18 +126,18 @@ class Server(WebApp[Job, Plan]):
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         raw, kind = await request.read(), request.content_type
         try:
-            asked = read(raw, kind, chat=chat, model=self._model, longest=self._longest)
-            call = self._call(asked, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
+            text_request = read(raw, kind, chat=chat, model=self._model, longest=self._longest)
+            call = self._call(text_request, request.headers.get("X-Request-Id") or uuid.uuid4().hex)
             if self._spans is not None:
                 for job in call.jobs:
-                    self._spans.begin(job, call.head.public, asked, request.headers.get("traceparent"))
+                    self._spans.begin(job, call.head.public, text_request, request.headers.get("traceparent"))
         except RefusedError as error:
             return refused(error)
         try:
             if isinstance(call, _StreamCall):
                 return await _stream(request, call)
             await _end(call)
-            body = responses.whole(call.head, call.jobs, asked.reason)
+            body = responses.complete_body(call.head, call.jobs, text_request.reason)
             return as_json(body, {"X-Request-Id": call.head.id})
         except FailedError:
             return refused(RefusedError(500, "EngineCore encountered an issue.", "InternalServerError"))
@@ -138,15 +147,15 @@ class Server(WebApp[Job, Plan]):
                 if self._spans is not None:
                     self._spans.forget(job)
 
-    def _call(self, asked: Asked, name: str) -> _Call:
+    def _call(self, text_request: TextRequest, name: str) -> _Call:
         """Submit the jobs of a request; raises :class:`RefusedError` when the queue is full."""
         unique = uuid.uuid4().hex
-        prompts = [prompt for prompt in asked.prompts for _ in range(asked.choices)]
+        prompts = [prompt for prompt in text_request.prompts for _ in range(text_request.choices)]
         jobs = [
             Job(
                 f"{name}/{unique}/{index}",
                 prompt.tokens,
-                asked.tokens,
+                text_request.tokens,
                 prompt.chain,
                 partial(_answered, prompt),
             )
@@ -155,8 +164,12 @@ class Server(WebApp[Job, Plan]):
         if any(self.engine.refusal(job) == "queue" for job in jobs):
             self.metrics.rejected += 1
             raise RefusedError(503, BUSY, "Service Unavailable")
-        head = responses.Head(name, self.now(), self._model, asked.chat, asked.choices)
-        call = _streamed(asked, head, jobs) if asked.stream else _Call(asked, head, jobs, Outlet(len(jobs)))
+        head = responses.Head(name, self.now(), self._model, text_request.chat, text_request.choices)
+        call = (
+            _streamed(text_request, head, jobs)
+            if text_request.stream
+            else _Call(text_request, head, jobs, Outlet(len(jobs)))
+        )
         self.remember(name, [job.joules for job in jobs])
         for index, job in enumerate(jobs):
             self.runner.submit(job, call.outlet.sink(index))
@@ -173,11 +186,15 @@ async def _end(call: _Call) -> None:
         raise FailedError
 
 
-def _streamed(asked: Asked, head: responses.Head, jobs: list[Job]) -> _StreamCall:
+def _streamed(text_request: TextRequest, head: responses.Head, jobs: list[Job]) -> _StreamCall:
     events = responses.Stream(
-        head, jobs, asked.reason, continuous=asked.continuous_usage, final=asked.include_usage
+        head,
+        jobs,
+        text_request.reason,
+        continuous=text_request.continuous_usage,
+        final=text_request.include_usage,
     )
-    return _StreamCall(asked, head, jobs, StreamOutlet(events, jobs), events)
+    return _StreamCall(text_request, head, jobs, StreamOutlet(events, jobs), events)
 
 
 async def _stream(request: web.Request, call: _StreamCall) -> web.StreamResponse:

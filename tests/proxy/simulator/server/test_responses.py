@@ -70,7 +70,7 @@ def test_whole_answers_have_vllms_bytes() -> None:
     answer: dict[str, Any] = msgspec.json.decode(theirs.body)
     head = responses.Head("x", answer["created"], answer["model"], chat=True)
     chain = tuple(range(answer["usage"]["prompt_tokens_details"]["created_cache_tokens"] // 16))
-    ours = responses.whole(head, [job(answer["usage"]["prompt_tokens"], 4, chain)], "length")
+    ours = responses.complete_body(head, [job(answer["usage"]["prompt_tokens"], 4, chain)], "length")
     assert skeleton(ours) == skeleton(theirs.body)
 
 
@@ -78,7 +78,7 @@ def test_whole_completions_have_vllms_bytes() -> None:
     theirs = capture("vllm_raw/completions_nonstream.txt").body
     theirs = re.sub(rb'"logprobs":\{.*?\]\},"finish', b'"logprobs":null,"finish', theirs)
     jobs = [job(2, 4, (0,)), job(2, 4, (0,)), job(2, 4, (1,)), job(2, 4, (1,))]
-    ours = responses.whole(responses.Head("x", 1, "tiny", chat=False, choices=2), jobs, "length")
+    ours = responses.complete_body(responses.Head("x", 1, "tiny", chat=False, choices=2), jobs, "length")
     ours = re.sub(rb'"prompt_tokens_details":\{[^}]*\}', b'"prompt_tokens_details":null', ours)
     assert skeleton(ours) == skeleton(theirs)
 
@@ -137,6 +137,6 @@ def test_text_has_a_word_a_token() -> None:
 def test_prompts_answered_several_times_count_once() -> None:
     jobs = [job(40, 3), job(40, 3), job(2, 3), job(2, 3)]
     whole = msgspec.json.decode(
-        responses.whole(responses.Head("x", 1, "m", chat=False, choices=2), jobs, "stop")
+        responses.complete_body(responses.Head("x", 1, "m", chat=False, choices=2), jobs, "stop")
     )
     assert (whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"]) == (42, 12)

@@ -7,14 +7,14 @@ from proxy.simulator.engine.job import Job
 from proxy.simulator.profiles.profile import DEFAULT, Costs, load
 from proxy.simulator.server.metrics import Metrics
 from proxy.simulator.server.spans import EngineSpans, Traced
-from proxy.simulator.server.text_requests import Asked
+from proxy.simulator.server.text_requests import TextRequest
 from proxy.simulator.server.text_server import Server
 from tests.fakes.otlp import attributes, receiver
 from tests.proxy.simulator.captures import FOLDER, capture
 
 FAST = replace(load(DEFAULT), seconds=Costs(2e-3, 0.0, 0.0, 0.0), cap_watts=None)
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-ASKED = Asked(True, (), 1, 8, "length", False, False, False)
+ASKED = TextRequest(True, (), 1, 8, "length", False, False, False)
 
 
 async def test_a_request_has_a_span_under_its_clients() -> None:

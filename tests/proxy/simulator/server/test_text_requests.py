@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from proxy.simulator.server.text_requests import DEFAULT_TOKENS, Asked, RefusedError, _prompt, read
+from proxy.simulator.server.text_requests import DEFAULT_TOKENS, RefusedError, TextRequest, _prompt, read
 
 USER = [{"role": "user", "content": "one two three"}]
 
 
-def asked(body: dict[str, Any], *, chat: bool = True) -> Asked:
+def asked(body: dict[str, Any], *, chat: bool = True) -> TextRequest:
     raw = json.dumps({"model": "m", **body}).encode()
     return read(raw, "application/json", chat=chat, model="m", longest=2048)
 

@@ -8,7 +8,7 @@ requests older than its first sample are recognised as such.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final, TypeVar
 
@@ -31,6 +31,9 @@ START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to reconnect
 # end. Then by name, so that the order depends on the events alone: neither the number of workers nor the
 # connection that delivers first changes a joule.
 _START, _OUTPUT, _END, _EVIDENCE, _READING = range(5)
+
+
+_EVENTS: Final = (Chunk, Opened, Closed, Dropped, Leaving)  # messages that are events
 
 
 class Intake:
@@ -93,14 +96,30 @@ class Intake:
         """Add evidence of work that did not pass through the proxy."""
         self._hold(evidence.t_ns, _EVIDENCE, "", evidence)
 
+    def add_all(self, connection: "Connection", messages: Sequence[ToMeter]) -> list[ToMeter]:
+        """Add the events among the messages of a relay, in their order; return the messages that are none."""
+        others: list[ToMeter] = []
+        running, fresh = connection.running, self._fresh
+        for message in messages:
+            # Nearly all messages are chunks: no call and no pattern matching for these.
+            if type(message) is Chunk:
+                request = running.get(message.key)
+                if request is not None:
+                    t_ns, tokens = message.t_ns, message.tokens
+                    self._count += 1
+                    output = Output(t_ns, request, None if tokens < 0 else tokens)
+                    fresh.append((t_ns, _OUTPUT, request, self._count, output))
+            elif isinstance(message, _EVENTS):
+                self.add(connection, message)
+            else:
+                others.append(message)
+        return others
+
     def add(self, connection: "Connection", message: ToMeter) -> None:
         """Add a message of a relay; raises ``TypeError`` for one that is not an event."""
         match message:
             case Chunk():
-                request = connection.running.get(message.key)
-                if request is not None:
-                    tokens = None if message.tokens < 0 else message.tokens
-                    self._hold(message.t_ns, _OUTPUT, request, Output(message.t_ns, request, tokens))
+                self.add_all(connection, [message])
             case Opened():
                 opened = self._opened(connection, message)
                 self._seen(opened)
@@ -192,16 +211,22 @@ class Intake:
         count = bisect_right(held, now_ns - self.reorder_ns, key=itemgetter(0))
         released = held[:count]
         del held[:count]
-        return [(held, self._in_order(t_ns, held)) for t_ns, _, _, _, held in released]
+        return self._in_order(released)
 
-    def _in_order(self, t_ns: int, held: Held) -> Event:
-        """Return the event for the core, with a stamp not before that of the last one."""
-        event = _event_of(held)
-        if t_ns >= self._last_ns:
-            self._last_ns = t_ns
-            return event
-        self.late += 1
-        return msgspec.structs.replace(event, t_ns=self._last_ns)
+    def _in_order(self, released: list[tuple[int, int, str, int, Held]]) -> list[tuple[Held, Event]]:
+        """Return the events for the core, none with a stamp before that of the last one."""
+        pairs: list[tuple[Held, Event]] = []
+        last = self._last_ns
+        for t_ns, _, _, _, held in released:
+            event = held if type(held) is Output else _event_of(held)
+            if t_ns >= last:
+                last = t_ns
+            else:
+                self.late += 1
+                event = msgspec.structs.replace(event, t_ns=last)
+            pairs.append((held, event))
+        self._last_ns = last
+        return pairs
 
 
 class Connection:

@@ -25,7 +25,7 @@ from proxy.energy.groups import devices_by_backend
 from proxy.energy.source import Found
 from proxy.evidence.own_view import OwnView
 from proxy.exporters.base import Exporters, Finished
-from proxy.ipc import BackendState, Chunk, Closed, EnergyQuery, Opened, RelayState, ToMeter
+from proxy.ipc import BackendState, EnergyQuery, RelayState, ToMeter
 from proxy.meter.backends import Backends, BackendView, RelayView
 from proxy.meter.intake import START_NS, Connection, Intake
 from proxy.schema import DeviceAccount, RequestEnergy, Unknown
@@ -121,17 +121,18 @@ class Meter:
     def _devices_of(self, backend: str | None) -> tuple[str, ...]:
         return self.mapped.get(backend or "", ())
 
-    def receive(self, connection: Connection, message: ToMeter) -> None:
-        """Process a message of a relay, except for ``EnergyQuery``: see ``reply``."""
-        match message:
-            case Chunk() | Opened() | Closed():  # nearly all
-                self.intake.add(connection, message)
-            case BackendState():
-                self._backends.update_backend(connection.number, message)
-            case RelayState():
-                self._backends.update_relay(connection.number, message)
-            case _:
-                self.intake.add(connection, message)
+    def receive(self, connection: Connection, messages: Sequence[ToMeter]) -> list[EnergyQuery]:
+        """Process messages of a relay; return the queries among them, for ``reply``."""
+        queries: list[EnergyQuery] = []
+        for message in self.intake.add_all(connection, messages):
+            match message:
+                case BackendState():
+                    self._backends.update_backend(connection.number, message)
+                case RelayState():
+                    self._backends.update_relay(connection.number, message)
+                case EnergyQuery():
+                    queries.append(message)
+        return queries
 
     def connection_lost(self, connection: Connection, t_ns: int) -> None:
         """End the requests of a relay whose connection was lost at ``t_ns``."""
@@ -154,16 +155,12 @@ class Meter:
         events = [event for _, event in released]
         self._record(events, t_ns)
         for held, _ in released:
-            match held:
-                case Output():
-                    self.ledger.output(held.request, held.t_ns)
-                case RequestStart():
-                    self.ledger.open(held, self.source)
-                case RequestEnd():
-                    if (entry := self.ledger.close(held, self.source)) is not None:
-                        self._export(entry)
-                case _:
-                    pass
+            if type(held) is Output:
+                self.ledger.output(held.request, held.t_ns)
+            elif isinstance(held, RequestStart):
+                self.ledger.open(held, self.source)
+            elif isinstance(held, RequestEnd) and (entry := self.ledger.close(held, self.source)) is not None:
+                self._export(entry)
         self.attributor.feed_all(events)
         for share in self.attributor.drain():
             self._finish(share)

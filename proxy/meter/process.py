@@ -261,11 +261,8 @@ class _RelayProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._frames.feed(data):
-                for message in decode_to_meter(body):
-                    if isinstance(message, EnergyQuery):
-                        self._process.keep(self._reply(message))
-                    else:
-                        self._process.meter.receive(self._connection, message)
+                for query in self._process.meter.receive(self._connection, decode_to_meter(body)):
+                    self._process.keep(self._reply(query))
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("malformed frame from a relay: %s", error)
             if self._transport is not None:

@@ -90,8 +90,7 @@ def run(load: Load) -> Cost:
     for flush in range(first, max(frames) + 300):
         body = encode_frame(frames.get(flush, []))[LENGTH_BYTES:]
         begin = time.thread_time()
-        for message in decode_to_meter(body):
-            meter.receive(relay, message)
+        meter.receive(relay, decode_to_meter(body))
         if flush % SAMPLE_FLUSHES == 0:
             millijoules = (flush - first) * FLUSH_NS / NS_PER_SECOND * WATTS * 1e3
             meter.intake.add_samples([Sample(flush * FLUSH_NS, "gpu0", energy_mj=millijoules)])

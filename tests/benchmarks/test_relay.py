@@ -4,7 +4,8 @@ The proxies run side by side before one backend and are driven in turn by one cl
 CPU is measured they have a core of their own; all else, the meter too, has the others. The median of the
 rounds counts, and for a ratio that of the ratios of each round: a machine that is shared is half as fast for
 half a minute, so that what is compared is driven one right after the other. Only the CPU of the proxy's own
-processes is counted. The meter is a process of its own: its CPU is shown separately.
+processes is counted. The meter is a process of its own: its CPU is shown separately, and in a row that adds
+it to the relay's, which is what measuring costs.
 """
 
 import statistics
@@ -38,6 +39,7 @@ FIRSTS, IDLE_STREAMS = 150, 1000
 CONNECTIONS = 512  # so many that two workers get about as many each
 SLOW = "LiteLLM"  # one round of a tenth of the work
 OURS, UNMETERED, METER, SOURCES = "jouleproxy", "  unmetered path", "  its meter", "  interpreted"
+BOTH = "  relay and meter"
 NEIGHBOURS = ("nginx", OURS, "vllm-router", UNMETERED)  # are compared
 WATTS = 300.0
 
@@ -207,7 +209,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         with cores.one_for([pid for _, proxy, _ in driven for pid in proxy.pids]) as found.apart:
             for turn in range(ROUNDS):
                 measure_cpu(rows, [one for one in driven if one[0] != SLOW or turn == 0], driver)
-            measure_meter(rows[METER], relay, meter, driver, serving_fast.admin)
+                measure_meter(rows[METER], relay, meter, driver, serving_fast.admin)
+                for column in ("json_us", "chunk_us"):
+                    rows[BOTH][column].append(rows[OURS][column][-1] + rows[METER][column][-1])
         for turn in range(ROUNDS):
             direct = first_ms(driver, behind, PATH)
             for name, proxy, path in driven:
@@ -267,6 +271,13 @@ def test_cpu(measured: Measured, column: str, peer: str, limit: float) -> None:
     text = f"{column.partition('_')[0]} CPU over {peer.strip()}'s"
     ratios = [own / other for own, other in measured.pairs(OURS, peer, column)]
     assert not missed(text, ratios, limit)
+
+
+@pytest.mark.parametrize("column", ["json_us", "chunk_us"])
+def test_cpu_with_the_meter(measured: Measured, column: str) -> None:
+    text = f"{column.partition('_')[0]} CPU of relay and meter over vllm-router's"
+    ratios = [own / other for own, other in measured.pairs(BOTH, "vllm-router", column)]
+    assert not missed(text, ratios, 1.0)
 
 
 def test_first_chunk_is_as_early_as_through_nginx(measured: Measured) -> None:

@@ -44,7 +44,7 @@ def _run(
         for tick in range(SECONDS * 20 + 1):
             t_ns = start_ns + tick * 50 * NS_PER_MS
             while happened and happened[0][0] <= t_ns:
-                meter.receive(relay, happened.pop(0)[1])
+                meter.receive(relay, [happened.pop(0)[1]])
             meter.intake.add_samples(
                 [_sample(fake_nvml, device, t_ns) for device in range(len(WATTS))],
             )

@@ -34,13 +34,13 @@ def samples(meter: Meter, start_ns: int, end_ns: int) -> None:
 def begin(meter: Meter, relay: Connection, name: str, t_ns: int, key: int = 1) -> None:
     """A streamed chat request, with its first chunk 100 ms later."""
     arrive = Arrive(t_ns, name, model="m", stream=True, tenant="t", backend="b")
-    meter.receive(relay, Opened(key, arrive, path="/v1/chat/completions", trace_id="a" * 32))
-    meter.receive(relay, Chunk(key, t_ns + 100 * NS_PER_MS, 1))
+    meter.receive(relay, [Opened(key, arrive, path="/v1/chat/completions", trace_id="a" * 32)])
+    meter.receive(relay, [Chunk(key, t_ns + 100 * NS_PER_MS, 1)])
 
 
 def finish(meter: Meter, relay: Connection, name: str, t_ns: int, key: int = 1) -> None:
     """It ends, with 10 prompt and 5 output tokens."""
-    meter.receive(relay, Closed(key, End(t_ns, name, 200, False, 10, 0, 5)))
+    meter.receive(relay, [Closed(key, End(t_ns, name, 200, False, 10, 0, 5))])
 
 
 def story(meter: Meter, relay: Connection, *names: str) -> tuple[int, int]:

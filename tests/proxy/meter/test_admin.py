@@ -58,7 +58,7 @@ async def test_backends_are_shown_as_the_relays_see_them() -> None:
         (backend,) = (await get(client, "/backends"))["backends"]
         assert (backend["name"], backend["devices"], backend["state"]) == ("b", ["gpu0"], None)
         since = now_ns() - 2 * NS_PER_SECOND
-        meter.receive(relay, BackendState("b", "down", 3, since, "refused", ("m",)))
+        meter.receive(relay, [BackendState("b", "down", 3, since, "refused", ("m",))])
         (backend,) = (await get(client, "/backends"))["backends"]
         assert (backend["state"], backend["outstanding"], backend["models"]) == ("down", 3, ["m"])
         (seen,) = backend["workers"]

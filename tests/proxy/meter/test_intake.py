@@ -162,3 +162,13 @@ def test_a_relay_that_drains_is_not_ready_and_its_requests_go_on() -> None:
     assert relay.running == {1: "a"}
     held.connection_lost(relay, 5)
     assert held.relays == 0
+
+
+def test_messages_of_one_frame_are_added_in_their_order_and_others_are_returned() -> None:
+    held, relay = intake(), Connection(1)
+    query = EnergyQuery(1, "r", 0)
+    ended = Closed(1, End(4, "r", 200))
+    others = held.add_all(relay, [opened(1, 1), Chunk(1, 2, 1), query, Chunk(1, 3, 2), ended, Chunk(1, 5, 1)])
+    assert others == [query]
+    kinds = [type(event) for _, event in held.release(1000)]
+    assert kinds == [Arrive, Output, Output, End], "the chunk after the end is of no request"

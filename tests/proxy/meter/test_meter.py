@@ -150,7 +150,7 @@ def test_a_request_older_than_the_meter_is_known_in_part_and_says_so() -> None:
     begin(meter, relay, "kept by the relay", now - 3 * NS_PER_SECOND)
     samples(meter, now - 2 * NS_PER_SECOND, now)
     finish(meter, relay, "kept by the relay", now - NS_PER_SECOND)
-    meter.receive(relay, Closed(7, End(now - NS_PER_SECOND, "told to one that died", 200)))
+    meter.receive(relay, [Closed(7, End(now - NS_PER_SECOND, "told to one that died", 200))])
     meter.tick(0)
     meter.tick(now + NS_PER_SECOND)
     meter.settle()

@@ -121,6 +121,11 @@ class Unknown(StrEnum):
         "The request ended, and the next reading is awaited.",
         "Wait.",
     )
+    METER_UNAVAILABLE = (
+        "meter_unavailable",
+        "The meter did not reply in time; only in a response, the record may have the energy.",
+        "Request the record later; look at the log if it persists.",
+    )
     NOT_KNOWN = (
         "not_known",
         "The meter has no record of the request.",

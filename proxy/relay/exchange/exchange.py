@@ -28,11 +28,11 @@ from proxy.relay.response.fast_path import StreamForwarder
 from proxy.relay.response.response import Response, ResponsePlan
 from proxy.relay.upstreams.balancer import Slot
 from proxy.relay.upstreams.connections import UpstreamConnection, connect_failure
-from proxy.schema import ENERGY_HEADER
+from proxy.schema import ENERGY_HEADER, Unknown
 from proxy.units import ns_from_seconds
 
 _REPLY_SECONDS: Final = 0.2  # a provisional value is immediate; bounds the wait for a meter that hangs
-_NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"meter_unavailable"}'
+_NO_ENERGY: Final = b'{"joules":null,"final":false,"unknown":"%b"}' % Unknown.METER_UNAVAILABLE.encode()
 _ENERGY_HEADER: Final = ENERGY_HEADER.lower().encode()
 _ENERGY: Final = {b"off": "off", b"on": "on", b"wait": "wait"}
 _FORWARDING: Final = State.FORWARDING  # bound here: they are compared for every read of a response

@@ -1,6 +1,7 @@
 """Numbers, names and tables in the documentation are those of the program.
 
-``tests/test_readme.py`` runs the examples and follows the links; ``tests/generated.py`` writes whole tables.
+``tests/test_readme.py`` runs the examples and follows the links; ``tests/generated.py`` writes complete
+tables.
 """
 
 import re

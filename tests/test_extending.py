@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md work as that page says.
+"""The worked examples of docs/extending.md work as described there.
 
 Each example is taken out of the page, added to its register and used.
 """
@@ -61,7 +61,7 @@ def test_the_examples_are_formatted_and_pass_the_linter(heading: str) -> None:
 
 @pytest.fixture
 def hwmon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SourceKind:
-    """The example of a source, as a module of ``proxy.energy`` and an entry of the register."""
+    """Return the example of a source, as a module of ``proxy.energy`` and an entry of the register."""
     code, entry = examples("An energy source")
     file = tmp_path / "hwmon.py"
     file.write_text(code)

@@ -41,6 +41,7 @@ def request_line(share: Share) -> dict[str, object]:
         "evidence": share.evidence,
         "devices": share.devices,
         "unknown": share.unknown,
+        "engines": share.engines,
     }
 
 

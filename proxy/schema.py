@@ -204,6 +204,8 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
         policy: The rule of division.
         evidence: What was known of the engine: ``steps``, ``chunks``, ``usage``, ``arrivals``, or
             ``compressed`` if the tokens of the response could not be read.
+        engines: How many engines were found behind the backend, each charged apart; None: not looked for, or
+            several that could not be separated (the interval is wide).
         unknown: Reason why the energy is missing or incomplete (:class:`Unknown`). With ``joules`` None
             nothing was measured. With ``joules_high`` None only a part of the request's time was measured,
             and ``joules`` is that part. With both, they are an estimate made uncertain by work that did not
@@ -235,6 +237,7 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, float] = {}
     policy: str = "steps"
     evidence: str = "none"
+    engines: int | None = None
     source: str | None = None
     final: bool = False
     unknown: str | None = None
@@ -280,7 +283,8 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     the term was observed. ``unseparated`` lists the terms that were observed but cannot be separated under
     this load (their parts are None in records, too). ``r2`` is the explained share of the variance of window
     energies, ``windows`` the effective number of windows in the fit, ``age_s`` the seconds since the last of
-    them; ``prior`` is true while there is too little data to rely on any of it.
+    them; ``prior`` is true while there is too little data to rely on any of it. ``devices`` are those whose
+    energy the terms explain: of a backend with several engines, those of one of them.
     """
 
     group: str
@@ -299,6 +303,7 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
     prefill_sd_j: float | None = None
     idle_sd_w: float | None = None
     unseparated: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 _ENCODER: Final = msgspec.json.Encoder()

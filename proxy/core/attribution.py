@@ -18,6 +18,7 @@ from proxy.core.accounts import Account
 from proxy.core.charging import divide
 from proxy.core.device_model import DeviceModel, group_terms
 from proxy.core.energy_series import EnergySeries
+from proxy.core.engines import Engines
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
 from proxy.core.jobs import Jobs, is_job
 from proxy.core.outputs import NEVER, Streams
@@ -76,6 +77,7 @@ class Attributor:
         self._accounts: dict[str, Account] = {}
         self._models: dict[str, DeviceModel] = {}
         self._groups: dict[tuple[str, ...], Group] = {}
+        self._engines: dict[tuple[str, ...], Engines] = {}
         self._streams = Streams()
         self._slots = _Slots()
         self._looks_at_outputs = self.policy.needs_usage
@@ -154,6 +156,7 @@ class Attributor:
             for neighbour in group.neighbours:
                 neighbour.neighbours.append(group)
             self._groups[key] = group
+            self._engines[key] = Engines(group)
             group.kept_ns = arrive.t_ns - 1
         slot = self._streams.open(arrive.t_ns)
         track = group.tracks[slot] = Track(arrive, slot, evidence=self.policy.evidence)
@@ -324,16 +327,15 @@ class Attributor:
         if read:
             start = min(a.closed_ns or 0 for a in read)
             works = [
-                (group, tracks, self.policy.work(group, tracks, start, end))
-                for group in self._groups.values()
-                if (tracks := group.within(min(start, group.kept_ns), end))
+                work
+                for engines in self._engines.values()
+                for work in engines.works(self.policy, read, start, end)
             ]
             for account in read:
                 model = self._models.setdefault(account.device, DeviceModel())
                 divide(account, model, self.policy, works, end)
-        for group in self._groups.values():
-            running = any(t.end is None or t.end.t_ns > end for t in group.tracks.values())
-            group.forget(group.view(end)[0] if running and self.policy.needs_usage else end)
+        for engines in self._engines.values():
+            engines.forget(self.policy, end)
         for request, track in list(self._ended.items()):
             if self._is_closed(track, self._tracks[request][1]):
                 self._finish(track)
@@ -345,6 +347,7 @@ class Attributor:
         self._done.append(self._share(track, final=True))
         group = self._tracks.pop(request)[1]
         del group.tracks[track.slot], self._slots[request]
+        self._engines[group.key].close(track.slot)
         self._streams.close(track.slot)
         self._young.pop(request, None)
         self._ended.pop(request, None)
@@ -357,7 +360,13 @@ class Attributor:
 
     def _share(self, track: Track, *, final: bool) -> Share:
         policy = self.policy
-        return share_of(track, self._measured(track), policy.name, with_parts=policy.needs_usage, final=final)
+        share = share_of(
+            track, self._measured(track), policy.name, with_parts=policy.needs_usage, final=final
+        )
+        found = self._tracks.get(track.arrive.request)
+        if found is None or not policy.needs_usage:
+            return share
+        return msgspec.structs.replace(share, engines=self._engines[found[1].key].count)
 
     def drain(self) -> list[Share]:
         """Shares that became final since the last call, in order of becoming so."""
@@ -442,7 +451,7 @@ class Attributor:
 
     def terms(self) -> list[ModelTerms]:
         """The fitted terms of each energy group, summed over its devices; none for unfitted policies."""
-        return group_terms(self._models.values(), self._now)
+        return group_terms(self._models, self._now)
 
     def closed_ns(self) -> int | None:
         """Until when every device's windows are closed; None with no readings."""

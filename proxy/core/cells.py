@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from proxy.core.bursts import Floats, Ints
 from proxy.core.order_statistics import distinct
 from proxy.core.step_time import StepTimes
-from proxy.core.tracks import Group, Track
+from proxy.core.tracks import Group, Role, Track
 from proxy.core.work import PARTS, Entries, Work
 
 _DEFAULT_STEP_SECONDS: Final = 0.02
@@ -62,9 +62,14 @@ def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, h
     reported = np.array([p is not None for p in prompts])
     prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
     first = streams.first_ns[slots]
+    begin, finish = streams.start_ns[slots], streams.end_ns[slots]
+    if group.role is Role.PREFILL:
+        finish = np.where(first < 0, finish, np.minimum(first, finish))
+    elif group.role is Role.DECODE:
+        begin = np.where(first < 0, finish, np.minimum(first, finish))
     return Requests(
-        start=(streams.start_ns[slots] - start_ns) / 1e9,
-        end=np.minimum(streams.end_ns[slots] - start_ns, end_ns - start_ns) / 1e9,
+        start=(begin - start_ns) / 1e9,
+        end=np.minimum(finish - start_ns, end_ns - start_ns) / 1e9,
         first=np.where(first < 0, np.nan, (first - start_ns) / 1e9),
         prompt=prompt,
         computed=np.maximum(prompt - np.array(cached), 1.0),

@@ -18,6 +18,10 @@ from proxy.core.work import Dealt, Floats, Ints, Work, in_windows, rounding, sha
 # Measured: in one of four runs of two alternating engines the median error was 24 %.
 _BESIDE: Final = 0.15
 
+# Standard deviation, of the joules, where a backend's devices do not work in step and its engines were not
+# found. Measured: median errors of 8 to 11 %, 95th percentiles of 25 to 41 %.
+_UNRESOLVED: Final = 0.17
+
 GroupWork = tuple[Group, list[Track], Work]
 
 
@@ -52,6 +56,10 @@ def divide(
         doubts = [
             doubt + _BESIDE * dealt.parts.sum(axis=1) for doubt, dealt in zip(doubts, found, strict=True)
         ]
+    doubts = [
+        doubt + _UNRESOLVED * dealt.parts.sum(axis=1) if group.unresolved else doubt
+        for (group, _, _), doubt, dealt in zip(here, doubts, found, strict=True)
+    ]
     exact = rounding(float(split.requests.sum()), sum(float(dealt.parts.sum()) for dealt in found))
     of_jobs = np.zeros_like(measured)
     for index, ((_, tracks, work), dealt) in enumerate(zip(here, found, strict=True)):

@@ -1,7 +1,7 @@
 """The fit of one device, and which group on it has which of its slots."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,18 +41,18 @@ class DeviceModel:
 
     @property
     def youth(self) -> float:
-        """How little it has seen: from 1 (nothing) to 0."""
+        """Return how little was learned: from 1 (nothing) to 0."""
         return _WINDOWS_OF_YOUTH / (_WINDOWS_OF_YOUTH + self.fit.windows)
 
     def slot(self, key: Key) -> int:
-        """The slot of a group; a new one is made room for."""
+        """Return the slot of a group; assign one to a new group."""
         if key not in self._slots:
             self._slots[key] = len(self._slots)
             self.fit.widen(len(self._slots))
         return self._slots[key]
 
     def terms(self) -> Iterator[tuple[Key, "_Terms"]]:
-        """The terms of each group."""
+        """Yield the terms of each group."""
         fit = self.fit
         idle = fit.deviations()[-1]
         for key, slot in self._slots.items():
@@ -62,21 +62,33 @@ class DeviceModel:
             yield key, _Terms(value, deviation**2, unsure)
 
 
-def group_terms(models: Iterable[DeviceModel], now_ns: int) -> list[ModelTerms]:
-    """The fitted terms of each energy group, summed over its devices; none where nothing was fitted."""
+def group_terms(models: Mapping[str, DeviceModel], now_ns: int) -> list[ModelTerms]:
+    """Return the fitted terms of each energy group, summed over its devices.
+
+    Args:
+        models: the fit of each device.
+        now_ns: the time at which the age of the terms is computed.
+
+    Returns:
+        One record for each engine that was found; none where nothing was fitted.
+    """
     sums: dict[Key, _Terms] = {}
     of: dict[Key, DeviceModel] = {}
-    for model in models:
+    devices: dict[Key, list[str]] = {}
+    for device, model in models.items():
         if model.fit.variance is None:
             continue
         for key, terms in model.terms():
             sums[key] = terms.plus(sums[key]) if key in sums else terms
             of[key] = model
-    return [_model_terms(key, sums[key], of[key], now_ns) for key in sums]
+            devices.setdefault(key, []).append(device)
+    return [_model_terms(key, sums[key], of[key], tuple(devices[key]), now_ns) for key in sums]
 
 
-def _model_terms(key: Key, terms: "_Terms", model: DeviceModel, now_ns: int) -> ModelTerms:
-    """The record of one group; terms that are not determined are null."""
+def _model_terms(
+    key: Key, terms: "_Terms", model: DeviceModel, devices: tuple[str, ...], now_ns: int
+) -> ModelTerms:
+    """Return the record of one group; terms that are not determined are null."""
     sd = [math.sqrt(value) if math.isfinite(value) else None for value in terms.variance.tolist()]
     rows = zip(terms.value.tolist(), sd, terms.unsure.tolist(), strict=True)
     static, decode, context, prefill, idle = (
@@ -98,5 +110,6 @@ def _model_terms(key: Key, terms: "_Terms", model: DeviceModel, now_ns: int) -> 
         context_sd_j=sd[2],
         prefill_sd_j=sd[3],
         idle_sd_w=sd[4],
+        devices=devices,
         unseparated=tuple(name for name, unsure in zip(PARTS, terms.unsure, strict=False) if unsure),
     )

@@ -207,6 +207,7 @@ def with_share(record: RequestEnergy, share: Share) -> RequestEnergy:
         devices=share.devices,
         policy=share.policy,
         evidence=share.evidence,
+        engines=share.engines,
         final=share.final,
         unknown=share.unknown,
     )

@@ -25,6 +25,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, float]
     unknown: str | None
     final: bool
+    engines: int | None = None
 
 
 def share_of(

@@ -23,7 +23,7 @@ from proxy.core.neighbours import after_neighbours
 from proxy.core.prefill import Prompts, Seen, place
 from proxy.core.pricing import priced
 from proxy.core.sizes import chunks_of, missing_tokens, sized
-from proxy.core.tracks import Group, Track
+from proxy.core.tracks import Group, Role, Track
 from proxy.core.unread import divided, each_of, unread
 from proxy.core.unread import entries as unread_entries
 from proxy.core.whole import Clock, placed_by_guess, reveal
@@ -61,7 +61,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
     hidden = unread(group, tracks)
     unseen = unread_entries(hidden, tracks, requests, begins, stamps)
-    entries, prices = _entries(events, requests, decode, seen, habits, unseen)
+    entries, prices = _entries(group, events, requests, decode, seen, habits, unseen)
     inside = (events.t > 0.0) & (events.t <= seen.until)
     guessed = hidden | placed_by_guess(tracks, events.request, events.burst, inside)
     return with_silence(
@@ -147,13 +147,20 @@ def _begins(stamps: Floats, requests: Requests, events: _Events, before: float) 
 
 
 def _entries(
-    events: _Events, requests: Requests, decode: Entries, seen: Seen, habits: Habits, unseen: Entries
+    group: Group,
+    events: _Events,
+    requests: Requests,
+    decode: Entries,
+    seen: Seen,
+    habits: Habits,
+    unseen: Entries,
 ) -> tuple[list[Entries], Floats]:
     """Decoding, prompts, and requests nothing was read of; static is one step, divided by its members.
 
     And the prices of their seconds, (B, 4).
     """
-    first = events.is_first
+    # A decode engine receives its prompts computed.
+    first = events.is_first if group.role is not Role.DECODE else events.is_first[:0]
     after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
         request=events.request[first],

@@ -1,6 +1,7 @@
 """Tracks: what is known of each request, from its arrival to its final share; groups of them."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,15 +86,26 @@ class Track:
         return self.end.prompt_tokens if self.end else None
 
 
+class Role(Enum):
+    """What an engine computes of its requests."""
+
+    BOTH = "both"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
 class Group:
-    """The requests on one backend: tracks by slot, and their outputs that are still needed.
+    """The requests on one engine: tracks by slot, and their outputs that are still needed.
+
+    A backend is one engine until several are found behind it (``engines``).
 
     Outputs are kept a while beyond the closed windows: the steps around a boundary, and the prompt that is
     half computed there, must look the same from both of its sides.
     """
 
     __slots__ = (
-        "devices", "kept_ns", "key", "neighbours", "outputs", "step_seconds", "steps", "streams", "tracks",
+        "devices", "kept_ns", "key", "neighbours", "outputs", "role", "step_seconds", "steps", "streams",
+        "tracks", "unresolved",
     )  # fmt: skip
 
     def __init__(self, key: tuple[str, ...], devices: tuple[str, ...], streams: Streams) -> None:
@@ -104,6 +116,8 @@ class Group:
         self.outputs = Outputs()
         self.steps: list[Step] = []
         self.tracks: dict[int, Track] = {}
+        self.role = Role.BOTH
+        self.unresolved = False  # several engines on several devices that could not be separated
         self.kept_ns = 0
         self.step_seconds = 0.0
 

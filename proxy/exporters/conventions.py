@@ -160,6 +160,7 @@ def energy_attributes(record: RequestEnergy) -> Attributes:
             "energy.joules_per_output_token": joules / tokens if joules is not None and tokens else None,
             "energy.policy": record.policy,
             "energy.evidence": record.evidence,
+            "energy.engines": record.engines,
             "energy.source": record.source,
             "energy.devices": list(record.devices) or None,
             "energy.unknown": record.unknown,

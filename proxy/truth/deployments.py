@@ -131,6 +131,13 @@ DEPLOYMENTS: Final[dict[str, Deployment]] = {
     "power cap, steps reported": replace(CAPPED, reported_steps=True, target=(0.01, 0.05)),
     "2 replicas": replace(HEAVY, replicas=2, rate=24.0, target=(0.03, 0.10)),
     "4 replicas": replace(HEAVY, replicas=4, rate=36.0, seconds=45.0, target=(0.03, 0.10)),
+    "2 replicas of 2 GPUs each": replace(
+        HEAVY, replicas=2, tensor_parallel=2, rate=24.0, target=(0.03, 0.10)
+    ),
+    "2 replicas, 2 ms of jitter": replace(HEAVY, replicas=2, rate=24.0, jitter_s=0.002, target=(0.03, 0.10)),
+    "disaggregated, 15 % not streamed": replace(
+        MEDIUM, rate=14.0, disaggregated=True, whole=0.15, target=(0.03, 0.10)
+    ),
     "disaggregated": replace(MEDIUM, rate=14.0, disaggregated=True, target=(0.03, 0.10)),
     "two models, one GPU": replace(MEDIUM, models=2, other=BETWEEN, target=ROUGH),
     "chunks of 8 tokens": replace(MEDIUM, stream_interval=8, target=(0.03, 0.10)),

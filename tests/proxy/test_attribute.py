@@ -37,6 +37,7 @@ def test_lines_are_those_of_the_format_page(tmp_path: Path) -> None:
         "evidence",
         "devices",
         "unknown",
+        "engines",
     ]
     assert list(device) == ["type", "device", "measured", "requests", "idle", "unattributed", "gaps"]
     assert device["measured"] == pytest.approx(

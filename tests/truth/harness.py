@@ -135,7 +135,7 @@ who drew it. *Gain*: the sensor reads 4 % high, and its stated error is in the i
 From *roofline, medium* on, the engines are deployed as people run them (`proxy/truth/deployments.py`): the
 length of a step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something
 between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
-(`proxy/truth/machine.py`). Replicas, disaggregated prefill, preemption, weights that are read by the number
+(`proxy/truth/machine.py`). Preemption, weights that are read by the number
 of tokens (*experts*), prompts cached without a report and chunks of unknown size are not handled yet: their
 rows show how wrong the joules are today. Two engines that take turns on a device have wide intervals: with
 another seed the median error was 24 %.

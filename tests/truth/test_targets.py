@@ -19,6 +19,8 @@ QUICK_DEPLOYMENTS = [
     "on and off",
     "reasoning",
     "n = 4 in 30 %",
+    "2 replicas",
+    "disaggregated",
 ]
 
 # Its interval holds too few of the truths: not solved yet.

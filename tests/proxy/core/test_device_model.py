@@ -30,7 +30,8 @@ def test_youth_passes() -> None:
 
 
 def test_terms_are_summed_over_the_devices_of_a_group() -> None:
-    (terms,) = group_terms([learned(3.0), learned(5.0)], 9_000_000_000)
+    (terms,) = group_terms({"gpu0": learned(3.0), "gpu1": learned(5.0)}, 9_000_000_000)
+    assert terms.devices == ("gpu0", "gpu1")
     assert terms.group == "gpu0,m"
     assert terms.static_j is not None
     assert np.isclose(terms.static_j, 8.0, rtol=0.02)
@@ -50,7 +51,7 @@ def test_terms_that_always_came_together_are_null_and_named() -> None:
     rows = np.zeros((50, 6))
     rows[:, 0], rows[:, 1] = 100.0, 800.0  # the same batch of eight in every window
     model.fit.learn(rows, np.full(50, 400.0), np.ones(50))
-    (terms,) = group_terms([model], 0)
+    (terms,) = group_terms({"gpu0": model}, 0)
     assert (terms.static_j, terms.decode_j) == (None, None)
     assert terms.unseparated == ("static", "decode")
     assert (terms.idle_w, terms.idle_sd_w) == (None, None), "never idle: its watts are not the prior's"
@@ -59,4 +60,4 @@ def test_terms_that_always_came_together_are_null_and_named() -> None:
 def test_a_model_that_learned_nothing_has_no_terms() -> None:
     model = DeviceModel()
     model.slot(KEY)
-    assert group_terms([model], 0) == []
+    assert group_terms({"gpu0": model}, 0) == []

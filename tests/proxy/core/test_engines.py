@@ -1,0 +1,73 @@
+"""Engines behind one backend, on engines of known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proxy.core.attribution import Attributor
+from proxy.core.shares import Share
+from proxy.truth.deployments import DEPLOYMENTS, Deployment
+from proxy.truth.fleet import Run, simulate
+
+REPLICAS = replace(DEPLOYMENTS["2 replicas"], seconds=20.0)
+APART = replace(DEPLOYMENTS["disaggregated"], seconds=20.0)
+
+
+def attributed(run: Run, chunk: int = 10_000) -> list[Share]:
+    attributor = Attributor("steps")
+    for first in range(0, len(run.events), chunk):
+        attributor.feed_all(run.events[first : first + chunk])
+    attributor.flush()
+    return attributor.drain()
+
+
+def errors(run: Run, shares: list[Share]) -> np.ndarray:
+    return np.array([abs((s.joules or 0.0) / run.joules[s.request] - 1.0) for s in shares])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        REPLICAS,
+        replace(REPLICAS, tensor_parallel=2),
+        replace(REPLICAS, jitter_s=0.002),
+        replace(APART, whole=0.1),
+    ],
+    ids=["replicas", "tensor-parallel replicas", "replicas behind a jittery network", "disaggregated"],
+)
+def test_each_engine_is_found_and_charged_apart(case: Deployment) -> None:
+    run = simulate(case, 5)
+    found = errors(run, attributed(run))
+    assert np.median(found) < 0.02
+    assert np.quantile(found, 0.95) < 0.10
+
+
+def test_a_request_is_charged_on_the_devices_of_its_replica_only() -> None:
+    shares = attributed(simulate(REPLICAS, 6))
+    alone = [s for s in shares if len([j for j in s.devices.values() if j > 0.0]) == 1]
+    assert len(alone) == len(shares)
+
+
+def test_prompts_are_charged_on_the_prefill_device_and_tokens_on_the_other() -> None:
+    shares = attributed(simulate(APART, 6))
+    both = [s for s in shares if s.devices.get("gpu0", 0.0) > 0.0 and s.devices.get("gpu1", 0.0) > 0.0]
+    assert len(both) > 0.9 * len(shares)
+
+
+def test_the_engines_found_do_not_depend_on_how_events_are_batched() -> None:
+    run = simulate(REPLICAS, 7)
+    assert attributed(run, chunk=1) == attributed(run, chunk=777) == attributed(run)
+
+
+def test_one_tensor_parallel_engine_stays_one() -> None:
+    run = simulate(replace(REPLICAS, replicas=1, tensor_parallel=2, rate=12.0, jitter_s=0.005), 8)
+    shares = attributed(run)
+    assert all(s.devices["gpu0"] == pytest.approx(s.devices["gpu1"], rel=0.02) for s in shares)
+
+
+def test_where_the_engines_are_not_found_the_intervals_are_wide() -> None:
+    run = simulate(replace(REPLICAS, delay_s=0.02, jitter_s=0.02), 9)
+    shares = attributed(run)
+    inside = [(s.joules_low or 0.0) <= run.joules[s.request] <= (s.joules_high or 0.0) for s in shares]
+    assert np.mean(inside) > 0.8

@@ -41,7 +41,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="jouleproxy-gpu-") as folder:
         try:
             device, reason = _device(Path(folder))
-        except FakeNvmlError as error:
+        except (FakeNvmlError, pynvml.NVMLError) as error:
             sys.stderr.write(f"proxy.gpu: no GPU, and no substitute: {error}\n")
             return 2
         size = given.size or ("tiny" if device.simulated else model.fitting_size())

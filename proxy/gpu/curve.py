@@ -72,8 +72,11 @@ class Wire:
     sets: list[tuple[RequestSet, Served]]
 
 
-def measure(out: Path, load: Load, *, simulated: bool) -> Wire:
-    """Run both sweeps and all sets; raise ``RuntimeError`` if a program fails."""
+def measure(out: Path, load: Load, uuid: str, *, simulated: bool) -> Wire:
+    """Run both sweeps and all sets; raise ``RuntimeError`` if a program fails.
+
+    ``uuid``: of the GPU that the server computes on. ``loadgen --source nvml`` counts all GPUs.
+    """
     server, data, admin = _free_ports(3)
     words, variables = [*load.server, "--steps", str(out / "steps.jsonl")], dict(os.environ)
     if simulated:
@@ -81,7 +84,7 @@ def measure(out: Path, load: Load, *, simulated: bool) -> Wire:
         words += ["--state", str(state)]
         variables |= environment(build(out / "lib"), state)
     urls = [f"http://127.0.0.1:{port}" for port in (server, data, admin)]
-    serve = ["proxy", "serve", "--upstream", urls[0], "--source", "nvml", "--devices", "0"]
+    serve = ["proxy", "serve", "--upstream", urls[0], "--source", "nvml", "--devices", uuid]
     serve += ["--listen", f"127.0.0.1:{data}", "--admin", f"127.0.0.1:{admin}"]
     names: list[dict[str, str]] = []
     with _program(out / "server.log", ["proxy.gpu.server", "--port", str(server), *words], variables):

@@ -81,8 +81,15 @@ class _Counter:
         return self._edges[first:last]
 
 
+def _handle(uuid: str | None) -> Any:
+    """Return NVML's handle of a GPU; NVML's order may differ from CUDA's, so its UUID decides."""
+    if uuid is None:
+        return pynvml.nvmlDeviceGetHandleByIndex(0)
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+
+
 class CudaDevice:
-    """GPU 0 of this machine. A thread polls its counter from ``open`` until ``close``."""
+    """The first GPU that CUDA shows. A thread polls its counter until ``close``."""
 
     simulated = False
 
@@ -94,7 +101,7 @@ class CudaDevice:
             raise RuntimeError("torch finds no CUDA device")
         self._synchronise, self._burst = model.synchronise, model.Bursts().run
         pynvml.nvmlInit()
-        self.handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self.handle = _handle(model.uuid())
         self._counter = _Counter(self.handle)
         self._end = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="counter", daemon=True)

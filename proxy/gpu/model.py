@@ -52,6 +52,12 @@ def has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def uuid() -> str | None:
+    """Return NVML's UUID of the GPU that torch uses; None where this version of torch has none."""
+    found = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+    return None if found is None else f"GPU-{found}"
+
+
 def synchronise() -> None:
     """Wait until the GPU has finished."""
     torch.cuda.synchronize()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pynvml
+
 from proxy.clock import now_ns
 from proxy.gpu import closure, curve, forms, nvml_facts, served
 from proxy.gpu.device import Device
@@ -83,7 +85,8 @@ def run(
     def wire() -> None:
         words = ("--size", found.model, "--slots", str(scale.slots), "--length", str(scale.length))
         load = curve.Load(*scale.load, server=(*words, "--budget", str(scale.budget)), sets=scale.wire)
-        results = curve.measure(out, load, simulated=found.simulated)
+        uuid = str(pynvml.nvmlDeviceGetUUID(device.handle))
+        results = curve.measure(out, load, uuid, simulated=found.simulated)
         found.curves = results.curves
         on_wire.extend(results.sets)
 

@@ -14,6 +14,7 @@ BOUNDARIES: Final[dict[str, frozenset[str]]] = {
     "pynvml": frozenset(
         {
             "proxy/energy/sources/nvml.py",
+            "proxy/energy/sources/nvml_calls.py",
             "proxy/gpu/__main__.py",
             "proxy/gpu/nvml_facts.py",
             "loadgen/energy/nvml.py",

@@ -1,4 +1,4 @@
-"""Read NVIDIA GPUs through NVML. The only file that imports pynvml.
+"""Read NVIDIA GPUs through NVML; ``nvml_calls`` has the calls for one device.
 
 A device is read by its cumulative energy counter (Volta and newer), else by power: ``POWER_INSTANT``, the
 driver's ring buffer, ``POWER_AVERAGE`` or ``GetPowerUsage``, in this order. Every poll is reported, equal
@@ -21,11 +21,32 @@ import pynvml
 
 from proxy.clock import WallAnchor, now_ns
 from proxy.core.events import Device, Sample
-from proxy.core.plausible import EXCURSION, GENERIC_WATTS
 from proxy.energy.device_names import Selection, pick
 from proxy.energy.source import Found, SensorError, SourceOptions, StallDetector
+from proxy.energy.sources.nvml_calls import (
+    AVERAGES,
+    CAUTIONS,
+    COUNTER,
+    HOST,
+    INSTANT,
+    PREFERENCE,
+    READERS,
+    RING,
+    USAGE,
+    USAGE_AVERAGE,
+    context,
+    explain,
+    host_mw,
+    is_average,
+    max_watts,
+    refuse_mig,
+    ring_points,
+    text_of,
+    utilisation,
+    works,
+)
 from proxy.energy.sources.ring import PowerRing
-from proxy.units import MW_PER_WATT, NS_PER_MS, NS_PER_SECOND, seconds_from_ns
+from proxy.units import NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
 _LOG = logging.getLogger(__name__)
 _RETRY_NS: Final = NS_PER_SECOND
@@ -33,82 +54,7 @@ _ODD_CALL_NS: Final = NS_PER_MS  # shorter calls are never suspect
 _LATENCY_MEMORY: Final = 8  # calls over which the mean latency is taken
 _GAIN_ERROR: Final = 0.05  # per board, up to about 5 % (arXiv 2312.02741)
 _POWER_ERROR: Final = 0.10  # polled power: up to 9 % off an external meter (same source)
-_POWER_AVERAGE: Final = 185  # NVML_FI_DEV_POWER_AVERAGE
-_POWER_INSTANT: Final = 186  # NVML_FI_DEV_POWER_INSTANT
-_GPU_SCOPE, _MODULE_SCOPE = 0, 1  # NVML_POWER_SCOPE_GPU, NVML_POWER_SCOPE_MODULE
-_AMPERE: Final = 7  # NVML_DEVICE_ARCH_AMPERE
-_GA100: Final = ("A100", "A30", "A800")  # Ampere, but GetPowerUsage is instantaneous (nvml.h)
-_LEAST_LIMIT_WATTS: Final = 10.0  # no GPU has a lower limit; lower values are not limits
 _HALF_AVERAGE_NS: Final = NS_PER_SECOND // 2
-
-COUNTER: Final = "energy counter"
-INSTANT: Final = "power (instant)"
-RING: Final = "power (driver's ring buffer)"
-AVERAGE: Final = "power (1 s average)"
-USAGE: Final = "power (GetPowerUsage)"
-USAGE_AVERAGE: Final = "power (GetPowerUsage, 1 s average)"
-HOST: Final = "power (module less GPU, instant)"
-
-_REMEDIES: Final = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no libnvidia-ml.so.1: install the NVIDIA driver, or in a "
-    "container run with --gpus all (NVIDIA container toolkit, capability 'utility')",
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded: modprobe nvidia, or "
-    "start the container with --gpus all",
-    pynvml.NVML_ERROR_NO_PERMISSION: "no permission to open the NVIDIA device files: add this user "
-    "to the group of /dev/nvidia* (video or render)",
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver and library versions differ: reload the "
-    "nvidia module or reboot",
-}
-
-_AVERAGES: Final = (AVERAGE, USAGE_AVERAGE)
-
-
-def _counter_mj(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-
-
-def _usage_mw(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetPowerUsage(handle))
-
-
-def _fields_mw(handle: Any, *fields: tuple[int, int]) -> list[float]:
-    """Read power fields by (field, scope), in mW; an error code of a field raises ``NVMLError``."""
-    values = pynvml.nvmlDeviceGetFieldValues(handle, list(fields))
-    for value in values:
-        if value.nvmlReturn != pynvml.NVML_SUCCESS:
-            raise pynvml.NVMLError(value.nvmlReturn)
-    return [float(value.value.uiVal) for value in values]
-
-
-def _host_mw(handle: Any) -> float:
-    """Return the power of a Grace Hopper module without its GPU in mW, both read in one call."""
-    module, gpu = _fields_mw(handle, (_POWER_INSTANT, _MODULE_SCOPE), (_POWER_INSTANT, _GPU_SCOPE))
-    return max(module - gpu, 0.0)
-
-
-_READERS: Final[dict[str, Callable[[Any], float]]] = {
-    COUNTER: _counter_mj,
-    INSTANT: lambda handle: _fields_mw(handle, (_POWER_INSTANT, _GPU_SCOPE))[0],
-    RING: lambda handle: _ring_points(handle, 0)[-1][1],
-    AVERAGE: lambda handle: _fields_mw(handle, (_POWER_AVERAGE, _GPU_SCOPE))[0],
-    USAGE: _usage_mw,
-    USAGE_AVERAGE: _usage_mw,
-    HOST: _host_mw,
-}
-_CAUTIONS: Final = {
-    INSTANT: ("power readings may see only a part of the time (H100, A100: 25 ms of every 100)",),
-    AVERAGE: ("an average over 1 s: what is shorter is not resolved",),
-}
-_PREFERENCE: Final = (COUNTER, INSTANT, RING, AVERAGE, USAGE)
-
-
-def _ring_points(handle: Any, after_us: int) -> list[tuple[int, float]]:
-    """Return pairs (Unix microseconds, milliwatts) of the driver's buffer; empty if nothing is newer."""
-    try:
-        _, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, after_us)
-    except pynvml.NVMLError_NotFound:
-        return []
-    return [(int(s.timeStamp), float(s.sampleValue.uiVal)) for s in samples]
 
 
 @dataclass(slots=True)
@@ -160,14 +106,14 @@ class NvmlSource:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            raise SensorError(f"NVML: {_explain(error)}") from error
+            raise SensorError(f"NVML: {explain(error)}") from error
         try:
-            if "simulated" in (_text_of(pynvml.nvmlSystemGetDriverVersion) or ""):
+            if "simulated" in (text_of(pynvml.nvmlSystemGetDriverVersion) or ""):
                 self.name = "nvml-simulated"
             self._gpus = [gpu for i in self._chosen() for gpu in self._opened(i)]
         except pynvml.NVMLError as error:
             self.close()
-            raise SensorError(f"NVML: {_explain(error)}") from error
+            raise SensorError(f"NVML: {explain(error)}") from error
         except SensorError:
             self.close()
             raise
@@ -215,7 +161,7 @@ class NvmlSource:
                 running = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
             except pynvml.NVMLError:
                 continue
-            shares = _utilisation(gpu.handle)
+            shares = utilisation(gpu.handle)
             found[gpu.device.id] = {p.pid: shares.get(p.pid) for p in running}
         return found
 
@@ -231,7 +177,7 @@ class NvmlSource:
         """Return the indices of the GPUs to read; one whose UUID is unavailable can be named by its index."""
 
         def uuid(index: int) -> str:
-            return _text_of(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
+            return text_of(lambda: pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) or ""
 
         return pick(self._selection, [uuid(i) for i in range(pynvml.nvmlDeviceGetCount())])
 
@@ -240,25 +186,25 @@ class NvmlSource:
         try:
             return self._open_gpu(index)
         except pynvml.NVMLError as error:
-            self._left_out[index] = f"gpu{index} is skipped: {_explain(error)}"
+            self._left_out[index] = f"gpu{index} is skipped: {explain(error)}"
         except SensorError as error:
             self._left_out[index] = f"gpu{index} is skipped: {error}"
         return []
 
     def _open_gpu(self, index: int) -> list[_Gpu]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        _refuse_mig(handle, index)
+        refuse_mig(handle, index)
         reading, latency_ns, notes = self._choose_reading(handle)
         device = Device(
             id=f"gpu{index}",
-            name=_text_of(lambda: pynvml.nvmlDeviceGetName(handle)),
-            uuid=_text_of(lambda: pynvml.nvmlDeviceGetUUID(handle)),
+            name=text_of(lambda: pynvml.nvmlDeviceGetName(handle)),
+            uuid=text_of(lambda: pynvml.nvmlDeviceGetUUID(handle)),
             source=self.name,
             gain_error=_GAIN_ERROR if reading == COUNTER else _POWER_ERROR,
-            max_watts=_max_watts(handle),
+            max_watts=max_watts(handle),
         )
-        found = [_Gpu(device, index, handle, reading, (*notes, *_context(handle)), latency_ns)]
-        if self._host and _works(_host_mw, handle):
+        found = [_Gpu(device, index, handle, reading, (*notes, *context(handle)), latency_ns)]
+        if self._host and works(host_mw, handle):
             rest = Device(f"host{index}", f"CPU and memory of the module of gpu{index}", kind="host")
             found.append(_Gpu(msgspec.structs.replace(rest, uuid=device.uuid), index, handle, HOST))
         return found
@@ -266,16 +212,16 @@ class NvmlSource:
     def _choose_reading(self, handle: Any) -> tuple[str, int, tuple[str, ...]]:
         """Return the best reading that works, its call latency in ns, and notes about the rejected ones."""
         notes = []
-        for name in _PREFERENCE:
+        for name in PREFERENCE:
             started = self._clock()
             try:
-                _READERS[name](handle)
+                READERS[name](handle)
             except (pynvml.NVMLError, IndexError) as error:
                 notes.append(f"no {name}: {error}")
                 continue
             latency_ns = self._clock() - started
-            notes += _CAUTIONS.get(name, ())
-            if name == USAGE and _is_average(handle):
+            notes += CAUTIONS.get(name, ())
+            if name == USAGE and is_average(handle):
                 name = USAGE_AVERAGE  # noqa: PLW2901
             return name, latency_ns, tuple(notes)
         raise SensorError(f"it has neither an energy nor a power reading: {'; '.join(notes)}")
@@ -309,13 +255,13 @@ class NvmlSource:
     def _samples(self, gpu: _Gpu, before_ns: int) -> list[Sample]:
         """Call the driver; the stamp of a reading is the middle of the call."""
         if gpu.reading == RING:
-            points = _ring_points(gpu.handle, gpu.ring.last_us)
+            points = ring_points(gpu.handle, gpu.ring.last_us)
             return gpu.ring.new_samples(gpu.device.id, self.name, points, self._anchor())
-        value = _READERS[gpu.reading](gpu.handle)
+        value = READERS[gpu.reading](gpu.handle)
         t_ns = (before_ns + self._clock()) // 2
         if gpu.reading == COUNTER:
             return [Sample(t_ns, gpu.device.id, energy_mj=value, source=self.name)]
-        if gpu.reading in _AVERAGES:
+        if gpu.reading in AVERAGES:
             t_ns -= _HALF_AVERAGE_NS
         return [Sample(t_ns, gpu.device.id, power_mw=value, source=self.name)]
 
@@ -326,7 +272,7 @@ class NvmlSource:
             return sample
         for name in (INSTANT, USAGE):
             try:
-                return msgspec.structs.replace(sample, power_mw=_READERS[name](gpu.handle))
+                return msgspec.structs.replace(sample, power_mw=READERS[name](gpu.handle))
             except pynvml.NVMLError:
                 continue
         return sample
@@ -349,96 +295,6 @@ class NvmlSource:
         with contextlib.suppress(pynvml.NVMLError_Uninitialized):
             pynvml.nvmlShutdown()
         pynvml.nvmlInit()
-
-
-def _works(read: Callable[[Any], float], handle: Any) -> bool:
-    try:
-        read(handle)
-    except pynvml.NVMLError:
-        return False
-    return True
-
-
-def _text_of(call: Callable[[], str | bytes]) -> str | None:
-    """Return the text of a driver call; None if it fails or the driver lacks the function."""
-    try:
-        return _text(call())
-    except pynvml.NVMLError:
-        return None
-
-
-def _is_average(handle: Any) -> bool:
-    """Return whether ``GetPowerUsage`` is a 1 s average: Ampere and newer except GA100 (nvml.h).
-
-    A driver without a function for the architecture is older than Ampere.
-    """
-    try:
-        if pynvml.nvmlDeviceGetArchitecture(handle) < _AMPERE:
-            return False
-    except pynvml.NVMLError:
-        return False
-    name = _text_of(lambda: pynvml.nvmlDeviceGetName(handle)) or ""
-    return not any(model in name for model in _GA100)
-
-
-def _max_watts(handle: Any) -> float | None:
-    """Return the largest possible power: the highest limit and excursions above it; None if unknown."""
-    limits: list[float] = []
-    with contextlib.suppress(pynvml.NVMLError):
-        limits.append(pynvml.nvmlDeviceGetPowerManagementLimit(handle) / MW_PER_WATT)
-    with contextlib.suppress(pynvml.NVMLError):
-        limits.append(pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)[1] / MW_PER_WATT)
-    usable = [watts for watts in limits if _LEAST_LIMIT_WATTS <= watts <= GENERIC_WATTS]
-    return max(usable) * EXCURSION if usable else None
-
-
-def _utilisation(handle: Any) -> dict[int, float]:
-    """Return the recent SM utilisation in percent by process id; empty if the driver does not report it."""
-    try:
-        samples = pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
-    except pynvml.NVMLError:
-        return {}
-    return {s.pid: float(s.smUtil) for s in sorted(samples, key=lambda s: s.timeStamp)}
-
-
-def _refuse_mig(handle: Any, index: int) -> None:
-    """Raise :class:`SensorError` for a device in MIG mode.
-
-    Drivers disagree whether its counter is that of the instance or of the entire GPU.
-    """
-    try:
-        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:
-        return  # older than Ampere, or a GeForce: no MIG
-    if current == pynvml.NVML_DEVICE_MIG_ENABLE:
-        raise SensorError(
-            f"it is in MIG mode, whose energy readings are not reliable per instance: "
-            f"disable it (nvidia-smi -i {index} -mig 0) or exclude the GPU (--devices)"
-        )
-
-
-def _context(handle: Any) -> tuple[str, ...]:
-    """Return power limit and clock at start, for the comparison of runs."""
-    notes = []
-    try:
-        notes.append(f"power limit {pynvml.nvmlDeviceGetPowerManagementLimit(handle) // MW_PER_WATT} W")
-    except pynvml.NVMLError as error:
-        notes.append(f"power limit not known: {error}")
-    try:
-        notes.append(f"SM clock {pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)} MHz")
-    except pynvml.NVMLError as error:
-        notes.append(f"SM clock not known: {error}")
-    return tuple(notes)
-
-
-def _explain(error: Any) -> str:
-    """Return the error and, if known, the remedy."""
-    remedy = _REMEDIES.get(error.value)
-    return f"{error} ({remedy})" if remedy else str(error)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def create(options: SourceOptions) -> NvmlSource:

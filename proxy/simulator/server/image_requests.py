@@ -57,10 +57,10 @@ async def read(request: web.Request, profile: DiffusionProfile) -> ImageRequest:
         place = "body" + where.rstrip("`")
         detail = f"{{'type': 'value_error', 'loc': '{place}', 'msg': '{text}'}}"
         raise RefusedError.invalid(detail, place) from error
-    return _wanted(body, len(fields), profile)
+    return _image_request(body, len(fields), profile)
 
 
-def _wanted(body: _Body, items: int, profile: DiffusionProfile) -> ImageRequest:
+def _image_request(body: _Body, items: int, profile: DiffusionProfile) -> ImageRequest:
     if body.prompt is None:
         detail = (
             "{'type': 'missing', 'loc': 'body.prompt', 'msg': 'Field required', "

@@ -39,6 +39,7 @@ def request_line(share: Share) -> dict[str, object]:
         },
         "policy": share.policy,
         "evidence": share.evidence,
+        "cached_from": share.cached_from,
         "devices": share.devices,
         "unknown": share.unknown,
         "engines": share.engines,

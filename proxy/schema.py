@@ -206,6 +206,9 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
             ``compressed`` if the tokens of the response could not be read.
         engines: How many engines were found behind the backend, each charged apart; None: not looked for, or
             several that could not be separated (the interval is wide).
+        cached_from: Where the computed part of the prompt is known from: ``reported`` by the engine,
+            ``estimated`` from earlier prompts that began alike and from the time of the engine's steps, or
+            ``unknown``, where all of the prompt is taken to have been computed.
         unknown: Reason why the energy is missing or incomplete (:class:`Unknown`). With ``joules`` None
             nothing was measured. With ``joules_high`` None only a part of the request's time was measured,
             and ``joules`` is that part. With both, they are an estimate made uncertain by work that did not
@@ -238,6 +241,7 @@ class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "steps"
     evidence: str = "none"
     engines: int | None = None
+    cached_from: str = "unknown"
     source: str | None = None
     final: bool = False
     unknown: str | None = None

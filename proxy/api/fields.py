@@ -24,7 +24,11 @@ class StreamOptions(msgspec.Struct, gc=False):
 
 
 class RequestBody(msgspec.Struct, gc=False):
-    """Fields of a request body; ``stream_options`` as its text, empty if it is absent."""
+    """Fields of a request body; ``stream_options`` and the parts of the prompt as text, empty if absent.
+
+    ``tools``, ``system``, ``instructions``, ``messages``, ``prompt`` and ``input`` are the prompt, in the
+    order in which chat templates write them.
+    """
 
     model: str | None = None
     stream: bool | None = None
@@ -35,6 +39,12 @@ class RequestBody(msgspec.Struct, gc=False):
     n_predict: int | None = None  # llama.cpp
     n: int | None = None  # answers in one request
     best_of: int | None = None  # sequences that are computed for these, of completions
+    tools: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
 
 
 class TokenDetails(msgspec.Struct, gc=False):

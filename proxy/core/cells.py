@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
+from proxy.core.cached import cached_tokens, doubts
 from proxy.core.order_statistics import distinct
 from proxy.core.step_time import StepTimes
 from proxy.core.tracks import Group, Role, Track
@@ -48,6 +49,7 @@ class Requests:
     first: Floats  # NaN: no output yet
     prompt: Floats  # all of it: the context a decode step reads
     computed: Floats  # of it, not cached: what prefill computes
+    doubt: Floats  # standard deviation of ``computed`` where the engine did not report what was cached
     reported: Floats  # 1 where the engine reported it, 0 where the prompt is a guess
     before: Floats  # tokens emitted before the block's events
     samples: Ints  # answers in one request
@@ -58,7 +60,6 @@ def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, h
     slots = np.array([t.slot for t in tracks], np.int64)
     streams = group.streams
     prompts = [t.end.prompt_tokens if t.end else None for t in tracks]
-    cached = [t.end.cached_tokens or 0 if t.end and t.end.prompt_tokens is not None else 0 for t in tracks]
     reported = np.array([p is not None for p in prompts])
     prompt = np.array([habits.prompt_tokens if p is None else float(p) for p in prompts])
     first = streams.first_ns[slots]
@@ -67,12 +68,14 @@ def columns(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, h
         finish = np.where(first < 0, finish, np.minimum(first, finish))
     elif group.role is Role.DECODE:
         begin = np.where(first < 0, finish, np.minimum(first, finish))
+    cached = np.array([cached_tokens(t, p) for t, p in zip(tracks, prompt.tolist(), strict=True)])
     return Requests(
         start=(begin - start_ns) / 1e9,
         end=np.minimum(finish - start_ns, end_ns - start_ns) / 1e9,
         first=np.where(first < 0, np.nan, (first - start_ns) / 1e9),
         prompt=prompt,
-        computed=np.maximum(prompt - np.array(cached), 1.0),
+        computed=np.maximum(prompt - cached, 1.0),
+        doubt=doubts(tracks, cached),
         reported=reported.astype(float),
         before=streams.forgotten[slots].astype(float),
         samples=np.array([min(max(t.arrive.samples or 1, 1), _MOST_SAMPLES) for t in tracks], np.int64),

@@ -46,6 +46,8 @@ def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> 
             squares += doubt**2 + ((account.gain_error or 0.0) * charge.joules) ** 2
     if modelled and track.prompt_tokens is None and track.evidence != ARRIVALS:
         squares += (_GUESS * float(track.parts[_PREFILL] + track.parts[_CONTEXT])) ** 2
+    elif modelled and track.prompt_doubt:
+        squares += (_TERMS * min(track.prompt_doubt, 1.0) * float(track.parts[_PREFILL])) ** 2
     return math.sqrt(squares)
 
 

@@ -208,6 +208,7 @@ def with_share(record: RequestEnergy, share: Share) -> RequestEnergy:
         policy=share.policy,
         evidence=share.evidence,
         engines=share.engines,
+        cached_from=share.cached_from,
         final=share.final,
         unknown=share.unknown,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy.core.bursts import Floats, Ints
+from proxy.core.cached import PromptSizes, StepRoom, computed
 from proxy.core.order_statistics import median, quantile
 from proxy.core.pricing import prior_time
 from proxy.core.step_time import StepTime, StepTimes
@@ -27,6 +28,7 @@ _CLOSE: Final = 0.25  # of their length: unless they are so close to what is exp
 _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
 _ROUGH: Final = 0.03  # residual of a first guess
+_LEAST_RESIDUAL: Final = 0.002  # of step times: no fit is believed to be better
 _LOST_SHARE: Final = 0.1  # of all prompts without room where they should be: prompts side by side
 
 Placed = tuple[Ints, Ints, Floats]
@@ -50,6 +52,7 @@ class Seen:
 class Prompts:
     """Prompts to be placed, (P,) each: request index, step of the first token, arrival (s), tokens.
 
+    ``tokens``: to compute, with standard deviation ``doubt``; ``most``: with those that may be cached.
     ``reported``: whether the engine reported the tokens; else they are a guess.
     """
 
@@ -57,21 +60,30 @@ class Prompts:
     step: Ints
     arrival: Floats
     tokens: Floats
+    most: Floats
+    doubt: Floats
     reported: NDArray[np.bool_]
 
 
-def place(seen: Seen, prompts: Prompts, times: StepTimes) -> Placed:
-    """Place prompts: chunks (step, request, tokens) of all of them. ``times`` learns from these steps."""
+def place(seen: Seen, prompts: Prompts, times: StepTimes) -> tuple[Placed, Floats]:
+    """Place prompts: chunks (step, request, tokens) of all of them. ``times`` learns from these steps.
+
+    Returns:
+        The chunks, and the standard deviation of the computed tokens of each prompt, (P,).
+    """
     if len(seen.stamps) < 2 or not len(prompts.step):
-        return prompts.step, prompts.request, prompts.tokens
+        return (prompts.step, prompts.request, prompts.tokens), prompts.doubt
     view = _View(seen, prompts)
     if times.ready and times.time is not None:
         placed = view.placed(times.time)
         view.teach(times, placed)
     else:
         placed = view.first_placed(times)
+    doubt = prompts.doubt
+    if times.time is not None and doubt.any():
+        placed, doubt = view.estimated(times.time)
     step, row, tokens = placed
-    return step, prompts.request[row], tokens
+    return (step, prompts.request[row], tokens), doubt
 
 
 class _View:
@@ -150,6 +162,22 @@ class _View:
         streams, context, _ = self._decoding.T
         room, seen = time.room(self._took, streams, context)
         return _lay(self._earliest, self._prompts, room, seen)
+
+    def estimated(self, time: StepTime) -> tuple[Placed, Floats]:
+        """Place prompts with as many computed tokens as the time of the steps shows; also return their doubt.
+
+        The fit does not learn from these numbers, which follow from it.
+        """
+        prompts = self._prompts
+        if time.prefill <= 0.0:
+            return self._whole(), prompts.doubt
+        streams, context, _ = self._decoding.T
+        room, seen = time.room(self._took, streams, context)
+        noise = max(time.residual, _LEAST_RESIDUAL) * self._took / time.prefill
+        steps = StepRoom(room, seen & (room >= _LEAST_TOKENS), noise)
+        sizes = PromptSizes(prompts.step, self._earliest[1], prompts.tokens, prompts.most, prompts.doubt)
+        tokens, doubt = computed(sizes, steps)
+        return _lay(self._earliest, replace(prompts, tokens=tokens), room, seen), doubt
 
     def teach(self, times: StepTimes, placed: Placed) -> None:
         """Learn from the typical steps of the block."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from proxy.core.accounts import Account
+from proxy.core.cached import UNKNOWN, cached_from
 from proxy.core.intervals import half_width
 from proxy.core.jobs import is_job
 from proxy.core.tracks import Charge, Track
@@ -22,6 +23,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     parts: Parts | None
     policy: str
     evidence: str
+    cached_from: str = UNKNOWN
     devices: dict[str, float]
     unknown: str | None
     final: bool
@@ -49,6 +51,7 @@ def share_of(
         parts=_parts(track) if charges and with_parts else None,
         policy=policy,
         evidence=track.evidence,
+        cached_from=cached_from(track),
         devices={device: c.joules for device, c in charges.items()},
         unknown=(unknown or foreign) if charges else unknown or Unknown.NO_SAMPLES,
         final=final,
@@ -65,6 +68,7 @@ def _of_job(track: Track, policy: str, *, final: bool) -> Share:
         parts=None,
         policy=policy,
         evidence=ARRIVALS,
+        cached_from=UNKNOWN,
         devices={},
         unknown=Unknown.JOB_NOT_TRACKED if track.arrive.devices else Unknown.NO_DEVICE,
         final=final,

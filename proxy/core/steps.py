@@ -61,7 +61,7 @@ def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, hab
     seen = Seen(begins, stamps, streams, context, (end_ns - start_ns) / 1e9)
     hidden = unread(group, tracks)
     unseen = unread_entries(hidden, tracks, requests, begins, stamps)
-    entries, prices = _entries(group, events, requests, decode, seen, habits, unseen)
+    entries, prices = _entries(group, events, requests, decode, seen, habits, unseen, tracks)
     inside = (events.t > 0.0) & (events.t <= seen.until)
     guessed = hidden | placed_by_guess(tracks, events.request, events.burst, inside)
     return with_silence(
@@ -154,6 +154,7 @@ def _entries(
     seen: Seen,
     habits: Habits,
     unseen: Entries,
+    tracks: Sequence[Track],
 ) -> tuple[list[Entries], Floats]:
     """Decoding, prompts, and requests nothing was read of; static is one step, divided by its members.
 
@@ -167,10 +168,14 @@ def _entries(
         step=np.maximum(events.burst[first] - after, 0),
         arrival=requests.start[events.request[first]],
         tokens=requests.computed[events.request[first]],
+        most=requests.prompt[events.request[first]],
+        doubt=requests.doubt[events.request[first]],
         reported=requests.reported[events.request[first]] > 0,
     )
     count = len(seen.stamps)
-    step, request, tokens = place(seen, prompts, habits.times)
+    (step, request, tokens), doubt = place(seen, prompts, habits.times)
+    if doubt.any():
+        _note_doubts(tracks, prompts.request, doubt, _totals(request, tokens, len(tracks)))
     members = np.bincount(decode.cell, minlength=count) + np.bincount(step, minlength=count)
     each = each_of(members, unseen, count)
     prompt = Entries(step, request, each[step], None, _read(step, request, tokens, requests), tokens)
@@ -183,6 +188,16 @@ def _entries(
     )
 
 
+def _note_doubts(tracks: Sequence[Track], request: Ints, doubt: Floats, computed: Floats) -> None:
+    """Note how sure the computed part of prompts is.
+
+    ``doubt``: standard deviations, in tokens, of the prompts of the requests ``request``, (P,) each;
+    ``computed``: tokens of all requests, (R,).
+    """
+    for row, tokens in zip(request.tolist(), doubt.tolist(), strict=True):
+        tracks[row].prompt_doubt = tokens / max(float(computed[row]), 1.0)
+
+
 def _read(step: Ints, request: Ints, tokens: Floats, requests: Requests) -> Floats:
     """Tokens of context that the parts of prompts read: the cached prefix, and the parts before, (N,)."""
     order = np.lexsort((step, request))
@@ -190,7 +205,8 @@ def _read(step: Ints, request: Ints, tokens: Floats, requests: Requests) -> Floa
     first = np.searchsorted(request[order], request[order], side="left")
     before = np.empty(len(tokens))
     before[order] = running - tokens[order] - (running[first] - tokens[order][first])
-    return before + (requests.prompt - requests.computed)[request]
+    placed = np.bincount(request, tokens, minlength=len(requests.prompt))
+    return before + np.maximum(requests.prompt - placed, 0.0)[request]
 
 
 def _totals(cell: Ints, values: Floats | None, cells: int) -> Floats:

@@ -69,6 +69,7 @@ class Track:
     parts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     unsure: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(4, bool))
     unseparated: float = 0.0
+    prompt_doubt: float = 0.0  # standard deviation of the computed part of the prompt, relative to it
 
     @property
     def start_ns(self) -> int:

@@ -161,6 +161,7 @@ def energy_attributes(record: RequestEnergy) -> Attributes:
             "energy.policy": record.policy,
             "energy.evidence": record.evidence,
             "energy.engines": record.engines,
+            "energy.cached_from": record.cached_from,
             "energy.source": record.source,
             "energy.devices": list(record.devices) or None,
             "energy.unknown": record.unknown,

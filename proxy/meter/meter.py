@@ -39,6 +39,7 @@ ENERGY_FIELDS: Final = (
     "parts",
     "policy",
     "evidence",
+    "cached_from",
     "source",
     "final",
     "unknown",

@@ -8,6 +8,7 @@ from typing import Protocol
 from proxy.config import RelayConfig
 from proxy.relay.http.trace_context import Ids
 from proxy.relay.meter_link import MeterLink
+from proxy.relay.prefixes import PrefixTable
 from proxy.relay.upstreams.balancer import Balancer, Slot
 from proxy.relay.upstreams.connections import ConnectionPool
 from proxy.relay.upstreams.sticky import AffinityKeys
@@ -42,4 +43,5 @@ class WorkerContext:
     clients: set[TimedConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     ids: Ids = field(default_factory=Ids)
+    prefixes: PrefixTable = field(default_factory=PrefixTable)
     draining: bool = False

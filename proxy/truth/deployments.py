@@ -18,6 +18,7 @@ class Deployment:
         prompt_median, prompt_sigma, output_median, output_sigma: of log-normal lengths.
         conversation: whether prompts grow turn by turn on a common prefix of an earlier one (agents).
         cached_reported: whether the usage of a response reports cached tokens.
+        prompts_compared: whether the proxy reports how much of a prompt an earlier one began with.
         drafts: tokens drafted each step; ``acceptance``: mean chance of each, by request.
         samples: answers of one request (``n``), for a share ``sampled`` of requests.
         stream_interval: tokens of each chunk.
@@ -47,6 +48,7 @@ class Deployment:
     models: int = 1
     conversation: bool = False
     cached_reported: bool = True
+    prompts_compared: bool = True
     usage: bool = True
     drafts: int = 0
     acceptance: float = 0.6
@@ -145,6 +147,9 @@ DEPLOYMENTS: Final[dict[str, Deployment]] = {
     "n = 4 in 30 %": replace(MEDIUM, sampled=0.3, target=(0.03, 0.10)),
     "agents, cached not reported": Deployment(
         rate=4.0, conversation=True, cached_reported=False, budget=8192, target=ROUGH
+    ),
+    "agents, prompts not compared": Deployment(
+        rate=4.0, conversation=True, cached_reported=False, prompts_compared=False, budget=8192, target=ROUGH
     ),
     "agents, cached reported": Deployment(rate=4.0, conversation=True, budget=8192, target=(0.03, 0.10)),
     "preemption": replace(HEAVY, kv_tokens=24_000, target=ROUGH),

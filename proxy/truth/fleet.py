@@ -24,6 +24,7 @@ from proxy.truth.sensors import NS, Meter
 
 _SPREAD_SECONDS = 3e-5  # between two chunks of one step
 _BYTES = 4.3  # of a prompt's token
+_HASHED_BYTES = 512  # of a prompt's block, by which prompts are compared
 _TRANSFER_SECONDS = 0.012  # of the KV cache from the prefill engine to the decode engine
 
 
@@ -234,6 +235,7 @@ class Fleet:
     def __init__(self, case: Deployment, seed: int) -> None:
         self.case = case
         self.rng = random.Random(seed)
+        self.texts = random.Random(seed)
         self.numbers = np.random.default_rng(seed)
         self.events: list[Event] = []
         self.meters: dict[str, Meter] = {}
@@ -351,17 +353,24 @@ class Fleet:
         request.sequences = [Sequence(request, length) for length in lengths]
         request.alive = list(request.sequences)
         self.requests.append(request)
+        prompt_bytes, prefix_bytes = self._bytes(prompt, prefix) if case.prompts_compared else (None, None)
         self.events.append(
             Arrive(
                 round(now * NS), request.name, "chat", model, request.stream, self.devices_of(model),
-                backend=model if case.models > 1 else None, prompt_bytes=round(_BYTES * prompt),
-                prefix_bytes=round(_BYTES * prefix), samples=samples,
+                backend=model if case.models > 1 else None, prompt_bytes=prompt_bytes,
+                prefix_bytes=prefix_bytes, samples=samples,
             )
         )  # fmt: skip
         choices = [e for e in self.engines if e.model == model and e.role != "decode"]
         engine = min(choices, key=lambda e: e.load) if case.least_loaded else choices[number % len(choices)]
         engine.waiting.append(request)
         self._at(now + case.delay_s, "free", engine.devices[0])
+
+    def _bytes(self, prompt: int, prefix: int) -> tuple[int, int]:
+        """Return the bytes of a prompt and of its prefix, seen in blocks; texts differ in density."""
+        whole = prompt * _BYTES * self.texts.uniform(0.85, 1.15)
+        part = prefix / prompt * whole * self.texts.uniform(0.95, 1.05)
+        return round(whole), int(min(part, whole)) // _HASHED_BYTES * _HASHED_BYTES
 
     def _result(self, now: float) -> Run:
         case = self.case

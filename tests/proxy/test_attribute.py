@@ -35,6 +35,7 @@ def test_lines_are_those_of_the_format_page(tmp_path: Path) -> None:
         "parts",
         "policy",
         "evidence",
+        "cached_from",
         "devices",
         "unknown",
         "engines",

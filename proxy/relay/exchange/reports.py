@@ -2,6 +2,7 @@
 """Reports of an exchange: to the meter that a request begins, to the balancer how its backend does."""
 
 import logging
+from typing import Final
 
 from proxy.api.fields import MAX_TEXT_LENGTH
 from proxy.clock import now_ns
@@ -12,6 +13,7 @@ from proxy.relay.http.trace_context import Trace
 from proxy.relay.request_meter import RequestMeter
 from proxy.relay.upstreams.balancer import Slot
 
+_GENERATING: Final = frozenset(("chat", "completions", "responses", "messages", "invocations"))
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +26,8 @@ def start_meter(
     """
     tenant, endpoint = context.config.tenant_header, request.endpoint
     assert endpoint is not None  # it has a route
-    stream = request.fields.stream
+    stream, backend = request.fields.stream, slot.backend.name or None
+    prompt_bytes, prefix_bytes = _prompt_sizes(context, request, route, slot)
     arrive = Arrive(
         now_ns(),
         request.id,
@@ -33,7 +36,9 @@ def start_meter(
         endpoint.streams if stream is None else stream,
         (),  # the meter maps the backend to its devices
         (request.head.text(tenant.lower().encode()) or "")[:MAX_TEXT_LENGTH] or None if tenant else None,
-        slot.backend.name or None,
+        backend,
+        prompt_bytes,
+        prefix_bytes,
         samples=request.samples,
     )
     pool = context.pools[slot]
@@ -41,6 +46,17 @@ def start_meter(
     path = request.path[:MAX_TEXT_LENGTH]
     request_meter.open(trace, received_ns, path, request.output_limit, request.unread)
     return request_meter
+
+
+def _prompt_sizes(
+    context: WorkerContext, request: Request, route: str, slot: Slot
+) -> tuple[int | None, int | None]:
+    """Return the prompt's bytes, and how many of them an earlier prompt began with; None: not known."""
+    prompt = request.prompt() if route in _GENERATING else None
+    if prompt is None:
+        return None, None
+    group = f"{slot.backend.url} {request.model}"
+    return len(prompt), context.prefixes.longest(group, prompt)
 
 
 def record_failure(context: WorkerContext, slot: Slot, message: str) -> None:

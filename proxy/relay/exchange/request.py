@@ -24,6 +24,8 @@ _ID_LENGTH: Final = 200  # of a client's own; a longer one is replaced
 _READABLE: Final[tuple[bytes, ...]] = (b"text/", b"application/x-www-form-urlencoded", b"multipart/form-data")
 # Of a compressed body, which bounds the work for one that grows a thousandfold.
 _MAX_DECOMPRESSED_BYTES = 16 * 1024 * 1024  # not Final, which the compiled build would fix: a test lowers it
+# Images and sound: of data URLs (RFC 2397), of the Messages API, of OpenAI's audio input.
+_EMBEDDED: Final = (b";base64,", b'"base64"', b'"input_audio"')
 _FORM_FIELDS: Final = frozenset(("model",))
 
 
@@ -76,6 +78,17 @@ class Request:
         """
         most = max(self.fields.n or 1, self.fields.best_of or 1)
         return count_or_none(most) if most > 1 else None
+
+    def prompt(self) -> bytes | None:
+        """Return the prompt's text as it is in the body; None without one.
+
+        None, too, for one that holds images or sound as text: its length does not show its tokens.
+        """
+        fields = self.fields
+        text = b"".join(
+            (fields.tools, fields.system, fields.instructions, fields.messages, fields.prompt, fields.input)
+        )
+        return None if not text or any(mark in text for mark in _EMBEDDED) else text
 
     def read(self) -> bytes | None:
         """Read the body, or the beginning of one that is too large; return all of it without framing.

@@ -21,11 +21,14 @@ def prompts(seen: Seen, chunks: list[dict[int, float]], unknown: tuple[int, ...]
     """Of these chunks; all arrived a few steps before their first chunk."""
     numbers = sorted({number for chunk in chunks for number in chunk})
     steps = {n: [at for at, chunk in enumerate(chunks) if n in chunk] for n in numbers}
+    tokens = np.array([300.0 if n in unknown else sum(c.get(n, 0.0) for c in chunks) for n in numbers])
     return Prompts(
         request=np.array(numbers),
         step=np.array([steps[n][-1] for n in numbers]),
         arrival=np.array([seen.begins[max(steps[n][0] - 3, 0)] - 1e-4 for n in numbers]),
-        tokens=np.array([300.0 if n in unknown else sum(c.get(n, 0.0) for c in chunks) for n in numbers]),
+        tokens=tokens,
+        most=tokens,
+        doubt=np.zeros(len(numbers)),
         reported=np.array([n not in unknown for n in numbers]),
     )
 
@@ -49,7 +52,7 @@ def test_prompts_are_placed_by_the_time_that_steps_took() -> None:
     chunks = traffic()
     seen = engine(chunks)
     times = StepTimes()
-    placed = place(seen, prompts(seen, chunks), times)
+    placed, _ = place(seen, prompts(seen, chunks), times)
     want = {(at, number): n for at, chunk in enumerate(chunks) for number, n in chunk.items()}
     got = found(placed)
     assert got.keys() == want.keys()
@@ -57,7 +60,7 @@ def test_prompts_are_placed_by_the_time_that_steps_took() -> None:
     assert times.time is not None
     assert times.time.prefill == pytest.approx(TOKEN, rel=0.02)
     assert not StepTimes().mature
-    assert found(place(seen, prompts(seen, chunks), times)).keys() == want.keys()
+    assert found(place(seen, prompts(seen, chunks), times)[0]).keys() == want.keys()
 
 
 def test_a_prompt_of_unknown_length_gets_the_room_that_is_left() -> None:
@@ -65,7 +68,7 @@ def test_a_prompt_of_unknown_length_gets_the_room_that_is_left() -> None:
     seen = engine(chunks)
     times = StepTimes()
     place(seen, prompts(seen, chunks), times)
-    got = found(place(seen, prompts(seen, chunks, unknown=(20, 41)), times))
+    got = found(place(seen, prompts(seen, chunks, unknown=(20, 41)), times)[0])
     for number in (20, 41):
         want = sum(chunk.get(number, 0.0) for chunk in chunks)
         assert sum(n for (_, r), n in got.items() if r == number) == pytest.approx(want, rel=0.05)
@@ -79,7 +82,7 @@ def test_prompts_side_by_side_are_bounded_by_their_arrival_alone() -> None:
             chunks[step][number] = 200.0
     seen = engine(chunks)
     times = StepTimes()
-    placed = place(seen, prompts(seen, chunks), times)
+    placed, _ = place(seen, prompts(seen, chunks), times)
     computed = np.bincount(placed[0], placed[2], minlength=len(chunks))
     want = np.array([sum(chunk.values()) for chunk in chunks])
     assert np.corrcoef(computed, want)[0, 1] > 0.75
@@ -91,10 +94,10 @@ def test_prompts_side_by_side_are_bounded_by_their_arrival_alone() -> None:
 def test_without_steps_or_prompts_nothing_is_learned() -> None:
     one = engine([{0: 50.0}])
     times = StepTimes()
-    steps, request, tokens = place(one, prompts(one, [{0: 50.0}]), times)
+    (steps, request, tokens), _ = place(one, prompts(one, [{0: 50.0}]), times)
     assert (steps.tolist(), request.tolist(), tokens.tolist()) == ([0], [0], [50.0])
     many = engine([{}, {}, {}])
-    assert len(place(many, prompts(many, []), times)[0]) == 0
+    assert len(place(many, prompts(many, []), times)[0][0]) == 0
     assert times.seconds == 0.0
 
 
@@ -107,8 +110,10 @@ def test_steps_that_all_take_the_same_time_leave_prompts_at_their_first_tokens()
         np.array([10, 20, 30]),
         np.array([0.05, 0.15, 0.25]),
         np.array([100.0, 400.0, 50.0]),
+        np.array([100.0, 400.0, 50.0]),
+        np.zeros(3),
         np.ones(3, bool),
     )
-    steps, request, tokens = place(seen, some, StepTimes())
+    (steps, request, tokens), _ = place(seen, some, StepTimes())
     assert np.bincount(request, tokens).tolist() == pytest.approx([100.0, 400.0, 50.0])
     assert {10, 20, 30} <= set(steps.tolist())

@@ -48,6 +48,21 @@ async def meter(tmp_path: Path) -> AsyncIterator[FakeMeter]:
         yield made
 
 
+async def test_the_length_of_the_prefix_seen_before_is_reported(meter: FakeMeter) -> None:
+    turns = [{"role": "user", "content": "a question of some length " * 100}]
+    async with Backend("a") as a, relay(a, socket=meter.socket) as client:
+        for messages in (turns, [*turns, {"role": "user", "content": "more"}]):
+            await client.post(CHAT, json={"model": "m", "messages": messages})
+        await client.post(CHAT, json={"model": "m"})
+        opened = [m for m in await meter.until(Opened, 3) if isinstance(m, Opened)]
+    first, second, without = [(m.arrive.prompt_bytes, m.arrive.prefix_bytes) for m in opened]
+    assert first[0] is not None
+    assert first[0] > 2600
+    assert first[1] == 0
+    assert second[1] == 2560
+    assert without == (None, None)
+
+
 async def test_what_cannot_be_sent_to_one_is_sent_to_another(meter: FakeMeter) -> None:
     async with Backend("a") as a, Backend("b") as b, relay(a, b, socket=meter.socket) as client:
         await a.down()

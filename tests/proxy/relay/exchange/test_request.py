@@ -198,3 +198,30 @@ def test_a_damaged_body_is_read_up_to_the_damage() -> None:
     made = request(lines, body)
     assert made.read() is None
     assert (made.model, made.unread) == ("b", ["body"])
+
+
+def test_the_prompt_is_its_parts_as_they_stand_in_the_body() -> None:
+    body = b'{"messages": [{"content": "hi"}], "model": "m", "tools": [{"a": 1}]}'
+    made = request(JSON + b"Content-Length: %d\r\n" % len(body), body)
+    made.read()
+    assert made.prompt() == b'[{"a": 1}][{"content": "hi"}]'
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        b'[{"content": [{"image_url": {"url": "data:image/png;base64,AAAA"}}]}]',
+        b'[{"content": [{"type": "image", "source": {"type": "base64", "data": "AAAA"}}]}]',
+    ],
+)
+def test_a_prompt_with_embedded_images_has_no_length(messages: bytes) -> None:
+    body = b'{"messages": %b}' % messages
+    made = request(JSON + b"Content-Length: %d\r\n" % len(body), body)
+    made.read()
+    assert made.prompt() is None
+
+
+def test_a_body_without_a_prompt_has_none() -> None:
+    made = request(JSON + b"Content-Length: 13\r\n", b'{"model":"b"}')
+    made.read()
+    assert made.prompt() is None

@@ -33,7 +33,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 def share_of(
     track: Track, accounts: Sequence[Account], policy: str, *, with_parts: bool, final: bool
 ) -> Share:
-    """The share of a request measured by ``accounts``: those of its devices that have readings."""
+    """Return the share of a request measured by ``accounts``: those of its devices that have readings."""
     if is_job(track):
         return _of_job(track, policy, final=final)
     unknown = why_unknown(track, accounts, final=final)

@@ -1,9 +1,9 @@
 """Cached prompts: how much of a prompt the engine computed, where it does not report it.
 
 Engines keep the KV cache of prompts that begin alike, and by default few of them report how much of a prompt
-they found there. Two observations show it. How much of the prompt an earlier one began with (the relay compares
-keyed hashes of its blocks) is the most that was cached, and usually is what was cached. And a step that
-computes more prompt tokens takes longer: where the steps up to a first token were longer or shorter than that
+they found there. Two observations show it. How much of the prompt an earlier one began with (the relay
+compares keyed hashes of its blocks) is usually what was cached. And a step that computes more prompt tokens
+takes longer: where the steps up to a first token were longer or shorter than that
 prompt explains, the prompt is changed until it explains them, within what is possible.
 """
 

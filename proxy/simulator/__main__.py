@@ -1,6 +1,6 @@
-"""``python -m proxy.simulator``: simulated engines as servers, their power on the NVML stand-in's file.
+"""Run simulated engines as servers, seen through the substitute NVML library: ``python -m proxy.simulator``.
 
-``--profile`` and ``--port`` may be given several times: a fleet, each engine on devices of its own.
+``--profile`` and ``--port`` may be given several times, for a fleet with each engine on devices of its own.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from proxy.units import MS_PER_SECOND, NS_PER_MS
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; exit status 0, 2 for a profile or file that cannot be used."""
+    """Run until SIGTERM or SIGINT; return exit status 0, or 2 for a profile or file that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m proxy.simulator", description=__doc__)
     parser.add_argument(
         "--port", type=int, action="append", help="on 127.0.0.1, one a profile; default 8000 and those after"

@@ -45,7 +45,7 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A request that ended; seconds since 0, None where it did not come so far."""
+    """A request that has ended; seconds since 0, None for a phase that it did not reach."""
 
     job: Job
     status: int
@@ -57,12 +57,12 @@ class Result:
 
     @property
     def first_seconds(self) -> float | None:
-        """When its first token was made."""
+        """Time of its first token."""
         return float(self.outputs[0]) if len(self.outputs) else None
 
 
 class VirtualEngine:
-    """An engine and its time: ``arrive``, then ``run``. Pure."""
+    """An engine in virtual time: call ``arrive``, then ``run``. Pure."""
 
     def __init__(self, profile: Profile) -> None:
         self.engine = Engine(profile)
@@ -75,12 +75,12 @@ class VirtualEngine:
 
     @property
     def now(self) -> float:
-        """Seconds since 0."""
+        """Virtual time, seconds since 0."""
         return self.trace.now
 
     @property
     def pending(self) -> int:
-        """Requests still to arrive."""
+        """Number of requests that have not arrived yet."""
         return len(self._arrivals)
 
     def arrive(self, job: Job, at: float) -> None:
@@ -103,7 +103,7 @@ class VirtualEngine:
             self._refused.append(self._result(job, 499, "cancelled"))
 
     def so_far(self) -> dict[str, "np.typing.NDArray[np.float64]"]:
-        """When the tokens were made of each request that has some and has not ended."""
+        """Return the times of the tokens of each request that has some and has not ended."""
         found = {}
         for name, (_, job) in self._at.items():
             runs = list(job.runs)
@@ -114,10 +114,10 @@ class VirtualEngine:
         return found
 
     def run(self, until: float | None) -> list[Result]:
-        """Until that time, or until jobs end; with None, until jobs end or there is nothing to do.
+        """Run until a time or until jobs end; with None, until jobs end or there are no jobs.
 
-        A step in which the time falls is finished first: ``now`` may lie a step later. Arrivals during a
-        step are seen at its end.
+        A step that spans the time is finished first, so that ``now`` may be a step later. Arrivals during a
+        step take effect at its end.
         """
         end = math.inf if until is None else until
         while self.now < end or self._refused:
@@ -252,7 +252,7 @@ def _micro(outputs: "np.typing.NDArray[np.float64]") -> list[int]:
 
 
 def serve(virtual: VirtualEngine, lines: IO[bytes], out: IO[bytes], *, outputs: bool) -> int:
-    """Answer every line; the exit status."""
+    """Reply to every line of the input; return the exit status."""
     for number, line in enumerate(lines, start=1):
         try:
             said = answer(virtual, line, outputs=outputs)

@@ -1,4 +1,4 @@
-"""The engine: continuous batching as vLLM v1 does it, step by step, with the true joules of each request.
+"""Continuous batching as in vLLM v1, step by step, with the true joules of each request.
 
 A step decodes one token for every running stream and computes prompt tokens, first come first served, in
 chunks up to the token budget. Requests wait while streams or KV cache are at their limit; when the cache is
@@ -28,9 +28,9 @@ BLOCK: Final = 16  # tokens in a block of KV cache, as vLLM has it
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps to be taken next, all of the same requests; the cost of each in seconds and joules.
+    """The next steps, all of the same requests, with the cost of each in seconds and joules.
 
-    More than one only when nothing but decoding happens in them.
+    There is more than one step only if all of them decode only.
     """
 
     decode: int
@@ -54,7 +54,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Totals:
-    """Joules charged so far, by part, and tokens made; what the device drew while busy."""
+    """Joules charged so far, by part; tokens generated; energy of the device while busy."""
 
     static: float = 0.0
     prefill: float = 0.0
@@ -69,7 +69,7 @@ class Totals:
 
 
 class Engine:
-    """Submit and cancel jobs; ``plan`` the next steps, then ``finish`` them."""
+    """Scheduler and accounting of one engine: ``submit`` jobs, ``plan`` steps, then ``finish`` them."""
 
     def __init__(self, profile: Profile) -> None:
         self.costs = StepCosts(profile)
@@ -91,22 +91,22 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Jobs that hold KV cache."""
+        """Number of jobs in the batch."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self._waiting)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there are no jobs."""
         return not self._running and not self._waiting
 
     @property
     def longest(self) -> int:
-        """Most tokens of a prompt and its answer together."""
+        """Limit of prompt and output tokens of one job together."""
         ahead = (1 + self._ahead(1)) * BLOCK if self._speculation is not None else 0
         return min(self.limits.max_model_len, self.cache.blocks * BLOCK - ahead)
 
@@ -115,11 +115,11 @@ class Engine:
         return (job for job in self._running.values() if job.joined is not None)
 
     def emitted(self, job: Job) -> int:
-        """Tokens the job has got so far."""
+        """Return the number of tokens generated for a job so far."""
         return job.emitted if job.joined is None else job.emitted + self.step - job.joined
 
     def refusal(self, job: Job) -> str | None:
-        """Why the job cannot be taken: ``length`` (it never fits), ``queue`` (full), or None."""
+        """Return why a job cannot be accepted: ``length`` (it never fits), ``queue`` (full), or None."""
         if job.prompt_tokens + job.output_tokens > self.longest:
             return "length"
         most = self.limits.max_waiting
@@ -128,13 +128,13 @@ class Engine:
         return None
 
     def submit(self, job: Job) -> None:
-        """Queue a job that ``refusal`` does not refuse; raises ``ValueError`` for one without tokens."""
+        """Queue a job that ``refusal`` accepts; raises ``ValueError`` for one without tokens."""
         if job.prompt_tokens < 1 or job.output_tokens < 1:
             raise ValueError(f"job {job.name}: at least one prompt token and one output token are needed")
         self._waiting.append(job)
 
     def cancel(self, job: Job) -> None:
-        """Take a job out, wherever it is; during a planned step, at its end."""
+        """Remove a job from queue or batch; one in a planned step is removed at the end of the step."""
         if job.name not in self._running:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -161,7 +161,7 @@ class Engine:
         return Plan(decode, tuple(prefill), self._context, (seconds,), (joules,))
 
     def finish(self, plan: Plan, scale: float = 1.0) -> Finished:
-        """Charge a plan whose steps took ``scale`` times their energy; what ended with them."""
+        """Charge a plan whose steps used ``scale`` times their energy; return the jobs that it completed."""
         count = len(plan.seconds)
         decoding = () if self._speculation is None else tuple(self.decoding())
         self._charge(plan, scale)
@@ -192,13 +192,13 @@ class Engine:
         return (job for job, _ in plan.prefill)
 
     def take(self, plan: Plan, scale: float) -> tuple[list[Job], tuple[Job, ...]]:
-        """Finish a plan; every job that got a token with its last step, and those that are done."""
+        """Finish a plan; return the jobs that got a token in its last step, and those that ended."""
         decoding = list(self.decoding())
         finished = self.finish(plan, scale)
         return [*decoding, *finished.prompts], finished.done
 
     def _schedule(self) -> list[tuple[Job, int]]:
-        """Make room for the decoding streams; the prompt chunks of the next step, and new requests."""
+        """Make room for the decoding streams; return the prompt chunks of the next step and new requests."""
         if not self._running:
             self._rebase()
         admit = True
@@ -214,7 +214,7 @@ class Engine:
             self._preempt()  # several prompts fill the cache, and none can go on
 
     def _started(self) -> list[tuple[Job, int]]:
-        """Chunks of prompts that were begun."""
+        """Return the chunks of prompts that were begun before."""
         budget = self._budget()
         chunks = []
         for job in self._prefilling.values():
@@ -225,7 +225,7 @@ class Engine:
         return chunks
 
     def _admitted(self, taken: int) -> list[tuple[Job, int]]:
-        """Chunks of waiting requests, admitted while budget, streams and cache have room."""
+        """Admit waiting requests while budget, streams and cache have room; return their chunks."""
         budget = self._budget() - taken
         chunks = []
         while self._waiting and budget > 0 and len(self._running) < self.limits.max_num_seqs:
@@ -248,15 +248,15 @@ class Engine:
         return self.limits.max_batched_tokens - each * (len(self._running) - len(self._prefilling))
 
     def _reserved(self) -> int:
-        """Blocks that the decoding streams may need in the next step."""
+        """Return the number of blocks that the decoding streams may need in the next step."""
         return self._needs[self.step % BLOCK] + self._ahead(len(self._running) - len(self._prefilling))
 
     def _ahead(self, streams: int) -> int:
-        """Blocks for drafted tokens, at most."""
+        """Return the largest number of blocks for drafted tokens."""
         return 0 if self._speculation is None else streams * -(-self._speculation.tokens // BLOCK)
 
     def _accept(self, job: Job, how: Speculation) -> None:
-        """Tokens that a decoding job got beside the one of the step that has ended."""
+        """Draw and count the accepted draft tokens of a decoding job in the step that has ended."""
         most = min(how.tokens, job.output_tokens - self.emitted(job))
         extra = 0
         while extra < most and self._luck.random() < how.acceptance:
@@ -288,14 +288,14 @@ class Engine:
         self._waiting.appendleft(job)
 
     def _reuse(self, job: Job) -> None:
-        """Hold the leading blocks that are in the cache; at least one token is always computed."""
+        """Reuse the leading blocks that are cached; at least one token is always computed."""
         most = (job.left - 1) // BLOCK
         job.shared = self.cache.known(job.chain[:most])
         self.cache.share(job.chain[: job.shared])
         job.left -= job.shared * BLOCK
 
     def _hold(self, job: Job, tokens: int) -> bool:
-        """Hold blocks for the first ``tokens`` tokens; False without room beside the decoding streams."""
+        """Allocate blocks for the first ``tokens`` tokens; return False if there is no room for them."""
         more = -(-tokens // BLOCK) - job.shared - job.private
         if more > 0:
             if more + self._reserved() > self.cache.room:
@@ -305,14 +305,14 @@ class Engine:
         return True
 
     def _drop(self, job: Job) -> None:
-        """Give all blocks back: everything must be computed again."""
+        """Free all blocks of a job, which must be computed again."""
         self.cache.give(job.private)
         self.cache.release(job.chain[: job.shared])
         job.private = job.shared = 0
         job.left = job.prompt_tokens + job.emitted
 
     def _steady(self, most: int) -> int:
-        """For how many steps nothing but decoding happens, of a token for each."""
+        """Return for how many steps all jobs only decode, one token each."""
         if self._speculation is not None:
             return 1
         count = min(most, self._ends[0][0] - self.step)
@@ -328,7 +328,7 @@ class Engine:
         return max(count, 1)
 
     def _grow(self, decode: int, count: int) -> None:
-        """Blocks and context of the decoding streams after ``count`` more steps."""
+        """Add ``count`` steps to blocks and context of the decoding streams."""
         rounds, rest = divmod(count, BLOCK)
         more = rounds * sum(self._needs) + sum(self._needs[(self.step + i) % BLOCK] for i in range(rest))
         self.cache.take(more)  # there is room: see _schedule and _steady
@@ -411,7 +411,7 @@ class Engine:
         job.joined = None
 
     def _leave(self, job: Job) -> None:
-        """Done or cancelled: settle and free its blocks."""
+        """Remove a job that has ended or was cancelled: settle it and free its blocks."""
         self._settle(job)
         del self._running[job.name]
         prefilling = self._prefilling.pop(job.name, None) is not None
@@ -425,6 +425,6 @@ class Engine:
         job.private = job.shared = 0
 
     def _rebase(self) -> None:
-        """Nobody decodes: begin the sums anew, so that they stay small, and exact, for ever."""
+        """Restart the running sums while no job decodes, so that they stay small and exact."""
         self._sums = (0.0, 0.0, 0.0, 0.0)
         self._ends.clear()

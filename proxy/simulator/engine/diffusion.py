@@ -1,4 +1,4 @@
-"""Diffusion models on a simulated GPU: denoising step by step, with the true joules of each request.
+"""Simulate diffusion models: denoising step by step, with the true joules of each request.
 
 One batch at a time, first come first served; waiting requests of the same shape (size, frames, steps) join
 the next batch up to its limit. A step of ``b`` samples of ``k`` thousand latent tokens costs ``static + b *
@@ -34,7 +34,7 @@ class StepCosts:
     attention: float
 
     def sample(self, tokens: float) -> float:
-        """Of one sample."""
+        """Cost of one sample."""
         thousands = tokens / _THOUSAND
         return self.token * thousands + self.attention * thousands * thousands
 
@@ -57,7 +57,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class DiffusionProfile:
-    """One diffusion model on GPUs. ``width`` .. ``steps``: as measured, and the defaults of its server."""
+    """One diffusion model on GPUs; ``width`` to ``steps`` are as measured, and its server's defaults."""
 
     model: str
     device: str
@@ -78,7 +78,7 @@ class DiffusionProfile:
 
 @dataclass(slots=True)
 class DiffusionJob:
-    """A request for ``samples`` images or films of one shape."""
+    """A request for ``samples`` images or videos of one shape."""
 
     name: str
     samples: int
@@ -90,7 +90,7 @@ class DiffusionJob:
 
 @dataclass(frozen=True, slots=True)
 class DenoisingStep:
-    """One step of a batch; its cost in tuples of one, as the runner reads them."""
+    """One step of a batch; its cost is in tuples of one, for the runner."""
 
     jobs: tuple[DiffusionJob, ...]
     seconds: tuple[float, ...]
@@ -98,7 +98,10 @@ class DenoisingStep:
 
 
 class DiffusionEngine:
-    """Submit jobs, plan a step, take it. Joules of a job: ``static``, and its own as ``decode``."""
+    """Scheduler of one engine: ``submit`` jobs, ``plan`` a step, ``take`` it.
+
+    The energy of a job has two parts, ``static`` and, for its own samples, ``decode``.
+    """
 
     def __init__(self, profile: DiffusionProfile) -> None:
         self._profile = profile
@@ -107,22 +110,22 @@ class DiffusionEngine:
 
     @property
     def running(self) -> int:
-        """Jobs in the batch."""
+        """Number of jobs in the batch."""
         return len(self._batch)
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self._waiting)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there are no jobs."""
         return not self._batch and not self._waiting
 
     @property
     def full(self) -> bool:
-        """Whether the queue takes no more."""
+        """Whether the queue is full."""
         most = self._profile.max_waiting
         return most is not None and len(self._waiting) >= most
 
@@ -133,7 +136,7 @@ class DiffusionEngine:
         self._waiting.append(job)
 
     def cancel(self, job: DiffusionJob) -> None:
-        """Take a waiting job out; one that is being computed goes on."""
+        """Remove a waiting job; one in the batch is computed to its end."""
         if job in self._waiting:
             self._waiting.remove(job)
 
@@ -155,7 +158,7 @@ class DiffusionEngine:
         return plan.jobs
 
     def take(self, plan: DenoisingStep, scale: float) -> tuple[list[DiffusionJob], list[DiffusionJob]]:
-        """Charge a step that took ``scale`` times its energy; the jobs that are done with it, twice."""
+        """Charge a step that used ``scale`` times its energy; return the jobs that it completed, twice."""
         each = self._profile.joules
         done = []
         for job in plan.jobs:
@@ -186,7 +189,7 @@ class DiffusionEngine:
 
 
 def folder() -> Path:
-    """Where the profiles of this package lie."""
+    """Return the folder of this package's profiles."""
     return Path(str(resources.files("proxy.simulator"))) / "profiles" / "diffusion"
 
 

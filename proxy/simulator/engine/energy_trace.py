@@ -16,8 +16,9 @@ PARTS = ("static", "prefill", "decode", "context", "idle")
 class Trace:
     """Times in seconds since 0; joules cumulative, of all devices together.
 
-    ``starts`` and ``ends`` have an item a step; ``times`` and ``energy`` one a change of power, ``parts`` one
-    a plan: within a plan of many steps the parts' proportions change little, and their total is exact.
+    ``starts`` and ``ends`` have an item for each step, ``times`` and ``energy`` one for each change of power,
+    ``parts`` one for each plan: within a plan of many steps the proportions of the parts change little, and
+    their total is exact.
     """
 
     now: float = 0.0

@@ -23,11 +23,13 @@ class Joules:
 class Job:
     """One sequence: its prompt, the number of tokens to generate, and its progress.
 
-    ``chain``: a hash for each leading full block of the prompt that other prompts may share, each of all text
-    up to the block's end. ``answered``: the chain with so many tokens of its answer, which prompts may go on
-    from; None: they do not. ``runs``: its tokens were made at the ends of the steps with these numbers, as
-    half-open ranges, several for a step that made several; the range it is in now ends with the engine's step
-    number. Counts of tokens.
+    Attributes:
+        chain: A hash for each leading full block of the prompt that other prompts may share, over all text up
+            to the end of the block.
+        answered: Returns the chain extended by the first tokens of the output, for prompts that continue it;
+            None: no prompt does.
+        runs: Half-open ranges of the numbers of the steps at whose ends its tokens were generated; a step
+            that generated several is in several ranges. The present range ends with the engine's step number.
     """
 
     name: str

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Joules of one step, as the requests in it are charged: a decoding stream, a context token, ..."""
+    """Joules of one step as charged to its requests: constant, per decoding stream, per context token."""
 
     static: float  # once for each step
     token: float  # a decoded token, experts included
@@ -31,7 +31,7 @@ class Shares:
 
 
 class StepCosts:
-    """Costs of a profile's steps. Pure; times in seconds, energy in joules of all devices together."""
+    """Computes the cost of steps of a profile; times in seconds, energy in joules of all devices together."""
 
     def __init__(self, profile: Profile) -> None:
         self._verified = profile.speculation.tokens if profile.speculation is not None else 0
@@ -48,7 +48,7 @@ class StepCosts:
                 raise ValueError(f"{name} {watts:g} is not above idle_watts {self._idle_watts:g}")
 
     def step(self, decode: int, context: int, prompt: int) -> tuple[float, float]:
-        """Seconds and joules of one step."""
+        """Return seconds and joules of one step."""
         seconds = self._linear(self._seconds, decode, prompt) + self._seconds.context * context
         joules = self._linear(self._joules, decode, prompt) + self._joules.context * context
         free = seconds
@@ -64,7 +64,7 @@ class StepCosts:
         return seconds, joules
 
     def steps(self, decode: int, context: int, count: int) -> tuple[Floats, Floats]:
-        """Seconds and joules of ``count`` steps of decoding, in each of which every stream grows by one."""
+        """Return seconds and joules of ``count`` decoding steps, each adding a token to every stream."""
         contexts = context + decode * np.arange(count, dtype=np.float64)
         seconds = self._linear(self._seconds, decode, 0) + self._seconds.context * contexts
         joules = self._linear(self._joules, decode, 0) + self._joules.context * contexts
@@ -77,11 +77,11 @@ class StepCosts:
         return seconds, joules
 
     def _above(self, seconds: float, joules: float, watts: float) -> float:
-        """Power above idle over what ``watts`` leave for it; at least 1."""
+        """Return power above idle, relative to the part of ``watts`` above idle; at least 1."""
         return max((joules / seconds - self._idle_watts) / (watts - self._idle_watts), 1.0)
 
     def shares(self, decode: int, prompt: int) -> Shares:
-        """How the joules of a step without cap divide."""
+        """Return how the joules of a step without power cap are divided."""
         each, tokens = self._joules, decode * (1 + self._verified) + prompt
         experts = each.experts * self._touched(tokens) / tokens
         return Shares(
@@ -99,7 +99,7 @@ class StepCosts:
         return each.static + each.host if above else each.static
 
     def _linear(self, each: Costs, decode: int, prompt: int) -> float:
-        """All but what grows with the context."""
+        """Return the cost without the part that grows with the context."""
         touched = self._touched(decode * (1 + self._verified) + prompt)
         each_token = each.decode * decode + each.prefill * prompt
         return self._once(each, decode) + each_token + each.experts * touched

@@ -115,7 +115,16 @@ class RelayState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=8):
     connections: int  # to backends, in use or idle
 
 
-ToMeter = Opened | Chunk | Closed | Dropped | EnergyQuery | BackendState | Leaving | RelayState
+class JobReport(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=9):
+    """A request is a job that its backend accepted; sent after each look at its state."""
+
+    key: int
+    t_ns: int
+    started_ns: int | None = None  # when its work began; None: it waits
+    end_ns: int | None = None  # when its work is expected to end
+
+
+ToMeter = JobReport | Opened | Chunk | Closed | Dropped | EnergyQuery | BackendState | Leaving | RelayState
 ToRelay = EnergyReply
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

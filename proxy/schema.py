@@ -108,7 +108,7 @@ class Unknown(StrEnum):
     )
     JOB_NOT_TRACKED = (
         "job_not_tracked",
-        "The response was sent at once and the work continued as a job.",
+        "The response was sent at once, and the work continued as a job whose end cannot be followed.",
         "Use the device accounts of the time.",
     )
     RUNNING = (
@@ -191,6 +191,7 @@ class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pixels: int | None = None
     steps: int | None = None
     frames: int | None = None
+    seconds: float | None = None  # of video
 
 
 class RequestEnergy(msgspec.Struct, frozen=True, kw_only=True):

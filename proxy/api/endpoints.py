@@ -31,9 +31,10 @@ class Endpoint:
             know that the request semantics are actually idempotent").
         streams: Whether a request that does not mention ``stream`` gets a stream.
         dialects: Those that its responses may be in, other than the OpenAI API's.
+        creates_job: Whether the work goes on after the response (``proxy.api.jobs``).
     """
 
-    __slots__ = ("asks_usage", "dialects", "repeatable", "route", "streams")
+    __slots__ = ("asks_usage", "creates_job", "dialects", "repeatable", "route", "streams")
 
     def __init__(
         self,
@@ -43,7 +44,9 @@ class Endpoint:
         repeatable: bool = True,
         streams: bool = False,
         dialects: tuple[Dialect, ...] = (),
+        creates_job: bool = False,
     ) -> None:
+        self.creates_job = creates_job
         self.route = route
         self.asks_usage = asks_usage
         self.repeatable = repeatable
@@ -61,6 +64,7 @@ _CLASSIFY: Final = Endpoint("classify")
 _POOLING: Final = Endpoint("pooling")
 _IMAGES: Final = Endpoint("images")
 _AUDIO: Final = Endpoint("audio")
+_VIDEOS: Final = Endpoint("videos", repeatable=False, creates_job=True)
 _NO_WORK: Final = Endpoint(None)  # tokenizers and templates, on the CPU
 
 # Paths without the version (/v1, /v2, /openai/v1, ...), which servers differ in.
@@ -73,7 +77,7 @@ _ENDPOINTS: Final = {
     "/images/generations": _IMAGES,
     "/images/edits": _IMAGES,
     "/images/variations": _IMAGES,
-    "/videos": Endpoint("videos", repeatable=False),  # creates a job
+    "/videos": _VIDEOS,
     "/audio/speech": _AUDIO,
     "/audio/transcriptions": _AUDIO,
     "/audio/translations": _AUDIO,
@@ -145,6 +149,8 @@ def endpoint_of(method: str, path: str) -> Endpoint | None:
         name = path[version.end() :]
     endpoint = _ENDPOINTS.get(name)
     if endpoint is None:
+        if name.startswith("/videos/") and name.endswith("/remix"):
+            return _VIDEOS
         for family, endpoint_of_family in _FAMILIES.items():
             if name.startswith(family):
                 return endpoint_of_family

@@ -84,6 +84,8 @@ class RelayConfig:
     eject_seconds: float = 1.0  # first ejection; doubled each time, up to
     eject_max_seconds: float = 30.0
     slow_start_seconds: float = 10.0  # time until a new or recovered backend gets its full share; 0: none
+    job_poll_seconds: float = 5.0  # a video that no client polled for so long is polled; 0: never
+    job_timeout_seconds: float = 3600.0  # without any state of a video: its record ends
 
 
 @dataclass(frozen=True, slots=True)

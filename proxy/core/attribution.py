@@ -20,13 +20,14 @@ from proxy.core.device_model import DeviceModel, group_terms
 from proxy.core.energy_series import EnergySeries
 from proxy.core.engines import Engines
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
-from proxy.core.jobs import Jobs, is_job
+from proxy.core.jobs import Jobs, end_job, is_job, track_job
 from proxy.core.outputs import NEVER, Streams
 from proxy.core.policies import policy_named
+from proxy.core.provisional import charged_until, unmoved
 from proxy.core.shares import Share, share_of
-from proxy.core.tracks import Charge, Group, Track
+from proxy.core.tracks import Group, Track
 from proxy.schema import DeviceAccount, Gap, ModelTerms, Unknown
-from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_ns
+from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds
 
 _BLOCK_NS: Final = 250 * NS_PER_MS  # windows are closed in blocks: the cost of a block is shared
 _BLOCK_OF_PENDING: Final = 3  # and in at least this part of what is pending, which is looked at each time
@@ -173,7 +174,12 @@ class Attributor:
         if is_job(track):
             self._hold_job(track, group)
             return
+        if self._measured(track) and self._jobs.goes_on(track, group):
+            track.end = None
+            return
         self._streams.end_ns[track.slot] = end.t_ns
+        if track.tracked:
+            end_job(track, self._streams)
         self._young.pop(end.request, None)
         if self._measured(track):
             self._ended[end.request] = track
@@ -207,7 +213,7 @@ class Attributor:
                 if device in self._accounts:
                     self._accounts[device].outside.feed(event)
         elif event.request in self._tracks:
-            self._tracks[event.request][0].span = event
+            track_job(self._tracks[event.request][0], event, self._streams)
 
     def _take_outputs(self) -> None:
         """Outputs since the last time, into the columns of their groups.
@@ -253,7 +259,8 @@ class Attributor:
             if before is None and self._resumed_ns is not None and self._resumed_ns < sample.t_ns:
                 account.series.gaps.append(Gap(self._resumed_ns, sample.t_ns, Unknown.METER_RESTARTED))
             if before is not None and self._jobs:
-                self._jobs.observe(account, before, sample.t_ns)
+                for end in self._jobs.observe(account, before, sample.t_ns):
+                    self._end(end)
             self._close_what_is_ripe()
         self._give_up_silent(sample.t_ns)
 
@@ -382,32 +389,11 @@ class Attributor:
         if found is None:
             return None
         track = found[0]
-        copy = Track(track.arrive, end=track.end, evidence=track.evidence)
         measured = self._measured(track)
         if measured and any(account.series.watts is None for account in measured):
-            share = self._share(copy, final=False)  # readings that never moved tell nothing
-            return msgspec.structs.replace(
-                share,
-                joules=None,
-                joules_low=None,
-                joules_high=None,
-                parts=None,
-                devices={},
-                unknown=share.unknown or Unknown.NOT_MEASURED_YET,
-            )
+            return unmoved(self._share(replace(track, charges={}), final=False))
         running = max(len(self._tracks) - len(self._ended), 1)
-        for account in measured:
-            known = track.charges.get(account.device, Charge())
-            closed = account.closed_ns
-            start = max(t_ns if closed is None else closed, track.start_ns)
-            end = min(track.end_ns or t_ns, t_ns)
-            still_open = (account.series.watts or 0.0) * max(seconds_from_ns(end - start), 0.0)
-            charge = copy.charges[account.device] = replace(known)
-            charge.add(still_open / running, still_open, still_open / running, 1.0)
-        # A part of which nothing is known yet is not 0: some of what is still open may be its.
-        copy.parts, copy.unsure = track.parts, track.unsure | (track.parts == 0.0)
-        copy.unseparated = sum(c.joules for c in copy.charges.values()) - float(track.parts.sum())
-        return self._share(copy, final=False)
+        return self._share(charged_until(track, measured, t_ns, running), final=False)
 
     def awaits_others(self, request: str) -> bool:
         """Return whether an ended request is measured to its end, and is not final because of other requests.
@@ -425,6 +411,8 @@ class Attributor:
 
     def flush(self) -> None:
         """Close what can be closed: no more events will come. Requests still open end unknown."""
+        for cancelled in self._jobs.give_up(self._now):
+            self._end(cancelled)
         for account in self._accounts.values():
             account.series.end()
         edges = [a.series.edge_ns for a in self._accounts.values() if a.series.edge_ns is not None]

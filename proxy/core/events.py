@@ -113,7 +113,11 @@ class Step(msgspec.Struct, frozen=True, gc=False, tag="step"):
 
 
 class Span(msgspec.Struct, frozen=True, gc=False, tag="span"):
-    """Engine evidence: the phases of one request, on the timeline's clock."""
+    """Engine evidence: the phases of one request, on the timeline's clock.
+
+    Of a job, whose work goes on after its response, ``first_token_ns`` is when its work began, and ``end_ns``
+    when it is expected to end; a later span replaces it.
+    """
 
     t_ns: Stamp
     request: str

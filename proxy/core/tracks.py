@@ -62,7 +62,8 @@ class Track:
     span: Span | None = None
     evidence: str = "chunks"
     decoded: int = 0  # decode steps in closed windows, where the engine reports its steps
-    job: bool = False  # its answer came, and its work goes on
+    job: bool = False  # its answer came, and its work goes on unseen
+    tracked: bool = False  # a job of which spans report when its work began
     reported: bool = False  # in any of these steps
     prefilled: int = 0  # prompt tokens computed in them
     charges: dict[str, Charge] = field(default_factory=dict)

@@ -101,8 +101,11 @@ def divided(unseen: Entries, each: Floats) -> list[Entries]:
 
 
 def _waited_seconds(track: Track) -> float:
-    """Return the seconds from arrival to the first token by the engine's span; 0 without a span."""
-    first = None if track.span is None else track.span.first_token_ns
+    """Return the seconds from arrival to the first token by the engine's span; 0 without a span.
+
+    A tracked job is in the columns from the begin of its work on.
+    """
+    first = None if track.span is None or track.tracked else track.span.first_token_ns
     return 0.0 if first is None else min(max(first - track.start_ns, 0) / 1e9, _life_seconds(track))
 
 

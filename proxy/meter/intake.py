@@ -14,12 +14,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from proxy.core.events import Arrive, End, Event, Output, Outside, Sample
+from proxy.core.events import Arrive, End, Event, Output, Outside, Sample, Span
 from proxy.core.request_events import RequestEnd, RequestStart
-from proxy.ipc import Chunk, Closed, Dropped, EnergyQuery, Leaving, Opened, ToMeter
+from proxy.ipc import Chunk, Closed, Dropped, EnergyQuery, JobReport, Leaving, Opened, ToMeter
 from proxy.units import NS_PER_SECOND
 
-Held = Sample | RequestStart | Output | RequestEnd | Outside
+Held = Sample | RequestStart | Output | RequestEnd | Outside | Span
+_WAITING_NS: Final = 3600 * NS_PER_SECOND  # a job that waits is taken to begin so late, until it has begun
 RELAY_LOST: Final = "relay_lost"
 MAX_REORDER_NS: Final = 60 * NS_PER_SECOND  # longer delays would hold too many events in memory
 _Key = TypeVar("_Key", int, str)
@@ -131,6 +132,10 @@ class Intake:
                     self._hold(message.end.t_ns, _END, request, _ended(message, request))
                 else:
                     self._close(_ended(message, request))
+            case JobReport():
+                request = connection.running.get(message.key)
+                if request is not None:
+                    self._hold(message.t_ns, _EVIDENCE, request, _job_span(message, request))
             case Dropped():
                 self.dropped += message.count
             case Leaving():
@@ -291,7 +296,13 @@ def _ended(message: Closed, request: str) -> RequestEnd:
     )
 
 
-def _event_of(held: Held) -> Arrive | End | Output | Outside | Sample:
+def _job_span(message: JobReport, request: str) -> Span:
+    """Return the phases of a job as evidence for the core."""
+    started_ns = message.started_ns if message.started_ns is not None else message.t_ns + _WAITING_NS
+    return Span(message.t_ns, request, first_token_ns=started_ns, end_ns=message.end_ns)
+
+
+def _event_of(held: Held) -> Arrive | End | Output | Outside | Sample | Span:
     """Return the part of an event that the core processes."""
     match held:
         case RequestStart():

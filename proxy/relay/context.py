@@ -7,6 +7,7 @@ from typing import Protocol
 
 from proxy.config import RelayConfig
 from proxy.relay.http.trace_context import Ids
+from proxy.relay.jobs.table import JobTable
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.prefixes import PrefixTable
 from proxy.relay.upstreams.balancer import Balancer, Slot
@@ -39,6 +40,7 @@ class WorkerContext:
     link: MeterLink
     balancer: Balancer
     pools: dict[Slot, ConnectionPool]  # also of removed backends, while they serve a request
+    jobs: JobTable
     keys: AffinityKeys | None  # None: requests have no affinity
     clients: set[TimedConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)

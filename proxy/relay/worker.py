@@ -16,6 +16,7 @@ from proxy.config.origin import serving_tls
 from proxy.ipc import BackendState, RelayState
 from proxy.relay.client_connection import ClientConnection
 from proxy.relay.context import WorkerContext
+from proxy.relay.jobs.table import JobTable
 from proxy.relay.meter_link import MeterLink
 from proxy.relay.upstreams.balancer import Balancer
 from proxy.relay.upstreams.connections import ConnectionPool, limit_unsent
@@ -36,7 +37,8 @@ class Worker:
         self._link = MeterLink(meter_socket, config.event_buffer_messages)
         balancer = Balancer(backends, config, now_ns())
         pools = {slot: ConnectionPool(slot.backend, config) for slot in balancer.slots}
-        self._context = WorkerContext(config, self._link, balancer, pools, _keys(config, backends))
+        jobs = JobTable(config, pools)
+        self._context = WorkerContext(config, self._link, balancer, pools, jobs, _keys(config, backends))
         self._checks = HealthChecks(config, balancer, pools.__getitem__)
         self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
@@ -76,6 +78,7 @@ class Worker:
             except (OSError, ConfigError) as error:
                 _log.error("TLS certificate not reloaded, keeping the old one: %s", error)
         self._config = context.config = config
+        context.jobs.reconfigure(config)
         context.balancer.reconfigure(backends, config, now_ns())
         for pool in context.pools.values():
             pool.reconfigure(config)
@@ -96,6 +99,7 @@ class Worker:
             if not slot.outstanding and slot not in context.balancer.slots:
                 pool.close()
                 del context.pools[slot]
+        context.jobs.sweep(now)
         if self._sweeps % _TELL_EVERY == 0:
             self._tell()
         self._sweeps += 1
@@ -138,6 +142,7 @@ class Worker:
             await asyncio.sleep(0)
         if self._timer is not None:
             self._timer.cancel()
+        context.jobs.close()
         for pool in context.pools.values():
             pool.close()
         await asyncio.gather(*context.tasks, return_exceptions=True)

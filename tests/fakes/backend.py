@@ -14,8 +14,11 @@ class Backend:
     a 422 which names it. ``drops``: the next so many requests are read and get no answer.
     """
 
-    def __init__(self, name: str, *models: str) -> None:
+    def __init__(self, name: str, *models: str, kind: str | None = None) -> None:
+        """``kind``: content type of all its answers."""
         self.name = name
+        self._kind = f"Content-Type: {kind}\r\n".encode() if kind is not None else b""
+        self.heads: list[bytes] = []
         self.answers: dict[str, tuple[int, bytes]] = {"/health": (200, b"")}
         self.seen: dict[str, int] = {}
         self.bodies: list[bytes] = []
@@ -65,6 +68,7 @@ class Backend:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
         path = head.split(b" ", 2)[1].decode()
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         sent = await reader.readexactly(int(length or 0))
@@ -79,5 +83,6 @@ class Backend:
         status, body = self.answers.get(path, (200, self.name.encode()))
         if self.refuses is not None and self.refuses in sent:
             status, body = 422, b'{"error":"unknown field ' + self.refuses + b'"}'
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+        lines = self._kind if status == 204 else self._kind + b"Content-Length: %d\r\n" % len(body)
+        writer.write(b"HTTP/1.1 %d X\r\n%b\r\n%b" % (status, lines, body))
         await writer.drain()

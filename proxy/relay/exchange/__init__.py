@@ -7,7 +7,9 @@ Read in this order:
 
 - ``request``: the request, the fields read of its body.
 - ``replay``: when a request may be sent a second time.
-- ``held_error``: hold an error response until it is known whether the backend rejects ``stream_options``.
+- ``held_error``: hold an error response until it is known whether the backend rejects ``stream_options``,
+  or another backend has the job.
+- ``choice``: which backend gets it.
 - ``states``: the states of an exchange and the transitions between them.
 - ``reports``: what an exchange reports to the meter and to the balancer.
 - ``exchange``: the exchange itself.

@@ -16,8 +16,9 @@ from typing import Final
 from proxy.clock import now_ns
 from proxy.relay.client_interface import ResponseWriter
 from proxy.relay.context import WorkerContext
+from proxy.relay.exchange.choice import BackendChoice
 from proxy.relay.exchange.held_error import FORGET_SECONDS, HeldError, may_refuse
-from proxy.relay.exchange.reports import record_failure, record_status, start_meter
+from proxy.relay.exchange.reports import record_failure, record_status, start_meter, start_poll
 from proxy.relay.exchange.request import Request
 from proxy.relay.exchange.states import State, check_transition
 from proxy.relay.http.headers import for_backend, interim
@@ -51,13 +52,11 @@ class Exchange:
         self._since_ns = self._received_ns
         self._request = Request(head, context.ids)
         self._body = self._request.body
-        self._key: int | None = None  # affinity key; None: any backend
-        self._tried: list[Slot] = []  # backends that failed for this request
+        self._choice = BackendChoice(context, self._request)
         self._trace: Trace | None = None
-        self._held_error: HeldError | None = None  # of a request whose body was changed
+        self._held_error: HeldError | None = None  # of a request that may be sent again
         self._usage_rejected = False  # the backend rejected stream_options; this is the second attempt
         self._request_meter: RequestMeter | None = None
-        self._slot: Slot | None = None
         self._upstream: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._response: Response | None = None
@@ -68,6 +67,10 @@ class Exchange:
         """Change the state; raise :class:`TransitionError` where the table does not allow it."""
         check_transition(self._state, state)
         self._state = state
+
+    @property
+    def _slot(self) -> Slot | None:
+        return self._choice.slot
 
     @property
     def closed(self) -> bool:
@@ -126,9 +129,7 @@ class Exchange:
         if request.route is not None:
             self._trace = continue_trace(head.text(b"traceparent"), context.ids.draw(64))
         body = request.read()
-        if context.keys is not None:
-            self._key = context.keys.key(head, body)
-        self._assign(context.balancer.acquire(request.fields.model, now_ns(), self._key))
+        self._assign(self._choice.first(body))
 
     def _respond(self, body: bytes) -> None:
         """Serve the merged list of ``/v1/models``."""
@@ -140,9 +141,8 @@ class Exchange:
 
     def _assign(self, slot: Slot | None) -> None:
         """Send the request to a backend; without one, send the error of the balancer."""
-        self._slot = slot
         if slot is None:
-            why = self._context.balancer.refusal(self._request.fields.model, now_ns())
+            why = self._choice.refusal()
             self._send_error(why.status, why.message, why.code, why.retry_seconds)
             return
         self._send_to(slot)
@@ -157,10 +157,11 @@ class Exchange:
     def _open_meter(self) -> RequestMeter | None:
         """Report the request to the meter, once; return its meter, or None where it is not metered."""
         slot, request, trace = self._slot, self._request, self._trace
-        route = request.route
-        if self._request_meter is not None or slot is None or route is None or trace is None:
-            return self._request_meter
-        self._request_meter = start_meter(self._context, request, route, slot, trace, self._received_ns)
+        if self._request_meter is None and slot is not None:
+            if trace is not None:  # it has a route
+                self._request_meter = start_meter(self._context, request, slot, trace, self._received_ns)
+            elif request.job is not None:
+                self._request_meter = start_poll(self._context, request.job, self._head.method)
         return self._request_meter
 
     def _send_request(self, connection: UpstreamConnection) -> None:
@@ -218,15 +219,11 @@ class Exchange:
 
     def _unreachable(self, slot: Slot, status: int, message: str, code: str) -> None:
         """Try another backend, as this one has read no byte of the request; else send the error."""
-        context = self._context
-        self._tried.append(slot)
-        take = context.balancer.acquire
-        other = None if self.closed else take(self._request.fields.model, now_ns(), self._key, self._tried)
+        other = None if self.closed else self._choice.next()
         if other is None:
             self._failed(status, message, code)
             return
         record_failure(self._context, slot, message)
-        context.balancer.release(slot)
         if self._request_meter is not None:  # it was sent over an idle connection that had ended
             self._request_meter.close(None, code, cancelled=True)
             self._request_meter = None
@@ -258,8 +255,7 @@ class Exchange:
         if self.closed:
             return
         self._enter(State.CLOSED)
-        if self._slot is not None:
-            self._context.balancer.release(self._slot)
+        self._choice.release()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         upstream, self._upstream = self._upstream, None
@@ -321,7 +317,8 @@ class Exchange:
             record_status(self._context, self._slot, head.status, self._since_ns)
         response = self._response
         assert response is not None
-        if response.plan.drop_usage and may_refuse(head.status):
+        searches = self._choice.searches(head.status) and self._body.repeatable
+        if searches or (response.plan.drop_usage and may_refuse(head.status)):
             self._enter(State.HOLDING)
             self._held_error = HeldError(head)
             return
@@ -351,7 +348,8 @@ class Exchange:
         """Handle the end of the response: release the connection, or send the request again."""
         held = self._held_error
         repeat = held is not None and held.refuses_usage()
-        if not repeat:
+        other = self._choice.next() if held is not None and self._choice.searches(held.head.status) else None
+        if not repeat and other is None:
             self._pass_held()
             assert self._response is not None
             self._response.end()
@@ -361,6 +359,9 @@ class Exchange:
         if repeat and self._slot is not None:
             self._held_error, self._usage_rejected = None, True
             self._send_to(self._slot)
+        elif other is not None:
+            self._held_error = None
+            self._send_to(other)
 
     def _pass_held(self) -> None:
         """Forward a held error; the rest of it is then forwarded as it is received."""

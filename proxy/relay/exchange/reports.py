@@ -5,11 +5,14 @@ import logging
 from typing import Final
 
 from proxy.api.fields import MAX_TEXT_LENGTH
+from proxy.api.jobs import JobPath
 from proxy.clock import now_ns
 from proxy.core.events import Arrive
 from proxy.relay.context import WorkerContext
 from proxy.relay.exchange.request import Request
 from proxy.relay.http.trace_context import Trace
+from proxy.relay.jobs.poll import JobPoll
+from proxy.relay.jobs.table import Job
 from proxy.relay.request_meter import RequestMeter
 from proxy.relay.upstreams.balancer import Slot
 
@@ -18,20 +21,22 @@ _log = logging.getLogger(__name__)
 
 
 def start_meter(
-    context: WorkerContext, request: Request, route: str, slot: Slot, trace: Trace, received_ns: int
+    context: WorkerContext, request: Request, slot: Slot, trace: Trace, received_ns: int
 ) -> RequestMeter:
     """Report to the meter that ``request`` is about to be sent to the backend of ``slot``.
 
-    ``received_ns`` is the monotonic time of its head. Call ``close`` of the result once, however it ends.
+    The request has a route. ``received_ns`` is the monotonic time of its head. Call ``close`` of the result
+    once, however it ends.
     """
     tenant, endpoint = context.config.tenant_header, request.endpoint
-    assert endpoint is not None  # it has a route
+    assert endpoint is not None
+    assert endpoint.route is not None
     stream, backend = request.fields.stream, slot.backend.name or None
-    prompt_bytes, prefix_bytes = _prompt_sizes(context, request, route, slot)
+    prompt_bytes, prefix_bytes = _prompt_sizes(context, request, endpoint.route, slot)
     arrive = Arrive(
         now_ns(),
         request.id,
-        route,
+        endpoint.route,
         request.model,
         endpoint.streams if stream is None else stream,
         (),  # the meter maps the backend to its devices
@@ -42,7 +47,10 @@ def start_meter(
         samples=request.samples,
     )
     pool = context.pools[slot]
-    request_meter = RequestMeter(context.link, arrive, pool.address, pool.port, endpoint.dialects)
+    job = None
+    if endpoint.creates_job:
+        job = Job(context.jobs, slot, request.head, request.path, arrive.t_ns)
+    request_meter = RequestMeter(context.link, arrive, pool.address, pool.port, endpoint.dialects, job)
     path = request.path[:MAX_TEXT_LENGTH]
     request_meter.open(trace, received_ns, path, request.output_limit, request.unread)
     return request_meter
@@ -57,6 +65,14 @@ def _prompt_sizes(
         return None, None
     group = f"{slot.backend.url} {request.model}"
     return len(prompt), context.prefixes.longest(group, prompt)
+
+
+def start_poll(context: WorkerContext, path: JobPath, method: bytes) -> RequestMeter | None:
+    """Return what reads the response to a request about a job; None for a job that does not run here."""
+    job = context.jobs.running(path.id) if path.reports else None
+    if job is None or job.request_meter is None:
+        return None
+    return JobPoll(context.jobs, job, job.request_meter, deletes=method == b"DELETE")
 
 
 def record_failure(context: WorkerContext, slot: Slot, message: str) -> None:

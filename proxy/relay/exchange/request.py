@@ -8,6 +8,7 @@ from proxy.api.encoding import decompress_beginning
 from proxy.api.endpoints import Endpoint, endpoint_of
 from proxy.api.fields import MAX_TEXT_LENGTH, REQUEST, RequestBody
 from proxy.api.forms import form_fields
+from proxy.api.jobs import JobPath, job_path_of
 from proxy.api.lenient import WHOLE_BODY
 from proxy.api.stream_options import asks_for_usage, with_usage
 from proxy.api.usage import count_or_none
@@ -32,18 +33,18 @@ _FORM_FIELDS: Final = frozenset(("model",))
 class Request:
     """One request.
 
-    ``path``: without the query. ``endpoint``: None for one that passes unread. ``fields``: of its body,
-    once :meth:`read` was called; ``unread`` names those of its fields that could not be read.
+    ``path``: without the query. ``endpoint``: None for one that passes unread. ``job``: that it is about.
+    ``fields``: of its body, once :meth:`read` was called; ``unread`` names those that could not be read.
     """
 
-    __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "path", "unread")
+    __slots__ = ("_options", "_text", "body", "endpoint", "fields", "head", "id", "job", "path", "unread")
 
     def __init__(self, head: RequestHead, ids: Ids, limit: int = MAX_READ_BYTES) -> None:
         """``limit``: of the body that is held to be read, in bytes."""
         given = head.text(_ID)
         self.id = given if given and len(given) <= _ID_LENGTH else f"req-{ids.draw(32)}"
         self.head = head
-        self.path, self.endpoint, readable = head.kept.request_target or _request_target(head)
+        self.path, self.endpoint, readable, self.job = head.kept.request_target or _request_target(head)
         reads = readable and self.endpoint is not None
         self.body = BodyBuffer(head.length, present=head.body is not None, reads=reads, limit=limit)
         self.fields = RequestBody()
@@ -141,10 +142,11 @@ class Request:
         return may_repeat(self.head.method, self.endpoint, kept=failed.used, unprocessed=failed.unprocessed)
 
 
-def _request_target(head: RequestHead) -> tuple[str, Endpoint | None, bool]:
-    """Return path, endpoint, and whether the body can be read; all heads like this one keep it."""
+def _request_target(head: RequestHead) -> tuple[str, Endpoint | None, bool, JobPath | None]:
+    """Return path, endpoint, whether the body can be read, and job; all heads like this one keep it."""
     path = head.target.partition(b"?")[0].decode("latin-1")
     kind = head.values.get(b"content-type", b"").lower()
     readable = not kind or b"json" in kind or kind.startswith(_READABLE)
-    head.kept.request_target = (path, endpoint_of(head.method.decode("latin-1"), path), readable)
+    method = head.method.decode("latin-1")
+    head.kept.request_target = (path, endpoint_of(method, path), readable, job_path_of(method, path))
     return head.kept.request_target

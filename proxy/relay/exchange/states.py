@@ -5,7 +5,7 @@ r"""States of an exchange and the transitions between them, as a table.
        |               |           |
        +------------> WAITING -----+          the request is sent; sent again where that is safe (``replay``)
                        |  |   \
-              HOLDING <+  |    TUNNEL         an error that may be about ``stream_options``; 101
+              HOLDING <+  |    TUNNEL         an error after which it may be sent again; 101
                  |        |
                  +-> FORWARDING <-> AWAITING_ENERGY
 

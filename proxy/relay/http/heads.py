@@ -7,6 +7,7 @@ from typing import Final
 import httptools
 
 from proxy.api.endpoints import Endpoint
+from proxy.api.jobs import JobPath
 from proxy.relay.http.framing import Body, Chunked, Fixed, UntilClose
 
 Headers = list[tuple[bytes, bytes]]
@@ -39,7 +40,7 @@ class DerivedValues:
 
     def __init__(self) -> None:
         self.lines: dict[frozenset[bytes], bytes] = {}
-        self.request_target: tuple[str, Endpoint | None, bool] | None = None
+        self.request_target: tuple[str, Endpoint | None, bool, JobPath | None] | None = None
 
 
 class RequestHead:

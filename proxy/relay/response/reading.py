@@ -6,6 +6,7 @@ from typing import Final
 
 from proxy.api.body import BodyReader
 from proxy.api.fields import MAX_TEXT_LENGTH, RESPONSE, Choice, EventDelta, InnerResponse, ResponseBody, Usage
+from proxy.api.jobs import JobState, read_job
 from proxy.api.native.dialect import Dialect, NativeCounts, Part
 from proxy.api.scan import Scanner
 from proxy.api.sse import DONE, data_of, with_data
@@ -75,11 +76,13 @@ class Reading:
 
     __slots__ = (
         "_counts", "_dialect", "_has_output", "_native", "_tokens_after_usage", "counted", "dialects",
-        "finish_reasons", "items", "model", "response_id", "unread",
+        "finish_reasons", "items", "job", "model", "reads_job", "response_id", "unread",
     )  # fmt: skip
 
     def __init__(self, dialects: tuple[Dialect, ...] = ()) -> None:
         self.dialects = dialects
+        self.reads_job = False  # whether the response is the state of a job
+        self.job: JobState | None = None  # that state
         self._dialect: Dialect | None = None  # of this response
         self._native = NativeCounts()  # of a response in it
         self.response_id: str | None = None
@@ -174,6 +177,8 @@ class Reading:
 
     def read_complete(self, reader: BodyReader) -> None:
         """Read a complete JSON response."""
+        if self.reads_job:
+            self.job = read_job(reader.document())
         if self.dialects:
             document = reader.document()
             dialect = self._dialect_of(document)

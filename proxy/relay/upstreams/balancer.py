@@ -113,11 +113,15 @@ class Balancer:
         else:
             slot = self._nearest(model, now_ns, tried, key)
         if slot is not None:
-            self._turns += 1
-            slot.turn = self._turns
-            slot.outstanding += 1
-            slot.health.record_request(now_ns)
+            self.assign(slot, now_ns)
         return slot
+
+    def assign(self, slot: Slot, now_ns: int) -> None:
+        """Count a request as outstanding at this slot."""
+        self._turns += 1
+        slot.turn = self._turns
+        slot.outstanding += 1
+        slot.health.record_request(now_ns)
 
     def _fewest(self, model: str | None, now_ns: int, tried: Collection[Slot]) -> Slot | None:
         best, least = None, 0.0

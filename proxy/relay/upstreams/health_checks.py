@@ -158,21 +158,29 @@ def _is_object(entry: bytes) -> bool:
         return False
 
 
-async def get(pool: ConnectionPool, path: str, timeout_seconds: float) -> tuple[int, bytes]:
-    """Return status and body of a GET over a new connection; raise ``OSError``, also on timeout."""
+async def get(
+    pool: ConnectionPool, path: str, timeout_seconds: float, headers: bytes = b""
+) -> tuple[int, bytes]:
+    """Return status and body of a GET over a new connection; raise ``OSError``, also on timeout.
+
+    ``headers``: further lines of the request, each with its CRLF.
+    """
     async with asyncio.timeout(timeout_seconds):
         connection = await pool.connect()
         try:
-            return await _get(connection, pool, path)
+            return await _get(connection, pool, path, headers)
         finally:
             connection.abort()
 
 
-async def _get(connection: UpstreamConnection, pool: ConnectionPool, path: str) -> tuple[int, bytes]:
+async def _get(
+    connection: UpstreamConnection, pool: ConnectionPool, path: str, headers: bytes
+) -> tuple[int, bytes]:
     handler = _ResponseCollector()
     lines = (
         b"GET %b%b HTTP/1.1\r\n" % (pool.prefix, path.encode("latin-1")),
         b"Host: %b\r\n" % pool.host,
+        headers,
         b"User-Agent: jouleproxy\r\nConnection: close\r\n\r\n",
     )
     connection.send_request(handler, b"GET", b"".join(lines))

@@ -36,6 +36,7 @@ from proxy.api.endpoints import endpoint_of
         ("/embed", "embeddings"),
         ("/v2/embed", "embeddings"),
         ("/api/chat", "chat"),
+        ("/v1/videos/7/remix", "videos"),
     ],
 )
 def test_paths_that_make_an_engine_compute_are_metered(path: str, route: str) -> None:
@@ -58,7 +59,6 @@ def test_tokenizers_are_read_for_their_model_and_not_metered(path: str) -> None:
         ("POST", "/"),
         ("POST", "/v1"),
         ("POST", "/v1/embeddings/x"),
-        ("POST", "/v1/videos/7/remix"),
         ("POST", "/admin/score"),
         ("POST", "/scores"),
         ("POST", "/v1/files"),

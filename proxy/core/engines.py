@@ -32,10 +32,11 @@ _Life = tuple[float, float, Floats]  # of a stream: first and last chunk after i
 _MOMENTS: Final = (0.25, 0.5, 0.75)  # of the chunks of a block, at which the streams running are compared
 _STREAMS: Final = 24  # compared at a moment, at most
 _FEW_STREAMS: Final = 5  # at a moment: nothing is concluded from fewer
-_PARTNERS: Final = 12  # of each engine that a stream is compared with
+_PARTNERS: Final = 16  # of each engine that a stream is compared with
 _STRICT: Final = 3.0  # times the usual distance within an engine: streams nearer than that are sure to be its
 _CLEAN: Final = 0.05  # distance within engines, below which a single chunk identifies its engine
 _STRICT_FLOOR: Final = 0.02
+_REFINEMENTS: Final = 4  # rounds, at most
 _BESIDE: Final = 2  # streams of an engine that ran at a moment, at least, to compare it with
 _LEAST_NS: Final = 1e4  # nearer chunks are as near
 _ENOUGH: Final = 24  # chunks after which a running stream is assigned
@@ -197,16 +198,42 @@ class Engines:
         if seeds:
             middle = float(np.median([chunks[s][0] for s in seeds]))
             sure.sort(key=lambda s: (abs(float(chunks[s][0]) - middle), s))
-        partners: list[list[_Life]] = [[] for _ in self.members]
-        for s, engine in self._engine_of.items():
-            if s in chunks:
-                partners[engine].append(_life(chunks[s]))
+        partners = self._partners(chunks)
         for least in (_STRICT * self._within + _STRICT_FLOOR, 0.5 * (self._within + APART)):
             sure = self._place_near(sure, chunks, partners, min(least, 0.5 * (self._within + APART)))
+        if self._within >= _CLEAN:
+            self._refine([s for s in fresh if s in self._engine_of], chunks)
+            partners = self._partners(chunks)
         unsure = sure + [s for s in fresh if len(chunks.get(s, ())) < LEAST_CHUNKS]
         for slot in unsure:
             self._place(slot, self._nearest(slot, chunks, partners))
         self._hand_over()
+
+    def _partners(self, chunks: dict[int, Floats]) -> list[list[_Life]]:
+        """Return the streams of each engine."""
+        found: list[list[_Life]] = [[] for _ in self.members]
+        for slot, engine in self._engine_of.items():
+            if slot in chunks:
+                found[engine].append(_life(chunks[slot]))
+        return found
+
+    def _refine(self, slots: list[int], chunks: dict[int, Floats]) -> None:
+        """Assign streams anew, now that all of their partners are known; the first ones had few.
+
+        With delays as long as steps, a few partners are not enough.
+        """
+        for _ in range(_REFINEMENTS):
+            partners = self._partners(chunks)
+            moved = 0
+            for slot in slots:
+                mean = [_distance(chunks[slot], others) for others in partners]
+                best = together(mean, np.inf)
+                if best >= 0 and best != self._engine_of[slot]:
+                    self.members[self._engine_of[slot]].tracks.pop(slot)
+                    self._place(slot, best)
+                    moved += 1
+            if not moved:
+                break
 
     def _place_near(
         self, slots: list[int], chunks: dict[int, Floats], partners: list[list[_Life]], most: float
@@ -346,7 +373,7 @@ def _distance(stream: Floats, others: list[_Life]) -> float:
     """Return the mean distance of a stream to those of an engine that ran beside it; NaN for none."""
     first, last, _ = _life(stream)
     near = [(min(end, last) - max(begin, first), other) for begin, end, other in others]
-    near = sorted((pair for pair in near if pair[0] > 0.0), key=lambda pair: -pair[0])
+    near = sorted((p for p in near if p[0] > 0.0 and p[1] is not stream), key=lambda pair: -pair[0])
     found = np.array([distance(stream, other) for _, other in near[:_PARTNERS]])
     found = found[~np.isnan(found)]
     return float(found.mean()) if len(found) else np.nan

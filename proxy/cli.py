@@ -54,6 +54,18 @@ def _help() -> str:
     return _HELP.format(sources="\n".join(lines))
 
 
+_TRUTH_HELP: Final = """\
+jouleproxy truth: scores attribution on simulated engines whose fair share of each request is known.
+
+  jouleproxy truth list                           the cases and their parameters
+  jouleproxy truth make CASE --seed S --out F     a timeline F and its truth beside it
+  jouleproxy truth score OUT TRUTH                score the output of a tool
+  jouleproxy truth run [--policy P|all] [--case C]   a table of errors; default: steps on all cases
+  jouleproxy truth run --command 'TOOL {timeline} {out}' [--case C]   score a program
+  run also takes --seed S, --jobs N, --json FILE and --page FILE
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with one-line errors that name the nearest option."""
 
@@ -177,6 +189,9 @@ def _demo(arguments: Sequence[str]) -> int:
 def _truth(arguments: Sequence[str]) -> int:
     verbs = {"list": _truth_list, "make": _truth_make, "score": _truth_score, "run": _truth_run}
     words = list(arguments)
+    if words[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(_TRUTH_HELP)
+        return 0
     if not words or words[0] not in verbs:
         hint = nearest(words[0], verbs) if words and not words[0].startswith("-") else ""
         sys.stderr.write(f"jouleproxy truth: give list, make, score or run{hint}\n")
@@ -194,7 +209,7 @@ def _truth_list(arguments: Sequence[str]) -> int:
 def _truth_make(arguments: Sequence[str]) -> int:
     parser = _parser("truth make")
     parser.add_argument("case", help="a name from `jouleproxy truth list`")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=_seed, default=1, help="0 or more")
     parser.add_argument(
         "--out", type=Path, required=True, help="the timeline; its truth is written beside it"
     )
@@ -222,7 +237,7 @@ def _truth_run(arguments: Sequence[str]) -> int:
     how.add_argument("--policy", action="append", choices=[*estimators.NAMES, "all"], help="default steps")
     how.add_argument("--command", help="a program to score: 'TOOL {timeline} {out}'")
     parser.add_argument("--case", action="append", help="only this case; may be repeated")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=_seed, default=1, help="0 or more")
     parser.add_argument("--jobs", type=int, help="parallel processes, default one for each core")
     parser.add_argument("--json", type=Path, help="write all scores to this file")
     parser.add_argument("--page", type=Path, help="write a Markdown page that compares the policies")
@@ -236,8 +251,18 @@ def _truth_run(arguments: Sequence[str]) -> int:
         parser.error(f"--command {given.command!r}: {error}")
     if given.jobs is not None and given.jobs < 1:
         parser.error(f"--jobs {given.jobs}: must be 1 or more")
+    for path in (given.json, given.page):  # found now, not after minutes of work
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{path}: no directory {path.parent}")
     names = estimators.NAMES if "all" in policies else policies
     return command.run(cases, names, words, given.seed, given.jobs, given.json, given.page)
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
+    return number
 
 
 def _truth_case(parser: _Parser, word: str) -> str:

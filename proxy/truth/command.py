@@ -72,15 +72,16 @@ def run(
             rows += found
             done = len({row.case for row in rows})
             sys.stderr.write(f"{done}/{len(cases)} {found[0].case}\n")
+    except (ToolError, FileError) as error:
+        return _fail(str(error), 1)
+    sys.stdout.write(table.text(rows) + "\n")
+    try:
         if json_path:
             json_path.write_bytes(table.as_json(rows, seed))
         if page_path:
             page_path.write_text(table.page(rows, seed))
-    except (ToolError, FileError) as error:
-        return _fail(str(error), 1)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", 2)
-    sys.stdout.write(table.text(rows) + "\n")
     return 0
 
 

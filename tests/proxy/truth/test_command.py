@@ -32,6 +32,11 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return err
 
 
+def test_help_is_printed_with_status_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["truth", "--help"]) == 0
+    assert "--command" in capsys.readouterr().out
+
+
 def test_list_has_a_line_for_each_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["truth", "list"]) == 0
     out, err = capsys.readouterr()
@@ -112,6 +117,8 @@ def test_a_tool_that_fails_is_status_1_with_the_reason(
         (["run", "--policy", "fair"], "'steps'"),
         (["run", "--command", "tool {out}"], "must contain {timeline}"),
         (["run", "--command", "'"], "No closing quotation"),
+        (["run", "--seed", "-1"], "-1: must be 0 or more"),
+        (["run", "--page", "/nowhere/x.md"], "/nowhere/x.md: no directory /nowhere"),
         (["run", "--jobs", "0"], "--jobs 0: must be 1 or more"),
         (["run", "--policy", "steps", "--command", "x"], "not allowed with"),
     ],

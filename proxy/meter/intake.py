@@ -34,7 +34,7 @@ START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to reconnect
 _START, _OUTPUT, _END, _EVIDENCE, _READING = range(5)
 
 
-_EVENTS: Final = (Chunk, Opened, Closed, Dropped, Leaving)  # messages that are events
+_EVENTS: Final = (Chunk, Opened, Closed, Dropped, JobReport, Leaving)  # messages that are events
 
 
 class Intake:

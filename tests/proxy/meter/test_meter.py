@@ -10,7 +10,7 @@ from proxy.config import ConfigError, MeterConfig
 from proxy.core.events import Arrive, End, Event, Header
 from proxy.core.timeline import TimelineReader
 from proxy.exporters.base import Finished
-from proxy.ipc import Closed, EnergyQuery
+from proxy.ipc import Closed, EnergyQuery, JobReport, Opened
 from proxy.meter.intake import Connection
 from proxy.meter.meter import ENERGY_FIELDS, Meter, put_aside
 from proxy.schema import Unknown
@@ -253,3 +253,23 @@ def test_an_id_used_again_before_its_first_request_is_final_has_two_records() ->
     assert [(r.request_id, r.duration_s) for r in records] == [("again", 2.0), ("again~1.2", 4.0)]
     assert [r.joules for r in records] == pytest.approx([2.0 * WATTS, 4.0 * WATTS])
     assert meter.intake.newest("again") == "again~1.2"
+
+
+def test_a_job_that_its_relay_follows_has_provisional_joules_from_the_begin_of_its_work() -> None:
+    meter, relay = a_meter()
+    now = now_ns()
+    samples(meter, now - 3 * NS_PER_SECOND, now)
+    arrive = Arrive(now - 2 * NS_PER_SECOND, "v", "videos", devices=("gpu0",))
+    meter.receive(relay, [Opened(1, arrive)])
+    meter.tick(0)
+    meter.tick(now + NS_PER_SECOND)
+    record = meter.record("v")
+    assert record is not None
+    assert (record.joules, record.unknown) == (None, "job_not_tracked")
+    meter.receive(relay, [JobReport(1, now + NS_PER_SECOND, arrive.t_ns)])
+    meter.tick(now + 2 * NS_PER_SECOND)
+    record = meter.record("v")
+    assert record is not None
+    assert record.joules is not None
+    assert record.joules > 0.0
+    assert (record.unknown, record.final) == (None, False)

@@ -28,13 +28,14 @@ from proxy.core.sizes import Chunks
 class Clustered:
     """Of each event (E,): its step, the stream's event before it (-1: none); the order by stream.
 
-    ``stamps`` (B,): when each step ended.
+    ``stamps`` (B,): when each step ended. ``speculative``: whether a chunk of several tokens is one step.
     """
 
     burst: Ints
     previous: Ints
     order: Ints
     stamps: Floats
+    speculative: bool = False
 
 
 def streams_of(request: Ints, samples: Ints) -> Ints:
@@ -63,6 +64,7 @@ def clustered(
     order = by_stream(stream)
     previous = previous_of_stream(stream, order)
     apart = steps_apart(t, chunks.counted, previous)
+    speculative = apart is not chunks.counted and bool((chunks.counted > 1.0).any())
     pace = paces(t, apart, previous)
     known = pace > 0.0  # chunks read at once have one stamp
     if known.any():
@@ -78,8 +80,8 @@ def clustered(
             apart = np.where(chunks.uncertain, np.maximum(passed, 1.0), apart)
         burst = locked(t, stream, apart)
         if chunks.uncertain.any():
-            return Clustered(burst, previous, order, _means(t, burst))
-    return Clustered(burst, previous, order, _earliest(t, burst))
+            return Clustered(burst, previous, order, _means(t, burst), speculative)
+    return Clustered(burst, previous, order, _earliest(t, burst), speculative)
 
 
 def _earliest(t: Floats, burst: Ints) -> Floats:

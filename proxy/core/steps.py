@@ -43,6 +43,7 @@ class _Events:
     is_first: Ints  # of its request
     emitted: Floats  # tokens of its request before it
     stamps: Floats  # (B,) ends of the steps
+    speculative: bool  # a chunk of several tokens is one step
 
 
 def steps(group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int, habits: Habits) -> Work:
@@ -118,7 +119,9 @@ def _events(
     is_first = np.flatnonzero((found.previous < 0) & (t == requests.first[request]))
     order = found.order if stream is request else by_stream(request)
     emitted = _emitted(held, request, order, requests)
-    return _Events(t, request, held, found.burst, found.previous, is_first, emitted, found.stamps)
+    return _Events(
+        t, request, held, found.burst, found.previous, is_first, emitted, found.stamps, found.speculative
+    )
 
 
 def _emitted(tokens: Floats, request: Ints, order: Ints, requests: Requests) -> Floats:
@@ -229,7 +232,11 @@ def _decoding(events: _Events, requests: Requests) -> Entries:
     count = np.minimum(count, events.burst + 1)
     count[events.is_first] = np.minimum(count, np.round(decoded).astype(np.int64))[events.is_first]
     cell, row = _spread(events.burst, count)
-    return Entries(cell, events.request[row], None, decoded[row] / count[row], context[row])
+    each = decoded / np.maximum(count, 1)
+    if events.speculative:
+        # All drafted tokens are computed, and then some are accepted: a step costs the same for any number.
+        each = np.minimum(each, 1.0)
+    return Entries(cell, events.request[row], None, each[row], context[row])
 
 
 def _joined(entries: Entries, requests: int) -> Entries:

@@ -155,6 +155,7 @@ DEPLOYMENTS: Final[dict[str, Deployment]] = {
     "preemption": replace(HEAVY, kv_tokens=24_000, target=ROUGH),
     "engine 20 ms away": replace(MEDIUM, delay_s=0.02, jitter_s=0.006, target=ROUGH),
     "no usage": replace(MEDIUM, usage=False, target=ROUGH),
+    "drafts": replace(MEDIUM, drafts=3, target=EXACT),
     "drafts, experts": replace(MEDIUM, machine=EXPERTS, rate=6.0, drafts=3, target=(0.03, 0.10)),
     "reasoning": Deployment(
         rate=1.2, output_median=2600.0, output_sigma=0.4, output_most=8000, seconds=90.0, target=(0.03, 0.10)

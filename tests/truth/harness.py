@@ -137,8 +137,7 @@ length of a step is the maximum of memory and compute time (*roofline*), their s
 between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
 (`proxy/truth/machine.py`). Preemption, weights that are read by the number
 of tokens (*experts*), prompts cached without a report and chunks of unknown size are not handled yet: their
-rows show how wrong the joules are today. Two engines that take turns on a device have wide intervals: with
-another seed the median error was 24 %.
+rows show how wrong the joules are today. Two engines that take turns on a device have wide intervals.
 """
 
 

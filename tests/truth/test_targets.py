@@ -21,6 +21,8 @@ QUICK_DEPLOYMENTS = [
     "n = 4 in 30 %",
     "2 replicas",
     "disaggregated",
+    "drafts",
+    "two models, one GPU",
 ]
 
 # Its interval holds too few of the truths: not solved yet.

@@ -97,3 +97,31 @@ def test_groups_share_a_device_and_a_newcomer_changes_nothing() -> None:
     assert model.theta[:5].tolist() == before.tolist()
     assert model.theta[5:10].tolist() == list(PRIOR)
     assert model.theta[10] == pytest.approx(70.0, rel=0.02)
+
+
+def test_windows_that_were_seen_wrongly_do_not_move_the_terms() -> None:
+    """The first windows hold prompts that came before the readings."""
+    rng = np.random.default_rng(3)
+    features = np.zeros((60, 6))
+    features[:, 0] = rng.integers(5, 20, 60)
+    features[:, 1] = features[:, 0] * rng.integers(2, 30, 60)
+    features[:, 3] = rng.integers(0, 800, 60)
+    features[:, 4] = 0.01 * features[:, 0]
+    joules = features @ np.array([2.0, 0.02, 0.0, 0.01, 0.0, 0.0])
+    joules[:3] *= (1.5, 0.6, 1.4)
+    model = EnergyModel(1)
+    model.learn(features, joules, np.full(60, 0.2))
+    assert model.parts(0)[0] is not None
+    assert features[10:] @ model.theta == pytest.approx(joules[10:], rel=0.01)
+
+
+def test_of_engines_whose_steps_alternate_the_one_of_longer_steps_costs_more() -> None:
+    """The data determines the sum of their static terms only."""
+    features = np.zeros((40, 11))
+    features[:, 0] = features[:, 5] = 16.0
+    features[:, 4], features[:, 9] = 16 * 0.005, 16 * 0.015
+    model = EnergyModel(2)
+    model.learn(features, np.full(40, 16 * 8.0), np.full(40, 0.32))
+    per_step = model.theta[[0, 5]] + model.theta[[4, 9]] * (0.005, 0.015)
+    assert per_step.sum() == pytest.approx(8.0, rel=0.02)
+    assert per_step[1] / per_step[0] == pytest.approx(3.0, rel=0.35)

@@ -98,8 +98,11 @@ def why_unknown(track: Track, accounts: Sequence[Account], *, final: bool) -> st
 
 def why_uncertain(track: Track, accounts: Sequence[Account]) -> Unknown | None:
     """Why the joules of a request are an estimate: foreign work on its devices; None where there was none."""
-    reasons = (account.outside.reason(track.start_ns, track.end_ns) for account in accounts)
-    return next((reason for reason in reasons if reason is not None), None)
+    for account in accounts:
+        reason = account.outside.reason(track.start_ns, track.end_ns)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _parts(track: Track) -> Parts:

@@ -168,7 +168,7 @@ def _entries(
     after = np.maximum(np.round(events.tokens[first]).astype(np.int64) - 1, 0)
     prompts = Prompts(
         request=events.request[first],
-        step=np.maximum(events.burst[first] - after, 0),
+        step=np.maximum(events.burst[first] - after, _earliest_steps(events, requests, first)),
         arrival=requests.start[events.request[first]],
         tokens=requests.computed[events.request[first]],
         most=requests.prompt[events.request[first]],
@@ -201,6 +201,16 @@ def _note_doubts(tracks: Sequence[Track], request: Ints, doubt: Floats, computed
         tracks[row].prompt_doubt = tokens / max(float(computed[row]), 1.0)
 
 
+def _earliest_steps(events: _Events, requests: Requests, first: Ints) -> Ints:
+    """Return, for each of the ``first`` tokens, the first step that ended after its request arrived, (F,).
+
+    A first chunk of many tokens is spread over the steps before it, but not over those before its request.
+    """
+    burst, request = events.burst[first], events.request[first]
+    ended_after = np.searchsorted(events.stamps, requests.start[request], side="right")
+    return np.minimum(ended_after, burst)
+
+
 def _read(step: Ints, request: Ints, tokens: Floats, requests: Requests) -> Floats:
     """Tokens of context that the parts of prompts read: the cached prefix, and the parts before, (N,)."""
     order = np.lexsort((step, request))
@@ -230,7 +240,9 @@ def _decoding(events: _Events, requests: Requests) -> Entries:
     room = np.where(events.previous >= 0, events.burst - events.burst[events.previous], events.tokens)
     count = np.clip(room, 1.0, np.maximum(np.round(events.tokens), 1.0)).astype(np.int64)
     count = np.minimum(count, events.burst + 1)
-    count[events.is_first] = np.minimum(count, np.round(decoded).astype(np.int64))[events.is_first]
+    first = events.is_first
+    after = np.maximum(events.burst[first] - _earliest_steps(events, requests, first), 1)
+    count[first] = np.minimum(np.minimum(count, np.round(decoded).astype(np.int64))[first], after)
     cell, row = _spread(events.burst, count)
     each = decoded / np.maximum(count, 1)
     if events.speculative:

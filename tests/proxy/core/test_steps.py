@@ -40,6 +40,21 @@ def test_a_merged_chunk_is_as_many_steps() -> None:
     assert decode.decode[decode.request == 1].sum() == pytest.approx(8.0)
 
 
+def test_a_merged_first_chunk_is_in_no_step_that_ended_before_its_request_arrived() -> None:
+    here = group()
+    tracks = [
+        add(here, "a", 0, every(20, 240), ended("a", 241, prompt=50, out=12)),
+        add(here, "b", 190, (220.0, 240.0), ended("b", 241, prompt=70, out=9)),
+    ]
+    work = steps(here, tracks, 0, 241 * MS, Habits())
+    for entries in work.entries:
+        of_b = entries.cell[entries.request == 1]
+        assert (work.cell_end[of_b] > 190 * MS).all()
+    decode = work.entries[0]
+    assert decode.decode is not None
+    assert decode.decode[decode.request == 1].sum() == pytest.approx(8.0)
+
+
 def test_the_context_grows_with_the_answer() -> None:
     here = group()
     track = add(here, "a", 0, every(20, 100), ended("a", 101, prompt=50, out=5))

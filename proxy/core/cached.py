@@ -34,7 +34,15 @@ def cached_from(track: Track) -> str:
         return UNKNOWN
     if track.end.cached_tokens is not None:
         return REPORTED
-    return UNKNOWN if track.arrive.prefix_bytes is None else ESTIMATED
+    return UNKNOWN if track.arrive.prefix_bytes is None and not track.prompt_doubt else ESTIMATED
+
+
+def is_silent(track: Track) -> bool:
+    """Return whether a prompt's length is known, and nothing of what was cached of it."""
+    end = track.end
+    if end is None or end.prompt_tokens is None or end.cached_tokens is not None:
+        return False
+    return track.arrive.prefix_bytes is None and not track.reported
 
 
 def cached_tokens(track: Track, prompt: float) -> float:
@@ -50,7 +58,8 @@ def cached_tokens(track: Track, prompt: float) -> float:
 
 def doubts(tracks: Sequence[Track], cached: Floats) -> Floats:
     """Return the standard deviation of the cached tokens of each prompt, (R,): 0 where they are known."""
-    estimated = np.array([cached_from(t) == ESTIMATED for t in tracks], bool) & (cached > 0.0)
+    known = [cached_from(t) != ESTIMATED or t.arrive.prefix_bytes is None for t in tracks]
+    estimated = ~np.array(known, bool) & (cached > 0.0)
     return np.asarray(np.where(estimated, _BLOCK + _PREFIX_DOUBT * cached, 0.0))
 
 

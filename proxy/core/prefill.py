@@ -29,6 +29,12 @@ _LEAST_SHARE: Final = 0.05  # of a prompt: less is noise, not a chunk
 _LEAST_TOKENS: Final = 16.0
 _ROUGH: Final = 0.03  # residual of a first guess
 _LEAST_RESIDUAL: Final = 0.002  # of step times: no fit is believed to be better
+_UNBOUNDED: Final = 1e9  # tokens
+_SLOWEST: Final = 0.95  # quantile of time per token: such prompts are taken to be computed entirely
+_CACHED_SHARE: Final = 0.7  # of these, in the median, below which prompts are taken to be cached in part,
+_BETTER: Final = (
+    0.5  # if that leaves at most so much of the steps' time unexplained. Measured: 0.1, else 0.97
+)
 _LOST_SHARE: Final = 0.1  # of all prompts without room where they should be: prompts side by side
 
 Placed = tuple[Ints, Ints, Floats]
@@ -53,6 +59,7 @@ class Prompts:
     """Prompts to be placed, (P,) each: request index, step of the first token, arrival (s), tokens.
 
     ``tokens``: to compute, with standard deviation ``doubt``; ``most``: with those that may be cached.
+    ``silent``: nothing is known of what was cached of them.
     ``reported``: whether the engine reported the tokens; else they are a guess.
     """
 
@@ -62,7 +69,12 @@ class Prompts:
     tokens: Floats
     most: Floats
     doubt: Floats
+    silent: NDArray[np.bool_]
     reported: NDArray[np.bool_]
+
+    def by_time(self) -> "Prompts":
+        """Return them with those that are ``silent`` of any length up to ``most``."""
+        return replace(self, doubt=np.where(self.silent, self.most, self.doubt))
 
 
 def place(seen: Seen, prompts: Prompts, times: StepTimes) -> tuple[Placed, Floats]:
@@ -74,16 +86,29 @@ def place(seen: Seen, prompts: Prompts, times: StepTimes) -> tuple[Placed, Float
     if len(seen.stamps) < 2 or not len(prompts.step):
         return (prompts.step, prompts.request, prompts.tokens), prompts.doubt
     view = _View(seen, prompts)
+    by_time = _View(seen, prompts.by_time()) if prompts.silent.any() else view
+    if times.partly_cached and times.time is not None:
+        placed, doubt = by_time.estimated(times.time)
+        view.teach(times, placed)
+        return _of_requests(placed, prompts), doubt
     if times.ready and times.time is not None:
         placed = view.placed(times.time)
         view.teach(times, placed)
     else:
         placed = view.first_placed(times)
+        if by_time is not view and by_time.find_partly_cached(times, view):
+            view = by_time
     doubt = prompts.doubt
-    if times.time is not None and doubt.any():
+    if times.time is not None and (times.partly_cached or doubt.any()):
+        # The fit does not learn from these numbers, which follow from it.
         placed, doubt = view.estimated(times.time)
+    return _of_requests(placed, prompts), doubt
+
+
+def _of_requests(placed: Placed, prompts: Prompts) -> Placed:
+    """Return chunks by request index instead of the prompt's number."""
     step, row, tokens = placed
-    return (step, prompts.request[row], tokens), doubt
+    return step, prompts.request[row], tokens
 
 
 class _View:
@@ -164,20 +189,57 @@ class _View:
         return _lay(self._earliest, self._prompts, room, seen)
 
     def estimated(self, time: StepTime) -> tuple[Placed, Floats]:
-        """Place prompts with as many computed tokens as the time of the steps shows; also return their doubt.
-
-        The fit does not learn from these numbers, which follow from it.
-        """
-        prompts = self._prompts
+        """Place prompts with as many computed tokens as the steps show; also return their doubt."""
         if time.prefill <= 0.0:
-            return self._whole(), prompts.doubt
+            return self._whole(), self._prompts.doubt
+        tokens, doubt = self._computed(time, self._prompts.most)
+        streams, context, _ = self._decoding.T
+        room, seen = time.room(self._took, streams, context)
+        return _lay(self._earliest, replace(self._prompts, tokens=tokens), room, seen), doubt
+
+    def _computed(self, time: StepTime, most: Floats) -> tuple[Floats, Floats]:
+        """Return the computed tokens of prompts, at most ``most``, by the time of steps, and their doubt."""
+        prompts = self._prompts
         streams, context, _ = self._decoding.T
         room, seen = time.room(self._took, streams, context)
         noise = max(time.residual, _LEAST_RESIDUAL) * self._took / time.prefill
         steps = StepRoom(room, seen & (room >= _LEAST_TOKENS), noise)
-        sizes = PromptSizes(prompts.step, self._earliest[1], prompts.tokens, prompts.most, prompts.doubt)
-        tokens, doubt = computed(sizes, steps)
-        return _lay(self._earliest, replace(prompts, tokens=tokens), room, seen), doubt
+        return computed(
+            PromptSizes(prompts.step, self._earliest[1], prompts.tokens, most, prompts.doubt), steps
+        )
+
+    def find_partly_cached(self, times: StepTimes, explained: "_View") -> bool:
+        """Decide whether prompts are cached though nothing reports it; if so, ``times`` is fitted anew.
+
+        It is so where most prompts took far less time than the slowest for their length, and where lengths by
+        time leave far less unexplained than the reported ones, by which ``explained`` was fitted. The slowest
+        are taken to be computed entirely: nothing else shows how long a token takes, and as long as all are
+        scaled alike, shares hardly depend on it.
+        """
+        time, silent = times.time, self._prompts.silent
+        if time is None or time.prefill <= 0.0:
+            return False
+        usual = self._typical(self._features(explained.placed(time)), time)[1]
+        trial, share, left = times, np.ones(1), usual
+        for _ in range(_ROUNDS):
+            tokens, _ = self._computed(time, np.full(len(silent), _UNBOUNDED))
+            share = tokens[silent] / self._prompts.most[silent]
+            slowest = quantile(share, _SLOWEST)
+            share = share / max(slowest, 1e-9)
+            trial = StepTimes()
+            trial.time = replace(time, prefill=time.prefill * slowest)
+            rows = self._features(self.estimated(trial.time)[0])
+            typical = self._typical(rows, trial.time)[0] & self._own
+            trial.learn(rows[typical], self._took[typical], fit=False)
+            trial.fit()
+            time = trial.time
+            left = self._typical(rows, time)[1]
+        if median(share) > _CACHED_SHARE or left > _BETTER * usual:
+            return False
+        trial.partly_cached = True
+        times.replace_by(trial)
+        times.placed()
+        return True
 
     def teach(self, times: StepTimes, placed: Placed) -> None:
         """Learn from the typical steps of the block."""

@@ -224,7 +224,7 @@ class StepTimes:
 
     __slots__ = (
         "_fitted", "_new_plain", "_new_prompts", "_placed_seconds", "_plain", "_prompts", "_residuals",
-        "seconds", "steps", "time",
+        "partly_cached", "seconds", "steps", "time",
     )  # fmt: skip
 
     _KEEP: Final = 1500
@@ -241,6 +241,7 @@ class StepTimes:
         self._fitted = 0  # steps when they were fitted
         self._residuals = (0.0, 0.0)  # median relative ones of both kinds then
         self.steps = 0  # learned from
+        self.partly_cached = False  # whether prompts are, though nothing reports it
         self.seconds = 0.0  # of all of these
         self.time: StepTime | None = None
         self._placed_seconds = 0.0  # of the steps when prompts were placed without a mature fit

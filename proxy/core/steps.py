@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxy.core.bursts import Floats, Ints, by_stream
+from proxy.core.cached import is_silent
 from proxy.core.cells import Habits, Requests, columns, with_silence
 from proxy.core.clustering import clustered, streams_of
 from proxy.core.neighbours import after_neighbours
@@ -173,6 +174,7 @@ def _entries(
         tokens=requests.computed[events.request[first]],
         most=requests.prompt[events.request[first]],
         doubt=requests.doubt[events.request[first]],
+        silent=np.array([is_silent(track) for track in tracks], bool)[events.request[first]],
         reported=requests.reported[events.request[first]] > 0,
     )
     count = len(seen.stamps)

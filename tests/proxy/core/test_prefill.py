@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,7 @@ def prompts(seen: Seen, chunks: list[dict[int, float]], unknown: tuple[int, ...]
         tokens=tokens,
         most=tokens,
         doubt=np.zeros(len(numbers)),
+        silent=np.zeros(len(numbers), bool),
         reported=np.array([n not in unknown for n in numbers]),
     )
 
@@ -112,8 +115,36 @@ def test_steps_that_all_take_the_same_time_leave_prompts_at_their_first_tokens()
         np.array([100.0, 400.0, 50.0]),
         np.array([100.0, 400.0, 50.0]),
         np.zeros(3),
+        np.zeros(3, bool),
         np.ones(3, bool),
     )
     (steps, request, tokens), _ = place(seen, some, StepTimes())
     assert np.bincount(request, tokens).tolist() == pytest.approx([100.0, 400.0, 50.0])
     assert {10, 20, 30} <= set(steps.tolist())
+
+
+def test_prompts_cached_without_any_report_are_sized_by_the_time_of_their_steps() -> None:
+    chunks = traffic()
+    seen = engine(chunks)
+    computed = prompts(seen, chunks)
+    rng = np.random.default_rng(2)
+    of_all = np.where(
+        rng.random(len(computed.tokens)) < 0.1, 1.0, rng.uniform(2.0, 8.0, len(computed.tokens))
+    )
+    length = computed.tokens * of_all
+    reported = replace(computed, tokens=length, most=length, silent=np.ones(len(length), bool))
+    times = StepTimes()
+    (_, request, tokens), _ = place(seen, reported, times)
+    assert times.partly_cached
+    share = np.bincount(request, tokens) / computed.tokens
+    assert np.median(np.abs(share / np.median(share) - 1.0)) < 0.05
+
+
+def test_prompts_computed_entirely_are_not_taken_to_be_cached() -> None:
+    chunks = traffic()
+    seen = engine(chunks)
+    known = prompts(seen, chunks)
+    times = StepTimes()
+    placed, _ = place(seen, replace(known, silent=np.ones(len(known.tokens), bool)), times)
+    assert not times.partly_cached
+    assert found(placed) == found(place(seen, known, StepTimes())[0])

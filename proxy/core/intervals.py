@@ -1,13 +1,12 @@
 """Uncertainty: the half width of a request's 90 % interval, in joules.
 
 Where a fitted model divides the energy, its mismatch with the meter tells how far it can be trusted: on
-engines of known truth the error stays below the request's own mismatch (root mean square over the windows
-it was in, by its joules) about nine times in ten, from light load to overload, with clean and with blurred
-timelines (docs/accuracy.md has the coverage). Beside it count: a young model, for requests of few
-counter updates; prompts whose length was guessed; requests of which nothing was read, and work that did not
-pass through, in the same windows; the gain error of the sensor, where it is stated; power
-readings instead of a counter, which miss a part of the time or smear it; and a floor, below which the
-smallest mismatch promises too much.
+engines of known truth the error stays below a multiple of the request's own mismatch (root mean square over
+the windows it was in, by its joules) about nine times in ten, from light load to overload, with clean and
+with blurred timelines and under a power cap (docs/accuracy.md has the coverage). Beside it count: a young
+model, for requests of few counter updates; prompts whose length was guessed; requests of which nothing was
+read, and work that did not pass through, in the same windows; the gain error of the sensor, where it is
+stated; and a floor, below which the smallest mismatch promises too much.
 """
 
 import math
@@ -23,7 +22,8 @@ from proxy.units import NS_PER_SECOND
 _USUAL_PERIOD_SECONDS: Final = 0.1  # the mismatch of longer windows averages out; the error does not
 _FEW_UPDATES: Final = 5.0  # of the counter: a shorter request's energy is the model's word alone
 _FLOOR: Final = 0.008  # of a request's joules: measured p95 error of clean streams under heavy load
-_POWER: Final = 2.0  # measured: readings of 25 ms in 100, and means of a second, whose model fits too well
+_COUNTER: Final = 2.6  # times the mismatch: measured under a power cap, whose clock the model does not know
+_POWER: Final = 2.0  # the same of readings of power, 25 ms in 100 and means of a second
 _GUESS: Final = 1.0  # of what a prompt whose length was guessed is charged: computing and reading it
 _UNREAD: Final = 1.5  # of what may as well be others': unread answers take from nothing to 2.5 times it
 _FOREIGN: Final = 0.5  # of a request beside unseen traffic: measured p95 error, two proxies before an engine
@@ -54,8 +54,7 @@ def half_width(track: Track, accounts: Sequence[Account], *, modelled: bool) -> 
 def _modelled(track: Track, account: Account, charge: Charge) -> float:
     period = (account.series.period_ns or 0.0) / NS_PER_SECOND
     mismatch = math.sqrt(charge.misfit * charge.joules * period / _USUAL_PERIOD_SECONDS)
-    if account.series.of_power:
-        mismatch *= _POWER
+    mismatch *= _POWER if account.series.of_power else _COUNTER
     updates = _updates(track, account)
     young = charge.young * min(1.0, _FEW_UPDATES / max(updates, 1.0))
     return math.hypot(mismatch + young, _FLOOR * charge.joules, _TERMS * charge.terms)

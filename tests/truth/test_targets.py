@@ -22,6 +22,7 @@ QUICK_DEPLOYMENTS = [
     "2 replicas",
     "disaggregated",
     "drafts",
+    "power cap",
     "two models, one GPU",
 ]
 

@@ -27,13 +27,13 @@ def track(charge: Charge, life_ms: float = 10_000, prompt: int | None = 100) -> 
     return made
 
 
-def test_the_mismatch_of_model_and_meter_is_the_doubt() -> None:
+def test_a_mismatch_with_a_counter_counts_2_6_times() -> None:
     exact, off = Charge(100.0, 500.0, 0.0), Charge(100.0, 500.0, 100.0 * 0.03**2)
     assert half_width(track(exact), [account()], modelled=True) == pytest.approx(FLOOR)
-    assert half_width(track(off), [account()], modelled=True) == pytest.approx(math.hypot(3.0, FLOOR))
+    assert half_width(track(off), [account()], modelled=True) == pytest.approx(math.hypot(2.6 * 3.0, FLOOR))
 
 
-def test_power_readings_are_doubted_twice_as_much() -> None:
+def test_a_mismatch_with_power_readings_counts_twice() -> None:
     off = Charge(100.0, 500.0, 100.0 * 0.03**2)
     width = half_width(track(off), [account(power=True)], modelled=True)
     assert width == pytest.approx(math.hypot(6.0, FLOOR))
@@ -42,7 +42,7 @@ def test_power_readings_are_doubted_twice_as_much() -> None:
 def test_mismatch_over_longer_windows_means_more() -> None:
     off = Charge(100.0, 500.0, 100.0 * 0.03**2)
     wide = half_width(track(off), [account(period_ms=1_000)], modelled=True)
-    assert wide == pytest.approx(math.hypot(3.0 * math.sqrt(10.0), FLOOR))
+    assert wide == pytest.approx(math.hypot(2.6 * 3.0 * math.sqrt(10.0), FLOOR))
 
 
 def test_a_young_model_is_doubted_most_for_requests_of_few_updates() -> None:

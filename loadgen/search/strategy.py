@@ -4,14 +4,17 @@ The knee is the highest load at which every objective's share of *all* requests 
 has three phases within its budget:
 
 1. **ramp**: double the load, a second or two each, until a probe misses the SLO. This gives an upper end and
-   nothing else. A later and longer probe at that load without a miss lifts it again (a stall or a cold
-   start).
+   nothing else. Requests that wait count as outside where they are more than are usually in service: a probe
+   shorter than the limit has no late one. A later and longer probe at that load without a miss lifts the
+   upper end again (a stall or a cold start).
 2. **narrow**, then **knee**: each probe goes where the knee is thought to be, by all probes so far
    (``knee.py``), until the 95 % interval is narrow or only the time for phase 3 is left. Nothing is restarted
    between probes: the load goes on while the last responses of the probe before come in. A queue that built
    up near the knee stays, since it belongs to that load; draining it after each bad probe would keep only the
    good halves of busy periods. Only after an overload the next probe waits, until about as many are in flight
-   as usual at the knee, and leaves out the relaxation time of the queue.
+   as usual at the knee, and leaves out the relaxation time of the queue. The rate at which that queue drains
+   is the capacity (``capacity.py``). Until a probe of seconds misses the SLO, the estimate is little more
+   than its prior: loads then climb from below the last good one of the ramp, limited by the capacity.
 3. **confirm**: run a load at the lower end of the interval, or so much lower that a confident verdict is
    likely. It is confirmed if a probe is within the SLO with 95 % confidence and a second one with arrivals of
    its own is within the SLO, too, both without growing latencies. Otherwise the next lower load is tried.
@@ -26,7 +29,8 @@ from typing import Literal
 from loadgen.config.slo import Objective
 from loadgen.measure.window import Window, drift_seconds_per_second
 from loadgen.results.records import Knee, Record
-from loadgen.search.knee import Estimate, Tally, estimate_knee, hopeless, tally
+from loadgen.search.capacity import Capacity
+from loadgen.search.knee import Estimate, Tally, estimate_knee, hopeless, tally, unanswered, with_queue
 from proxy.units import ns_from_seconds
 
 Kind = Literal["ramp", "narrow", "knee", "confirm"]
@@ -46,17 +50,18 @@ _OVERRUN = 0.05
 # Log odds by which the first confirmed load lies below the knee (a fifth of the misses), and each further
 # step down.
 _BELOW, _STEP = math.log(5), math.log(2)
-_STEP_DOWN, _STEP_UP = 0.75, 1.15
+_STEP_DOWN = 0.75
+# Most by which a load exceeds the highest one that held: before and after a probe of seconds missed the SLO.
+_STEP_UP, _STEP_NEAR = 1.3, 1.15
+# The first longer probe, as a share of the highest load of the ramp within the SLO, and the next, as shares
+# of the capacity: knees of multi-slot servers lie there, and an overload costs the time to drain it.
+_BELOW_RAMP, _OF_CAPACITY, _OF_CAPACITY_AT_MOST = 0.8, 0.8, 0.92
 # Time kept for confirmation: one and a half probes, and one more try.
 _RESERVE, _RESERVE_SHARE = 3.3, 0.5
 # The first load to confirm is not lower than this share of the knee, however wide the interval is.
 _LEAST_OF_KNEE = 0.7
 # Service times in which a batch fills up to what another load makes it.
 _WARM_SERVICES = 2.5
-# Seconds of draining that give a rate.
-_SETTLED_S = 1.0
-# Share of requests that a short probe without a miss must know of.
-_ANSWERED = 0.8
 # Requests that a server may need to get warm: a short probe that misses before is tried again.
 _COLD = 100
 _INTERRUPTED = "interrupted"
@@ -118,7 +123,7 @@ class Search:
     _candidate: tuple[float, int] | None = None
     _below: float | None = None
     _unended: int = 0
-    _drained: float | None = None
+    _capacity: Capacity = field(default_factory=Capacity)
 
     def next(self) -> Probe | Knee:
         """Return the next probe, or the end of the search."""
@@ -148,22 +153,20 @@ class Search:
             return False
         found = tally(probe.level, probe.warm_s, records, self.slo, elapsed_s)
         if probe.kind == "ramp" and found.count and not any(outside.any() for outside in found.outside):
-            return elapsed_s >= probe.warm_s + (found.service_s or 0.0) and self._answered(found)
+            return elapsed_s >= probe.warm_s + (found.service_s or 0.0) and not any(
+                unanswered(found, self.slo, self._in_service(found))
+            )
         return any(hopeless(outside) for outside in found.outside)
 
-    def _answered(self, found: Tally) -> bool:
-        """Whether most requests have a first token, where one is limited: those that wait may be late."""
-        known = [len(out) for out, o in zip(found.outside, self.slo, strict=True) if o.metric == "ttft"]
-        return not known or min(known) >= _ANSWERED * found.arrived
+    def _in_service(self, found: Tally) -> float:
+        return found.level * (1.0 if self.limits.whole else found.service_s or 0.0)
 
     def done(self, probe: Probe, elapsed_s: float, records: Sequence[Record], took_s: float) -> None:
         """Take a probe that sent for ``elapsed_s``; ``took_s`` includes what settling cost."""
         self.spent_s += took_s
         settled_s = took_s - elapsed_s
-        if probe.settle_to is not None and settled_s > _SETTLED_S and not self.limits.whole:
-            # A queue drains as fast as the server works: what it can hold is not above.
-            drained = max(0.0, self._unended - probe.settle_to) / settled_s
-            self._drained = min(drained, self._drained or math.inf) or None
+        if probe.settle_to is not None and not self.limits.whole:
+            self._capacity.drained(self._unended - probe.settle_to, settled_s)
         self._unended = sum(r.ok and r.end_ns is None for r in records)
         found = tally(probe.level, probe.warm_s, records, self.slo, elapsed_s)
         if not self.limits.whole:
@@ -171,6 +174,7 @@ class Search:
         window = Window(ns_from_seconds(probe.warm_s), max(1, ns_from_seconds(elapsed_s)))
         steady = drift_seconds_per_second(records, window) is None
         found = replace(found, short=probe.kind == "ramp", steady=steady)
+        found = with_queue(found, self.slo, self._in_service(found)) if found.short else found
         held = steady and found.count > 0 and not found.short and not found.misses(self.slo)
         if held and elapsed_s - probe.warm_s >= _CONFIRM_S:
             self._held.append((self._ran, found))
@@ -271,22 +275,41 @@ class Search:
 
         A load above capacity looks good until its queue has grown to the limit, and leaves that queue behind.
         """
+        capacity = self._capacity.rate or math.inf
         held = [t.level for t in self.tallies if not t.short and t.count and not t.misses(self.slo)]
         if not held:
-            return self._drained or math.inf
+            return capacity
         brief = [t.level for t in self.tallies if t.short and t.count and not t.misses(self.slo)]
         below = [level for level in brief if level < (self._fail or math.inf)]
-        return max(_STEP_UP * max(held), min(max(below, default=0.0), self._drained or math.inf))
+        step = _STEP_NEAR if self._missed() else _STEP_UP
+        return max(step * max(held), min(max(below, default=0.0), capacity))
+
+    def _missed(self) -> bool:
+        """Whether a probe of seconds missed the SLO: before, the estimate is little more than its prior."""
+        return any(t.misses(self.slo) for t in self.tallies if not t.short)
 
     def _try_next(self, found: Estimate) -> float:
-        """Return the load of the next probe: the estimate, or an upper end that only a short probe saw.
+        """Return the load of the next probe: the estimate, once there is one, else a step up.
 
-        A stall or a cold start in a short probe looks like a cliff that the estimate would never pass.
+        A stall or a cold start in a short probe looks like a cliff that the estimate would never pass: such
+        an upper end is tried again.
         """
-        ceiling = self._ceiling()
+        ceiling, capacity = self._ceiling(), self._capacity.rate
+        if not any(t.count and not t.short for t in self.tallies):
+            return self._first(found)
         if self._brief and self._fail is not None and self._fail <= ceiling < math.inf:
             return self._fail
+        if capacity is not None and not self._missed():
+            usual = max(found.middle, _OF_CAPACITY * capacity)
+            return min(ceiling, _OF_CAPACITY_AT_MOST * capacity, usual)
         return min(found.middle, ceiling)
+
+    def _first(self, found: Estimate) -> float:
+        """Return the load of the first longer probe: not far below what the ramp passed."""
+        passed = [t.level for t in self.tallies if t.count and not t.misses(self.slo)]
+        if self.limits.whole or not passed:
+            return min(found.middle, self._fail or math.inf)
+        return _BELOW_RAMP * max(passed)
 
     def _confirmable(self, found: Estimate) -> float:
         """Return the load to confirm: where a confident verdict is likely, below failed ones."""
@@ -333,7 +356,7 @@ class Search:
         return sum(t.misses(self.slo) for t in seen) > 1 or any(hopeless(o) for t in seen for o in t.outside)
 
     def _estimate(self) -> Estimate:
-        return estimate_knee(self.tallies, self.slo, self._service_s)
+        return estimate_knee(self.tallies, self.slo, self._service_s, self._capacity)
 
     def _probe(self, level: float, kind: Kind, left: float) -> Probe:
         limits, service = self.limits, self._service_s

@@ -16,7 +16,7 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.results.run_directory import load
-from tests.fakes.known_knees import HELD_BACK, TUNED, Case, Found, search_case
+from tests.fakes.known_knees import HELD_BACK, NEW, TUNED, Case, Found, search_case
 
 pytestmark = pytest.mark.bench
 _SERVER = ("--ttft", "0.05", "--itl", "0.09", "--tokens", "8", "--slots", "32")
@@ -32,9 +32,14 @@ def test_bias_and_coverage_on_servers_held_back(number: int) -> None:
     _judge(HELD_BACK[number], "HELD_BACK", number)
 
 
+@pytest.mark.parametrize("number", range(len(NEW)), ids=[case.name for case in NEW])
+def test_bias_and_coverage_on_servers_made_after_the_last_change(number: int) -> None:
+    _judge(NEW[number], "NEW", number)
+
+
 def _one(job: tuple[str, int, int, float]) -> Found:
     group, number, seed, budget_s = job
-    return search_case({"TUNED": TUNED, "HELD_BACK": HELD_BACK}[group][number], seed, budget_s)
+    return search_case({"TUNED": TUNED, "HELD_BACK": HELD_BACK, "NEW": NEW}[group][number], seed, budget_s)
 
 
 def _judge(case: Case, group: str, number: int) -> None:

@@ -1,7 +1,7 @@
 """Servers of known knee.
 
-``TUNED`` were looked at while the search was made (the last four of them showed faults when they were still
-held back); ``HELD_BACK`` were measured once, after the last change. Knees without a formula are of 800,000
+``TUNED`` and ``HELD_BACK`` were looked at while the search was made: each showed faults when it was still
+held back. ``NEW`` were measured once, after the last change. Knees without a formula are of 800,000
 requests (``long_run_share``) at five rates around them.
 """
 
@@ -113,4 +113,22 @@ HELD_BACK = [
         42.02,
     ),
     Case("M/D/64, p99", lambda: QueueServer(64, 1.0, 0.1), "p99:ttft=300ms", 55.74),
+]
+# Invented after the last change of the search, and measured once.
+NEW = [
+    Case("M/D/1, p99", lambda: QueueServer(1, 0.05, 0.0), "p99:ttft=300ms", 13.55),
+    Case("M/G/12 lognormal, p95", lambda: QueueServer(12, 0.8, 0.1, 0.6), "p95:ttft=500ms", 11.66),
+    Case(
+        "batching engine of 128 sequences, p95 TTFT and TPOT",
+        lambda: BatchingEngine(0.006, 0.0001, 1.5e-5, 128, (1500, 1.0), (200, 0.7)),
+        "p95:ttft=600ms,p95:tpot=30ms",
+        25.1,
+    ),
+    Case("M/M/48, p99 E2E", lambda: QueueServer(48, 0.5, 0.05, 1), "p99:e2e=3s", 93.66),
+    Case(
+        "rare stalls of 16 slots, p95",
+        lambda: QueueServer(16, 0.25, 0.03, 0.5, 15.0, 0.4),
+        "p95:ttft=250ms",
+        54.1,
+    ),
 ]

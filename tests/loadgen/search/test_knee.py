@@ -3,7 +3,17 @@ import numpy as np
 import pytest
 
 from loadgen.config.slo import parse_slo
-from loadgen.search.knee import Estimate, Tally, estimate, estimate_knee, hopeless, tally
+from loadgen.search.capacity import Capacity
+from loadgen.search.knee import (
+    Estimate,
+    Tally,
+    estimate,
+    estimate_knee,
+    hopeless,
+    tally,
+    unanswered,
+    with_queue,
+)
 from tests.loadgen.samples import record
 
 S = 1_000_000_000
@@ -54,7 +64,7 @@ def test_more_arrivals_than_asked_for_move_the_knee_up() -> None:
         shares = ((50, 0.1), (60, 0.6), (40, 0.01))
         return estimated([seen(level, share, expected=expected) for level, share in shares]).middle
 
-    assert knee(1900.0) / knee(2000.0) == pytest.approx(2000 / 1900, rel=1e-6)
+    assert knee(1900.0) / knee(2000.0) == pytest.approx(2000 / 1900, rel=1e-3)
 
 
 def test_each_long_probe_counts_at_the_rate_that_came_to_it() -> None:
@@ -103,3 +113,29 @@ def test_hopeless_is_a_lost_second_half() -> None:
     assert hopeless(np.array([0.0] * 30 + [1.0] * 30))
     assert not hopeless(np.array([1.0] * 30 + [0.0] * 30))
     assert not hopeless(np.ones(20))
+
+
+def test_waiting_requests_of_a_probe_that_is_shorter_than_the_limit_count_as_outside() -> None:
+    slo = parse_slo("p90:ttft=2s,p90:e2e=3s")
+    # 100 came, 20 have a first token and 10 an end; 5 are usually in service.
+    queue = Tally(100.0, (np.zeros(20), np.zeros(10)), 0.05, 100)
+    assert unanswered(queue, slo, 5.0) == [60, 82]
+    assert with_queue(queue, slo, 5.0).misses(slo)
+    none = Tally(100.0, (np.zeros(90), np.zeros(93)), 0.05, 100)
+    assert with_queue(none, slo, 5.0).outside[0].sum() == 0
+    assert with_queue(none, slo, 5.0).outside[1].sum() == 0
+
+
+def test_one_slow_request_far_below_does_not_rule_out_a_knee() -> None:
+    near = [seen(48, 0.05, expected=2000.0), seen(52, 0.2, expected=2000.0)]
+    slow = Tally(1.0, (np.ones(1),), 0.01, 1, 1.0)
+    assert estimated([slow, *near]).middle == pytest.approx(estimated(near).middle, rel=0.02)
+
+
+def test_the_knee_is_not_above_the_capacity() -> None:
+    few = [seen(40, 0.0, count=200, expected=200.0), seen(80, 1.0, count=40, expected=40.0)]
+    capacity = Capacity()
+    capacity.drained(200, 4.0)
+    bounded = estimate(few, 0, SLO[0], 0.01, capacity)
+    assert bounded.high < 60 < estimated(few).high
+    assert bounded.low < 50

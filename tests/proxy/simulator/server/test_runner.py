@@ -45,8 +45,8 @@ async def test_steps_take_the_profiles_time_however_late_they_start() -> None:
     assert tokens == 149
     first, *_, last = drawn[-151:-1]  # the steps; the last piece is idle again
     took = seconds_from_ns(last - first)
-    # The schedule may be behind by what is caught up at the last step: nothing that grows with the steps. Time
-    # that was lost before the first step or after the last one is in ``late_seconds``, too.
+    # The schedule may be behind by what is caught up at the last step: nothing that grows with the steps.
+    # Time that was lost before the first step or after the last one is in ``late_seconds``, too.
     behind = seconds_from_ns(BEHIND_NS) + 1e-3
     assert 149 * 2e-3 - behind <= took <= 149 * 2e-3 + behind + runner.late_seconds
 

@@ -88,7 +88,10 @@ class Jobs:
         request is its own. Work that was cancelled in the queue is not computed.
         """
         end, request, route = track.end, track.arrive.request, track.arrive.route
-        if end is None or route not in _BATCHES or self._ends.pop(request, None) is not None:
+        if end is None or route not in _BATCHES:
+            return False
+        if self._ends.pop(request, None) is not None:  # by ``observe``, or a second end was received
+            self._cancelled = [entry for entry in self._cancelled if entry[0] is not track]
             return False
         key = (group.key, route)
         begin_ns = int(group.streams.start_ns[track.slot])

@@ -214,3 +214,13 @@ def test_cancelled_work_on_a_device_without_readings_ends_at_once() -> None:
     core.feed_all([Arrive(0, "i", "images", "sd", devices=("gpu0",)), End(S, "i", None, cancelled=True)])
     (share,) = core.drain()
     assert (share.joules, share.unknown, share.final) == (None, "no_samples", True)
+
+
+def test_a_second_end_of_cancelled_work_ends_it() -> None:
+    core = Attributor("steps", [Device("gpu0")])
+    samples = [Sample(at * S, "gpu0", energy_mj=at * 1e5) for at in range(6)]
+    cancelled = End(round(2.5 * S), "i", None, cancelled=True)
+    core.feed_all([*samples[:2], Arrive(round(1.5 * S), "i", "images", "sd", devices=("gpu0",)), samples[2]])
+    core.feed_all([cancelled, samples[3], End(round(3.5 * S), "i", 200), *samples[4:]])
+    core.flush()
+    assert [share.request for share in core.drain()] == ["i"]

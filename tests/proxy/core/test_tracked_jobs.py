@@ -221,6 +221,6 @@ def test_a_second_end_of_cancelled_work_ends_it() -> None:
     samples = [Sample(at * S, "gpu0", energy_mj=at * 1e5) for at in range(6)]
     cancelled = End(round(2.5 * S), "i", None, cancelled=True)
     core.feed_all([*samples[:2], Arrive(round(1.5 * S), "i", "images", "sd", devices=("gpu0",)), samples[2]])
-    core.feed_all([cancelled, samples[3], End(round(3.5 * S), "i", 200), *samples[4:]])
+    core.feed_all([cancelled, End(round(2.7 * S), "i", 200), *samples[3:]])
     core.flush()
     assert [share.request for share in core.drain()] == ["i"]

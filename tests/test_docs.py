@@ -14,7 +14,7 @@ import pytest
 from proxy import agent, subprocesses, supervisor
 from proxy.api import endpoints
 from proxy.config.settings import OPTIONS
-from proxy.core import energy_series, plausible
+from proxy.core.energy import energy_series, plausible
 from proxy.energy.sampling import probe, sampler
 from proxy.energy.sources import nvml, prometheus, remote_clock
 from proxy.exporters import conventions, labels, otel, otel_settings, store

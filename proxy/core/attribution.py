@@ -14,18 +14,18 @@ import msgspec
 import numpy as np
 
 from proxy.core import backlog
-from proxy.core.accounts import Account
+from proxy.core.activity.outputs import NEVER, Streams
+from proxy.core.activity.tracks import Group, Track
 from proxy.core.charging import divide
-from proxy.core.device_model import DeviceModel, group_terms
-from proxy.core.energy_series import EnergySeries
-from proxy.core.engines import Engines
+from proxy.core.energy.accounts import Account
+from proxy.core.energy.energy_series import EnergySeries
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Outside, Sample, Span, Step
+from proxy.core.fit.device_model import DeviceModel, group_terms
 from proxy.core.jobs import Jobs, end_job, is_job, track_job
-from proxy.core.outputs import NEVER, Streams
 from proxy.core.policies import policy_named
 from proxy.core.provisional import charged_until, unmoved
+from proxy.core.replicas.engines import Engines
 from proxy.core.shares import Share, share_of
-from proxy.core.tracks import Group, Track
 from proxy.schema import DeviceAccount, Gap, ModelTerms, Unknown
 from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds
 

@@ -9,14 +9,16 @@ offline it is the same.
 from collections.abc import Iterable
 from typing import Final
 
-from proxy.core.tracks import Group, Track
-from proxy.core.unread import counted_tokens
+from proxy.core.activity.tracks import Group, Track
+from proxy.core.reconstruct.unread import counted_tokens
 
 # In units of one output (about a microsecond): a quarter of a second. A request costs as much as 80 of them,
 # its record included.
 CLOSING_WORK: Final = 250_000
 _REQUEST: Final = 80
-_LEAST_TOKEN_NS: Final = 100_000  # as many outputs are made of a non-streamed response at most (``whole``)
+_LEAST_TOKEN_NS: Final = (
+    100_000  # as many outputs are made of a non-streamed response at most (``non_streamed``)
+)
 
 
 def work_of(track: Track) -> int:

@@ -6,13 +6,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.accounts import Account
-from proxy.core.device_model import DeviceModel
+from proxy.core.activity.tracks import Charge, Group, Track
+from proxy.core.activity.work import Allocation, Floats, Ints, Work, in_windows, rounding, share
+from proxy.core.energy.accounts import Account
+from proxy.core.fit.device_model import DeviceModel
+from proxy.core.fit.term_doubt import term_doubts
 from proxy.core.jobs import is_job
 from proxy.core.policies import Block, Policy, Split
-from proxy.core.term_doubt import term_doubts
-from proxy.core.tracks import Charge, Group, Track
-from proxy.core.work import Dealt, Floats, Ints, Work, in_windows, rounding, share
 
 # Standard deviation, of the joules, where several engines share the device: their work goes together.
 # Measured: two engines that take turns have a median error of up to 6 % in eight runs.
@@ -49,26 +49,34 @@ def divide(
         share(work, total, terms, scale, misfit, guess, split.foreign)
         for (_, _, work), total, terms, scale, misfit, guess in zip(here, totals, *columns, strict=True)
     ]
-    doubts = [np.zeros(len(dealt.life)) for dealt in found]
+    doubts = [np.zeros(len(allocation.life)) for allocation in found]
     if split.idle is not None:
         doubts = term_doubts(model.fit, block.works, slots, split.scales, split.idle)
     if len(here) > 1:
         doubts = [
-            doubt + _BESIDE * dealt.parts.sum(axis=1) for doubt, dealt in zip(doubts, found, strict=True)
+            doubt + _BESIDE * allocation.parts.sum(axis=1)
+            for doubt, allocation in zip(doubts, found, strict=True)
         ]
     doubts = [
-        doubt + _UNRESOLVED * dealt.parts.sum(axis=1) if group.unresolved else doubt
-        for (group, _, _), doubt, dealt in zip(here, doubts, found, strict=True)
+        doubt + _UNRESOLVED * allocation.parts.sum(axis=1) if group.unresolved else doubt
+        for (group, _, _), doubt, allocation in zip(here, doubts, found, strict=True)
     ]
-    exact = rounding(float(split.requests.sum()), sum(float(dealt.parts.sum()) for dealt in found))
+    exact = rounding(float(split.requests.sum()), sum(float(allocation.parts.sum()) for allocation in found))
     of_jobs = np.zeros_like(measured)
-    for index, ((_, tracks, work), dealt) in enumerate(zip(here, found, strict=True)):
+    for index, ((_, tracks, work), allocation) in enumerate(zip(here, found, strict=True)):
         jobs = np.array([is_job(track) for track in tracks])
         if jobs.any():
-            joules = exact * float(dealt.parts[jobs].sum())
+            joules = exact * float(allocation.parts[jobs].sum())
             of_jobs += _spread(joules, work, jobs, edges, split, index)
         _charge(
-            account.device, here[index], dealt, exact, split.unsure[index], ~jobs, model.youth, doubts[index]
+            account.device,
+            here[index],
+            allocation,
+            exact,
+            split.unsure[index],
+            ~jobs,
+            model.youth,
+            doubts[index],
         )
     of_jobs = np.minimum(of_jobs, split.requests)
     requests = split.requests - of_jobs if exact else np.zeros_like(measured)
@@ -89,7 +97,7 @@ def _spread(
 def _charge(
     device: str,
     group_work: GroupWork,
-    dealt: Dealt,
+    allocation: Allocation,
     exact: float,
     unsure: NDArray[np.bool_],
     whose: NDArray[np.bool_],
@@ -98,13 +106,13 @@ def _charge(
 ) -> None:
     """Charge the requests ``whose`` (R,) of one group what they got on one device, times ``exact``."""
     _, tracks, work = group_work
-    parts = dealt.parts * exact
+    parts = allocation.parts * exact
     joules = parts.sum(axis=1)
     hidden = np.tile(unsure, (len(tracks), 1))
     if work.unread is not None:
         hidden[work.unread] = True  # what an unread request did is not known in parts
-    rows = np.stack([joules, dealt.life, dealt.misfit, dealt.guessed, doubt], axis=1).tolist()
-    for index in np.flatnonzero((dealt.life + joules) * whose).tolist():
+    rows = np.stack([joules, allocation.life, allocation.misfit, allocation.guessed, doubt], axis=1).tolist()
+    for index in np.flatnonzero((allocation.life + joules) * whose).tolist():
         track = tracks[index]
         own, life, misfit, guessed, unsure_joules = rows[index]
         charge = track.charges.setdefault(device, Charge())

@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.core.accounts import Account
-from proxy.core.tracks import Charge, Track
-from proxy.core.unread import ARRIVALS
-from proxy.core.work import PARTS
+from proxy.core.activity.tracks import Charge, Track
+from proxy.core.activity.work import PARTS
+from proxy.core.energy.accounts import Account
+from proxy.core.reconstruct.unread import ARRIVALS
 from proxy.units import NS_PER_SECOND
 
 _USUAL_PERIOD_SECONDS: Final = 0.1  # the mismatch of longer windows averages out; the error does not

@@ -16,11 +16,11 @@ from typing import Final
 
 import msgspec
 
-from proxy.core.accounts import Account
+from proxy.core.activity.outputs import Streams
+from proxy.core.activity.tracks import Group, Track
+from proxy.core.energy.accounts import Account
 from proxy.core.events import End, Span
-from proxy.core.outputs import Streams
-from proxy.core.tracks import Group, Track
-from proxy.core.unread import FIRST_ERROR
+from proxy.core.reconstruct.unread import FIRST_ERROR
 from proxy.units import NS_PER_SECOND
 
 QUIET_NS: Final = 10 * NS_PER_SECOND  # a job may load weights or wait between stages at little power

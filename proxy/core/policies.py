@@ -12,13 +12,22 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.core.cells import Habits
-from proxy.core.engine_steps import engine_steps
-from proxy.core.model import EnergyModel
-from proxy.core.overlap import overlap
-from proxy.core.steps import steps
-from proxy.core.tracks import Group, Track
-from proxy.core.work import SECONDS, WIDTH, Floats, Ints, Work, covered_seconds, in_windows, over_cells
+from proxy.core.activity.tracks import Group, Track
+from proxy.core.activity.work import (
+    SECONDS,
+    WIDTH,
+    Floats,
+    Ints,
+    Work,
+    covered_seconds,
+    in_windows,
+    over_cells,
+)
+from proxy.core.fit.model import EnergyModel
+from proxy.core.reconstruct.cells import EngineProfile
+from proxy.core.reconstruct.engine_steps import engine_steps
+from proxy.core.reconstruct.overlap import overlap
+from proxy.core.reconstruct.steps import steps
 
 _STEPS_OF_A_WINDOW: Final = 16.0  # measured on truth engines: 8 leave attenuation, clean ones lose nothing
 _LEAST_TERM: Final = 1e-6  # of fixed terms: a smaller one only divides time in which nothing was seen
@@ -66,7 +75,7 @@ class Block:
 
 
 class Policy(Protocol):
-    """A rule of sharing. Holds nothing but what it learned of the engines, in :class:`Habits`."""
+    """A rule of sharing. Holds nothing but what it learned of the engines, in :class:`EngineProfile`."""
 
     name: str
     evidence: str
@@ -104,16 +113,16 @@ class _Stepwise:
     needs_usage = True
 
     def __init__(self) -> None:
-        self._habits: dict[tuple[str, ...], Habits] = {}
+        self._profiles: dict[tuple[str, ...], EngineProfile] = {}
 
     def work(self, group: Group, tracks: Sequence[Track], start_ns: int, end_ns: int) -> Work:
         """Reconstruct the engine's steps, or use those it reports."""
-        habits = self._habits.setdefault(group.key, Habits())
+        profile = self._profiles.setdefault(group.key, EngineProfile())
         for track in tracks:
             if track.end is not None and track.end.prompt_tokens is not None:
-                habits.see_prompt(track.end.prompt_tokens)
+                profile.see_prompt(track.end.prompt_tokens)
         rebuild = engine_steps if group.steps else steps
-        return rebuild(group, tracks, start_ns, end_ns, habits)
+        return rebuild(group, tracks, start_ns, end_ns, profile)
 
 
 class Tokens(_Stepwise):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import msgspec
 
-from proxy.core.accounts import Account
+from proxy.core.activity.tracks import Charge, Track
+from proxy.core.energy.accounts import Account
 from proxy.core.shares import Share
-from proxy.core.tracks import Charge, Track
 from proxy.schema import Unknown
 from proxy.units import seconds_from_ns
 

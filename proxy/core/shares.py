@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from proxy.core.accounts import Account
-from proxy.core.cached import UNKNOWN, cached_from
+from proxy.core.activity.tracks import Charge, Track
+from proxy.core.energy.accounts import Account
 from proxy.core.intervals import half_width
 from proxy.core.jobs import is_job
-from proxy.core.tracks import Charge, Track
-from proxy.core.unread import ARRIVALS
+from proxy.core.reconstruct.cached import UNKNOWN, cached_from
+from proxy.core.reconstruct.unread import ARRIVALS
 from proxy.schema import Parts, Unknown
 
 

@@ -29,7 +29,7 @@ import time, warnings
 warnings.simplefilter("ignore")
 import gpustat, nvitop
 from zeus.monitor import ZeusMonitor
-from proxy.core.energy_series import EnergySeries
+from proxy.core.energy.energy_series import EnergySeries
 from proxy.energy.sources.nvml import NvmlSource
 from proxy.energy.sampling.sampler import Sampler
 source = NvmlSource(); source.open()

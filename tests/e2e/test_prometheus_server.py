@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from proxy.clock import now_ns
-from proxy.core.energy_series import EnergySeries
+from proxy.core.energy.energy_series import EnergySeries
 from proxy.energy.source import SensorError
 from proxy.energy.sources.prometheus import PrometheusSource
 from proxy.units import NS_PER_SECOND

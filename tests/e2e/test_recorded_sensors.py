@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from proxy.core.energy_series import EnergySeries
+from proxy.core.energy.energy_series import EnergySeries
 from proxy.core.events import Device, Sample
 from proxy.energy.sampling.sampler import Sampler
 from proxy.energy.source import Found

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from proxy.clock import now_ns
-from proxy.core.energy_series import EnergySeries
+from proxy.core.energy.energy_series import EnergySeries
 from proxy.core.events import Sample
 from proxy.simulator.gpu.fake_nvml import FakeNvml, SimulatedDevice, build, environment
 from proxy.units import NS_PER_MS, NS_PER_SECOND

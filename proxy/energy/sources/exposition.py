@@ -17,7 +17,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from proxy.core.plausible import is_amount
+from proxy.core.energy.plausible import is_amount
 from proxy.energy.source import SensorError
 from proxy.units import ns_from_seconds
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pynvml
 
-from proxy.core.plausible import EXCURSION, GENERIC_WATTS
+from proxy.core.energy.plausible import EXCURSION, GENERIC_WATTS
 from proxy.energy.source import SensorError
 from proxy.units import MW_PER_WATT
 

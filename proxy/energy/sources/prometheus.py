@@ -21,8 +21,8 @@ from typing import Final
 import httpx
 
 from proxy.clock import now_ns
+from proxy.core.energy.plausible import GENERIC_WATTS, is_amount
 from proxy.core.events import Device, Sample
-from proxy.core.plausible import GENERIC_WATTS, is_amount
 from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.energy.sources.exposition import Point, as_range, as_time, points
 from proxy.energy.sources.remote_clock import RemoteClock

@@ -1,7 +1,7 @@
 """Read the devices of a simulator from its shared file. Source name: ``simulated``.
 
 The substitute NVML library reads the same file; this source needs no C compiler. The layout of the file is in
-:mod:`proxy.core.power_timeline`.
+:mod:`proxy.core.energy.power_timeline`.
 """
 
 import mmap
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.clock import now_ns
-from proxy.core import power_timeline as layout
+from proxy.core.energy import power_timeline as layout
 from proxy.core.events import Device, Sample
 from proxy.energy.source import Found, SensorError, SourceOptions
 from proxy.units import seconds_from_ns

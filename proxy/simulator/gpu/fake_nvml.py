@@ -2,7 +2,7 @@
 
 ``build`` compiles ``fake_nvml.c`` to ``libnvidia-ml.so.1``; a process started with ``environment`` loads it
 in place of NVIDIA's library. It reads power over time from a memory-mapped file, which ``FakeNvml`` writes;
-the file's layout is in :mod:`proxy.core.power_timeline`. Device names contain "simulated", and records
+the file's layout is in :mod:`proxy.core.energy.power_timeline`. Device names contain "simulated", and records
 have the source ``nvml-simulated`` (``simulated`` where Python reads the file without the library).
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from proxy.core import power_timeline as layout
+from proxy.core.energy import power_timeline as layout
 from proxy.units import NS_PER_MS, NS_PER_SECOND, joules_from_mj
 
 ENVIRONMENT_KEY: Final = "JOULEPROXY_NVML_STANDIN"

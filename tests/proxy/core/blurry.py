@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from proxy.core.bursts import Floats, Ints, by_stream, previous_of_stream
+from proxy.core.reconstruct.bursts import Floats, Ints, by_stream, previous_of_stream
 
 
 def blurry(

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from proxy.core.activity.outputs import Streams
+from proxy.core.activity.tracks import Group, Track
 from proxy.core.events import Arrive, End
-from proxy.core.outputs import Streams
-from proxy.core.tracks import Group, Track
 
 MS = 1_000_000
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from proxy.core import attribution, backlog
+from proxy.core.activity.tracks import Group, Track
+from proxy.core.activity.work import Work
 from proxy.core.attribution import Attributor, Share
 from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample
-from proxy.core.tracks import Group, Track
-from proxy.core.work import Work
 
 S = 1_000_000_000
 WATTS = 300.0

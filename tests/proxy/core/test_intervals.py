@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from proxy.core.accounts import Account
+from proxy.core.activity.tracks import Charge, Track
+from proxy.core.energy.accounts import Account
 from proxy.core.events import Sample
 from proxy.core.intervals import half_width
-from proxy.core.tracks import Charge, Track
 from tests.proxy.core.scene import MS, add, ended, group
 
 FLOOR = 0.008 * 100.0  # of the joules of each charge here

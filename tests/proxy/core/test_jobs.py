@@ -1,9 +1,9 @@
 import pytest
 
+from proxy.core.activity.tracks import Track
 from proxy.core.attribution import Attributor, Share
 from proxy.core.events import Arrive, Device, End, Event, Output, Sample
 from proxy.core.jobs import LONGEST_NS, QUIET_NS, is_job
-from proxy.core.tracks import Track
 from proxy.schema import DeviceAccount, Units
 from proxy.units import NS_PER_SECOND
 

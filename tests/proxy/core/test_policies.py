@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from proxy.core.activity.tracks import Group, Track
 from proxy.core.events import Step
-from proxy.core.model import EnergyModel
+from proxy.core.fit.model import EnergyModel
 from proxy.core.policies import POLICIES, Block, Policy, policy_named
-from proxy.core.tracks import Group, Track
 from tests.proxy.core.scene import MS, add, ended, group
 
 

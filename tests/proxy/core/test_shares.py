@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from proxy.core.accounts import Account
+from proxy.core.activity.tracks import Charge, Track
+from proxy.core.energy.accounts import Account
 from proxy.core.events import Arrive, End, Sample
 from proxy.core.shares import share_of, why_unknown
-from proxy.core.tracks import Charge, Track
 from proxy.units import NS_PER_SECOND
 
 S = NS_PER_SECOND

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.clock import now_ns
-from proxy.core import power_timeline as layout
+from proxy.core.energy import power_timeline as layout
 from proxy.simulator.engine import diffusion
 from proxy.simulator.engine.job import Job
 from proxy.simulator.gpu.fake_nvml import SM_MHZ, FakeNvml, build, environment

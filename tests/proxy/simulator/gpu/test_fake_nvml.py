@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.clock import now_ns
-from proxy.core import power_timeline as layout
+from proxy.core.energy import power_timeline as layout
 from proxy.simulator.gpu.fake_nvml import (
     FakeNvml,
     FakeNvmlError,

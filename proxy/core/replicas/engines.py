@@ -1,0 +1,447 @@
+"""Engines behind one backend: how many there are, whom each serves, and which devices are whose.
+
+Replicas behind one URL, or a prefill and a decode engine, look like one backend to the proxy. Attributed as
+one engine, requests on one device would be charged for steps, and idle time, of another. So where a backend
+has several devices, its streams are looked at:
+
+1. Streams that emit together are one engine's (``coherence``). First chunks that do not come with the chunks
+   of other streams, though later ones do, were computed by another engine: prefill and decode are apart.
+2. Each candidate engine gets its own :class:`Group` and its steps are rebuilt as usual.
+3. The energy of each device must be explained by the work of one engine clearly better than by the work of
+   the others (``engine_devices``). Only then the backend is split; else it stays one engine on all devices.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.core.activity.tracks import Group, Role, Track
+from proxy.core.activity.work import Work
+from proxy.core.energy.accounts import Account
+from proxy.core.numerics.order_statistics import median
+from proxy.core.policies import Policy
+from proxy.core.reconstruct.bursts import Floats, by_stream
+from proxy.core.replicas.coherence import APART, LEAST_CHUNKS, distance, distances, engines_among, together
+from proxy.core.replicas.engine_devices import are_unlike, devices_of_engines
+from proxy.units import NS_PER_SECOND
+
+GroupWork = tuple[Group, list[Track], Work]
+_Life = tuple[float, float, Floats]  # of a stream: first and last chunk after its first one, and all of these
+
+_MOMENTS: Final = (0.25, 0.5, 0.75)  # of the chunks of a block, at which the streams running are compared
+_STREAMS: Final = 24  # compared at a moment, at most
+_FEW_STREAMS: Final = 5  # at a moment: nothing is concluded from fewer
+_PARTNERS: Final = 16  # of each engine that a stream is compared with
+_STRICT: Final = 3.0  # times the usual distance within an engine: streams nearer than that are sure to be its
+_CLEAN: Final = 0.05  # distance within engines, below which a single chunk identifies its engine
+_STRICT_FLOOR: Final = 0.02
+_REFINEMENTS: Final = 4  # rounds, at most
+_BESIDE: Final = 2  # streams of an engine that ran at a moment, at least, to compare it with
+_LEAST_NS: Final = 1e4  # nearer chunks are as near
+_ENOUGH: Final = 24  # chunks after which a running stream is assigned
+_FIRSTS: Final = 24  # first chunks, below which roles are not judged
+_DISTURBED: Final = 1.5  # times longer: intervals of decoding in which the same engine computed a prompt
+_LOOK_NS: Final = (5 * NS_PER_SECOND, 60 * NS_PER_SECOND)  # least and most time between two looks
+
+
+class Engines:
+    """The engines of one backend; none while it is taken to be one."""
+
+    __slots__ = ("_engine_of", "_group", "_next_look_ns", "_numbered", "_since_ns", "_within", "members")
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self.members: list[Group] = []
+        self._engine_of: dict[int, int] = {}  # by slot of its requests
+        self._within = 0.0  # usual distance of streams of one engine
+        self._since_ns: int | None = None
+        self._next_look_ns = 0
+        self._numbered = 0
+
+    @property
+    def count(self) -> int | None:
+        """Return how many engines were found; None if there are several that could not be separated."""
+        return None if self._group.unresolved and not self.members else max(len(self.members), 1)
+
+    def works(
+        self, policy: Policy, accounts: Sequence[Account], start_ns: int, end_ns: int
+    ) -> list[GroupWork]:
+        """Return the work of each engine in [start_ns, end_ns), looking for engines where none were found."""
+        group = self._group
+        if self._since_ns is None:
+            self._since_ns = self._next_look_ns = start_ns
+        if self.members:
+            self._assign(end_ns)
+            return _works(self.members, policy, start_ns, end_ns)
+        several = policy.needs_usage and len(group.devices) > 1 and not group.steps
+        if several and end_ns >= self._next_look_ns:
+            least, most = _LOOK_NS
+            self._next_look_ns = end_ns + min(max(end_ns - self._since_ns, least), most)
+            if (works := self._several(policy, accounts, start_ns, end_ns)) is not None:
+                return works
+        if several and not group.unresolved:
+            group.unresolved = are_unlike(group.devices, accounts, end_ns)
+        return _works([group], policy, start_ns, end_ns)
+
+    def _several(
+        self, policy: Policy, accounts: Sequence[Account], start_ns: int, end_ns: int
+    ) -> list[GroupWork] | None:
+        """Split the backend if streams and energy agree on several engines; return their work, else None."""
+        found = self._look()
+        if found is None:
+            return None
+        self._split(found, end_ns)
+        works = _works(self.members, policy, start_ns, end_ns)
+        devices = devices_of_engines(self._group.devices, works, accounts, end_ns)
+        if devices is None:
+            self._merge()
+            return None
+        for member, own in zip(self.members, devices, strict=True):
+            member.devices = own
+        return works
+
+    def forget(self, policy: Policy, end_ns: int) -> None:
+        """Drop what is no longer needed once windows are closed up to ``end_ns``."""
+        for member in self.members or [self._group]:
+            forget(member, policy, end_ns)
+        if self.members:
+            self._group.forget(min(member.kept_ns for member in self.members))
+
+    def close(self, slot: int) -> None:
+        """Forget a request that is final."""
+        self._engine_of.pop(slot, None)
+        for member in self.members:
+            member.tracks.pop(slot, None)
+
+    def _look(self) -> dict[int, int] | Role | None:
+        """Return the engine of some slots, a role where prefill is apart, or None where one engine fits."""
+        chunks = _chunks(self._group)
+        if not chunks:
+            return None
+        if (found := self._look_at_moments(chunks)) is not None:
+            return found
+        return Role.PREFILL if _prefill_is_apart(self._group, chunks) else None
+
+    def _look_at_moments(self, chunks: dict[int, Floats]) -> dict[int, int] | None:
+        """Return the engine of some slots if the streams of most moments show the same picture."""
+        stamps = np.sort(np.concatenate([*chunks.values()]))
+        found: list[dict[int, int]] = []
+        looked = 0
+        for share in _MOMENTS:
+            slots = _running(chunks, stamps[int(share * (len(stamps) - 1))])[:_STREAMS]
+            if len(slots) < _FEW_STREAMS:
+                continue
+            looked += 1
+            apart = distances([chunks[slot] for slot in slots])
+            labels = engines_among(apart, len(self._group.devices))
+            if labels is not None:
+                found.append({s: e for s, e in zip(slots, labels.tolist(), strict=True) if e >= 0})
+                same = (labels[:, None] == labels[None, :]) & (labels >= 0) & ~np.eye(len(labels), dtype=bool)
+                self._within = float(np.nanmean(apart[same]))
+        if not found or 2 * len(found) <= looked:
+            return None
+        return max(found, key=lambda f: (len(set(f.values())), len(f)))
+
+    def _split(self, found: dict[int, int] | Role, end_ns: int) -> None:
+        """Make a group of each engine, and give each its requests and their outputs."""
+        group = self._group
+        count = 2 if isinstance(found, Role) else len(set(found.values()))
+        for _ in range(count):
+            self._numbered += 1
+            member = Group((*group.key, f"engine {self._numbered}"), group.devices, group.streams)
+            member.neighbours, member.kept_ns = group.neighbours, group.kept_ns
+            member.step_seconds = group.step_seconds
+            self.members.append(member)
+        if isinstance(found, Role):
+            self.members[0].role, self.members[1].role = Role.PREFILL, Role.DECODE
+        else:
+            for slot, engine in found.items():
+                self._place(slot, engine)
+        self._assign(end_ns)
+
+    def _merge(self) -> None:
+        """Make the backend one engine again."""
+        for member in self.members:
+            outputs = member.outputs
+            self._group.outputs.insert(outputs.t_ns, outputs.slot, outputs.tokens)
+        self.members = []
+        self._engine_of.clear()
+
+    def _place(self, slot: int, engine: int) -> None:
+        """Assign a request to an engine."""
+        self._engine_of[slot] = engine
+        self.members[engine].tracks[slot] = self._group.tracks[slot]
+
+    def _assign(self, end_ns: int) -> None:
+        """Assign requests to engines, and hand over their outputs."""
+        for slot, engine in list(self._engine_of.items()):  # jobs leave, and their slots are used again
+            if self._group.tracks.get(slot) is not self.members[engine].tracks[slot]:
+                self.close(slot)
+        if self.members[0].role is not Role.BOTH:
+            for member in self.members:
+                member.tracks = self._group.tracks
+            self._hand_over_by_role()
+            return
+        self._hand_over()
+        chunks = _chunks(self._group)
+        for member in self.members:
+            chunks.update(_chunks(member))
+        fresh = [
+            s
+            for s, t in self._group.tracks.items()
+            if s not in self._engine_of and _is_due(t, chunks, end_ns)
+        ]
+        # Those with many chunks first: they are sure, and the others are compared with them.
+        sure = [s for s in fresh if len(chunks.get(s, ())) >= LEAST_CHUNKS]
+        seeds = [s for s in self._engine_of if s in chunks]
+        if seeds:
+            middle = median(np.array([chunks[s][0] for s in seeds]))
+            sure.sort(key=lambda s: (abs(float(chunks[s][0]) - middle), s))
+        partners = self._partners(chunks)
+        for least in (_STRICT * self._within + _STRICT_FLOOR, 0.5 * (self._within + APART)):
+            sure = self._place_near(sure, chunks, partners, min(least, 0.5 * (self._within + APART)))
+        if self._within >= _CLEAN:
+            self._refine([s for s in fresh if s in self._engine_of], chunks)
+            partners = self._partners(chunks)
+        unsure = sure + [s for s in fresh if len(chunks.get(s, ())) < LEAST_CHUNKS]
+        for slot in unsure:
+            self._place(slot, self._nearest(slot, chunks, partners))
+        self._hand_over()
+
+    def _partners(self, chunks: dict[int, Floats]) -> list[list[_Life]]:
+        """Return the streams of each engine."""
+        found: list[list[_Life]] = [[] for _ in self.members]
+        for slot, engine in self._engine_of.items():
+            if slot in chunks:
+                found[engine].append(_life(chunks[slot]))
+        return found
+
+    def _refine(self, slots: list[int], chunks: dict[int, Floats]) -> None:
+        """Assign streams anew, now that all of their partners are known; the first ones had few.
+
+        With delays as long as steps, a few partners are not enough.
+        """
+        for _ in range(_REFINEMENTS):
+            partners = self._partners(chunks)
+            moved = 0
+            for slot in slots:
+                mean = [_distance(chunks[slot], others) for others in partners]
+                best = together(mean, np.inf)
+                if best >= 0 and best != self._engine_of[slot]:
+                    self.members[self._engine_of[slot]].tracks.pop(slot)
+                    self._place(slot, best)
+                    moved += 1
+            if not moved:
+                break
+
+    def _place_near(
+        self, slots: list[int], chunks: dict[int, Floats], partners: list[list[_Life]], most: float
+    ) -> list[int]:
+        """Assign streams that are nearer than ``most`` to one engine; return the others.
+
+        Each one placed is a partner of those after it, so there are rounds until nothing changes.
+        """
+        while True:
+            left = []
+            for slot in slots:
+                engine = together([_distance(chunks[slot], others) for others in partners], most)
+                if engine < 0:
+                    left.append(slot)
+                    continue
+                self._place(slot, engine)
+                partners[engine].append(_life(chunks[slot]))
+            if len(left) == len(slots) or not left:
+                return left
+            slots = left
+
+    def _nearest(self, slot: int, chunks: dict[int, Floats], partners: list[list[_Life]]) -> int:
+        """Return the engine in whose steps a request of few chunks emitted them, else the least loaded."""
+        first, end = int(self._group.streams.first_ns[slot]), self._group.tracks[slot].end_ns
+        stamps = [float(t) for t in chunks.get(slot, ())]
+        if first >= 0:
+            stamps.append(float(first))
+        elif end is not None:
+            stamps.append(float(end))  # with its last token
+        if stamps and self._within < _CLEAN:
+            engine = _clearly_nearest(stamps, partners, 0.5)
+            if engine >= 0:
+                return engine
+        elif stamps:
+            means = np.array([_mean_at(stamps, others) for others in partners])
+            if means.min() < 0.5 * (self._within + APART):
+                return int(np.argmin(means))
+        return int(np.argmin([len(member.tracks) for member in self.members]))
+
+    def _hand_over(self) -> None:
+        """Move the outputs of assigned requests to their engines; the backend keeps the others."""
+        outputs = self._group.outputs
+        table = np.full(len(self._group.streams.start_ns), -1, np.int64)
+        slots = np.fromiter(self._engine_of, np.int64, len(self._engine_of))
+        table[slots] = np.fromiter(self._engine_of.values(), np.int64, len(slots))
+        engine = table[outputs.slot]
+        for index, member in enumerate(self.members):
+            _copy(self._group, member, engine == index)
+        _keep(self._group, engine < 0)
+
+    def _hand_over_by_role(self) -> None:
+        """Move first chunks to the prefill engine, and the others to the decode engine."""
+        outputs = self._group.outputs
+        first = outputs.t_ns == self._group.streams.first_ns[outputs.slot]
+        prefill, decode = self.members
+        _copy(self._group, prefill, first)
+        prefill.outputs.tokens = np.ones_like(prefill.outputs.tokens)
+        _copy(self._group, decode, ~first)
+        _keep(self._group, np.zeros(len(first), bool))
+
+
+def forget(group: Group, policy: Policy, end_ns: int) -> None:
+    """Drop outputs of an engine that no window still open needs."""
+    running = any(t.end is None or t.end.t_ns > end_ns for t in group.tracks.values())
+    group.forget(group.view(end_ns)[0] if running and policy.needs_usage else end_ns)
+
+
+def _works(groups: Sequence[Group], policy: Policy, start_ns: int, end_ns: int) -> list[GroupWork]:
+    """Return the work of engines that have any requests in [start_ns, end_ns)."""
+    found = []
+    # Decoding first: it finds the first tokens of responses that were not streamed, which end their prefill.
+    for group in sorted(groups, key=lambda group: group.role is Role.PREFILL):
+        if group.role is Role.PREFILL:
+            _share_first_chunks(groups[1], group)
+        if tracks := group.within(min(start_ns, group.kept_ns), end_ns):
+            found.append((group, tracks, policy.work(group, tracks, start_ns, end_ns)))
+    order = {id(group): place for place, group in enumerate(groups)}
+    return sorted(found, key=lambda work: order[id(work[0])])
+
+
+def _share_first_chunks(decode: Group, prefill: Group) -> None:
+    """Move first chunks that were estimated in the decode engine to the engine that computed them."""
+    outputs = decode.outputs
+    first = outputs.t_ns == decode.streams.first_ns[outputs.slot]
+    _copy(decode, prefill, first)
+    _keep(decode, ~first)
+    prefill.outputs.tokens = np.ones_like(prefill.outputs.tokens)
+
+
+def _copy(source: Group, target: Group, which: NDArray[np.bool_]) -> None:
+    """Copy the outputs ``which``, (E,), to another group."""
+    outputs = source.outputs
+    if which.any():
+        target.outputs.insert(outputs.t_ns[which], outputs.slot[which], outputs.tokens[which])
+
+
+def _keep(group: Group, which: NDArray[np.bool_]) -> None:
+    """Drop all outputs but ``which``, (E,)."""
+    outputs = group.outputs
+    outputs.t_ns, outputs.slot, outputs.tokens = (
+        outputs.t_ns[which],
+        outputs.slot[which],
+        outputs.tokens[which],
+    )
+
+
+def _chunks(group: Group) -> dict[int, Floats]:
+    """Return the times (ns) of the chunks of each slot after its first one."""
+    outputs = group.outputs
+    later = outputs.t_ns != group.streams.first_ns[outputs.slot]
+    slot, stamp = outputs.slot[later], outputs.t_ns[later].astype(float)
+    order = by_stream(slot)
+    slot, stamp = slot[order], stamp[order]
+    starts = np.flatnonzero(np.diff(slot, prepend=-1))
+    parts = np.split(stamp, starts[1:]) if len(starts) else []
+    return dict(zip(slot[starts].tolist(), parts, strict=True))
+
+
+def _running(chunks: dict[int, Floats], moment: float) -> list[int]:
+    """Return the slots of the streams that run at a moment and have chunks enough, those with most first."""
+    running = [s for s, t in chunks.items() if t[0] <= moment <= t[-1] and len(t) > 2 * LEAST_CHUNKS]
+    return sorted(running, key=lambda slot: (-len(chunks[slot]), slot))
+
+
+def _is_due(track: Track, chunks: dict[int, Floats], end_ns: int) -> bool:
+    """Return whether a request must be assigned, or can be."""
+    if track.end is not None or track.start_ns < end_ns:
+        return True
+    return len(chunks.get(track.slot, ())) >= _ENOUGH
+
+
+def _life(chunks: Floats) -> _Life:
+    return float(chunks[0]), float(chunks[-1]), chunks
+
+
+def _distance(stream: Floats, others: list[_Life]) -> float:
+    """Return the mean distance of a stream to those of an engine that ran beside it; NaN for none."""
+    first, last, _ = _life(stream)
+    near = [(min(end, last) - max(begin, first), other) for begin, end, other in others]
+    near = sorted((p for p in near if p[0] > 0.0 and p[1] is not stream), key=lambda pair: -pair[0])
+    found = np.array([distance(stream, other) for _, other in near[:_PARTNERS]])
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else np.nan
+
+
+def _mean_at(stamps: list[float], others: list[_Life]) -> float:
+    """Return the mean distance of moments to the chunks of streams that ran then."""
+    found = [
+        _apart_at(stamp, other)
+        for stamp in stamps
+        for other in [o for begin, end, o in others if begin <= stamp <= end][-_PARTNERS:]
+    ]
+    return float(np.mean(found)) if found else APART
+
+
+def _clearly_nearest(stamps: Iterable[float], partners: list[list[_Life]], most: float) -> int:
+    """Return the engine in whose steps moments lie, if the others are farther by a factor, else -1.
+
+    In most steps of an engine some of its streams emits, so the nearest chunk of any of them is compared: its
+    distance, as a geometric mean, since in some steps none did. Only moments at which all engines had streams
+    count.
+    """
+    near = np.array([[_nearest_chunk(float(stamp), others) for stamp in stamps] for others in partners])
+    near = near[:, ~np.isnan(near).any(axis=0)]
+    if not near.size:
+        return -1
+    means = np.log(near).mean(axis=1)
+    best, second = np.argsort(means, kind="stable")[:2]
+    return int(best) if means[best] < np.log(most) + means[second] else -1
+
+
+def _nearest_chunk(stamp: float, others: list[_Life]) -> float:
+    """Return the distance (ns) of a moment to the nearest chunk; NaN where hardly a stream ran."""
+    beside = [other for begin, end, other in others if begin <= stamp <= end]
+    if len(beside) < _BESIDE:
+        return np.nan
+    places = [int(np.searchsorted(other, stamp)) for other in beside]
+    near = (
+        abs(stamp - float(o[i])) for o, at in zip(beside, places, strict=True) for i in (max(at - 1, 0), at)
+    )
+    return max(min(near), _LEAST_NS)
+
+
+def _apart_at(stamp: float, other: Floats) -> float:
+    """Return the distance of one moment to a stream's nearest chunk, relative to its interval there."""
+    after = int(np.clip(np.searchsorted(other, stamp, side="right"), 1, max(len(other) - 1, 1)))
+    if len(other) < 2:
+        return APART
+    left, right = float(other[after - 1]), float(other[after])
+    return min(abs(stamp - left), abs(right - stamp)) / max(right - left, 1.0)
+
+
+def _prefill_is_apart(group: Group, chunks: dict[int, Floats]) -> bool:
+    """Return whether first chunks come apart from the chunks of other streams, without disturbing these."""
+    firsts, laters, around, usual = [], [], [], []
+    streams = [(s, t) for s, t in chunks.items() if len(t) > LEAST_CHUNKS]
+    for slot, stamps in streams:
+        first = float(group.streams.first_ns[slot])
+        beside = [t for s, t in streams if s != slot and t[0] < first < t[-1] and t[0] < stamps[2] < t[-1]]
+        for other in beside[:2]:
+            firsts.append(_apart_at(first, other))
+            laters.append(_apart_at(float(stamps[2]), other))
+            after = int(np.searchsorted(other, first, side="right"))
+            around.append(other[after] - other[after - 1])
+            usual.append(median(np.diff(other)))
+    if len(firsts) < _FIRSTS:
+        return False
+    apart, close = float(np.mean(firsts)), float(np.mean(laters))
+    disturbed = median(np.array(around) / np.array(usual))
+    return apart > 0.17 and close < 0.65 * apart and disturbed < _DISTURBED

@@ -290,8 +290,8 @@ def share(
 def rounding(granted: float, allocated: float) -> float:
     """Return the factor that makes the joules allocated exactly the joules granted.
 
-    It is 1 but for rounding; 0 where there is no request. Sums over many cells keep eight digits where windows
-    are of nanoseconds. A larger difference would be a defect, and is not hidden.
+    It is 1 but for rounding; 0 where there is no request. Sums over many cells keep eight digits where
+    windows are of nanoseconds. A larger difference would be a defect, and is not hidden.
     """
     if allocated <= 0.0:
         return 0.0

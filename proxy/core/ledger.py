@@ -15,8 +15,9 @@ from proxy.core.attribution import Share
 from proxy.core.events import Arrive
 from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.schema import RequestEnergy, Unknown
-from proxy.units import NS_PER_SECOND, seconds_from_ns
+from proxy.units import NS_PER_MS, NS_PER_SECOND, seconds_from_ns
 
+_MISSED_NS: Final = 100 * NS_PER_MS  # of a request's beginning; less is within the usual period of counters
 UNREAD: Final = "compressed"  # evidence of an answer whose tokens could not be read: its times alone
 _LATEST_NS: Final = 60 * NS_PER_SECOND  # an entry's beginning is at most so much older than its place
 GROUPINGS: Final[dict[str, Callable[[RequestEnergy], str | None]]] = {
@@ -35,6 +36,7 @@ class Entry:
     record: RequestEnergy
     closed: RequestEnd | None = None
     first_output_ns: int | None = None
+    missed_ns: int = 0  # of its beginning, which the attribution did not see
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -64,8 +66,15 @@ class Ledger:
         self._running: set[str] = set()
         self._finished: deque[str] = deque()
 
-    def open(self, opened: RequestStart, source: str | None) -> None:
-        """A request began."""
+    def open(self, opened: RequestStart, source: str | None, seen_ns: int | None = None) -> None:
+        """Begin the record of a request.
+
+        Args:
+            opened: its start, as the relay reported it.
+            source: of the energy readings.
+            seen_ns: the stamp with which the attribution saw it, where that is later: a relay that connects
+                to a new meter reports its running requests after the first readings were used.
+        """
         arrive = opened.arrive
         record = RequestEnergy(
             request_id=arrive.request,
@@ -81,7 +90,8 @@ class Ledger:
             unknown=Unknown.RUNNING,
         )
         self._entries.pop(arrive.request, None)  # an id used again begins anew, as the newest
-        self._entries[arrive.request] = Entry(opened, record)
+        missed = 0 if seen_ns is None else max(seen_ns - arrive.t_ns, 0)
+        self._entries[arrive.request] = Entry(opened, record, missed_ns=missed)
         self._running.add(arrive.request)
 
     def output(self, request: str, t_ns: int) -> None:
@@ -137,7 +147,7 @@ class Ledger:
         entry = self._entries.get(share.request)
         if entry is None:
             return None
-        entry.record = with_share(entry.record, share)
+        entry.record = measured(entry, share)
         if entry.closed is not None and not entry.closed.metered:
             entry.record = msgspec.structs.replace(entry.record, evidence=UNREAD)
         if share.final:
@@ -196,8 +206,15 @@ class Ledger:
         return summarise(self.records(since), GROUPINGS[by])
 
 
+def measured(entry: Entry, share: Share) -> RequestEnergy:
+    """Return the record with the joules of a share; they are a part where the beginning was missed."""
+    if entry.missed_ns > _MISSED_NS and share.unknown is None:
+        share = msgspec.structs.replace(share, joules_high=None, unknown=Unknown.BEGINNING_NOT_SEEN)
+    return with_share(entry.record, share)
+
+
 def with_share(record: RequestEnergy, share: Share) -> RequestEnergy:
-    """The record with the joules of a share."""
+    """Return the record with the joules of a share."""
     return msgspec.structs.replace(
         record,
         joules=share.joules,

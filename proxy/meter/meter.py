@@ -19,7 +19,7 @@ from proxy.clock import WallAnchor, now_ns
 from proxy.config import Backend, ConfigError, MeterConfig
 from proxy.core.attribution import Attributor, Share
 from proxy.core.events import TIMELINE_VERSION, Event, Header, Output
-from proxy.core.ledger import Entry, Ledger, with_share
+from proxy.core.ledger import Entry, Ledger, measured
 from proxy.core.request_events import RequestEnd, RequestStart
 from proxy.energy.groups import devices_by_backend
 from proxy.energy.source import Found
@@ -155,11 +155,11 @@ class Meter:
             return
         events = [event for _, event in released]
         self._record(events, t_ns)
-        for held, _ in released:
+        for held, event in released:
             if type(held) is Output:
                 self.ledger.output(held.request, held.t_ns)
             elif isinstance(held, RequestStart):
-                self.ledger.open(held, self.source)
+                self.ledger.open(held, self.source, event.t_ns)
             elif isinstance(held, RequestEnd) and (entry := self.ledger.close(held, self.source)) is not None:
                 self._export(entry)
         self.attributor.feed_all(events)
@@ -218,7 +218,7 @@ class Meter:
         if entry.record.final:
             return entry.record
         share = self.attributor.provisional(request, now_ns())
-        return entry.record if share is None else with_share(entry.record, self._named(share))
+        return entry.record if share is None else measured(entry, self._named(share))
 
     async def until_final(self, request: str, seconds: float, *, hold: bool = True) -> None:
         """Wait until the record of a request is final, at most ``seconds``.

@@ -50,6 +50,19 @@ def test_a_record_joins_the_call_and_its_share() -> None:
     assert (record.joules, record.final, record.unknown) == (5.0, True, None)
 
 
+def test_a_request_whose_beginning_was_missed_has_a_part_of_its_joules() -> None:
+    book = ledger()
+    book.open(RequestStart(Arrive(0, "late", backend="b")), "nvml", seen_ns=S)
+    book.open(RequestStart(Arrive(0, "prompt", backend="b")), "nvml", seen_ns=S // 100)
+    for name in ("late", "prompt"):
+        book.close(RequestEnd(End(2 * S, name, 200)))
+        book.settle(share(name))
+    records = {record.request_id: record for record in book.records()}
+    late, prompt = records["late"], records["prompt"]
+    assert (late.joules, late.joules_high, late.unknown) == (5.0, None, Unknown.BEGINNING_NOT_SEEN)
+    assert (prompt.joules, prompt.joules_high, prompt.unknown) == (5.0, 5.0, None)
+
+
 def test_an_answer_that_could_not_be_read_says_so() -> None:
     book = ledger()
     book.open(RequestStart(Arrive(0, "a", backend="b")), "nvml")

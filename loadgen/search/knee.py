@@ -71,9 +71,9 @@ _PRIOR_BLOCKS, _PER_WAIT, _PER_SERVICE = 4.0, 5.0, 3.0
 # Least fitted share, so that one request that is outside far below the knee does not decide the variance.
 _LEAST_SHARE = 0.002
 _LATER, _LOST = 24, 0.9
-# Share of requests of a short probe that have a first token unless there is a queue; requests in flight, as a
-# multiple of those in service and at least so many, that are no queue.
-_ANSWERED, _IN_SERVICE, _FEW = 0.8, 1.5, 3
+# Share of requests of a short probe that have a first token unless there is a queue; standard deviations of
+# the number in flight (a Poisson number, if nothing waits) that are no queue, and a number that is none.
+_ANSWERED, _DEVIATIONS, _FEW = 0.8, 3.0, 3
 _ENOUGH = 100
 # Quantile of the posterior that is reported as the knee. The posterior is skewed to the right, for a load
 # without misses does not show how far up the knee is; an overestimate costs users more than an underestimate.
@@ -143,23 +143,55 @@ class Estimate:
     high: float
     slope: float
 
+    def low_end(self, tallies: Sequence[Tally], slo: Sequence[Objective]) -> float:
+        """Return the lower end of the interval that is reported.
+
+        A limit on E2E is exceeded by long responses, too, which the model takes for those of a queue: the
+        interval then reaches down at least to the highest load that kept the SLO in a probe of seconds.
+        """
+        held = [t.level for t in tallies if not t.short and t.count and not t.misses(slo)]
+        if not held or all(one.metric != "e2e" for one in slo):
+            return self.low
+        return min(self.low, max(held))
+
 
 def tally(
-    level: float, warm_s: float, records: Sequence[Record], slo: Sequence[Objective], elapsed_s: float
+    level: float,
+    warm_s: float,
+    records: Sequence[Record],
+    slo: Sequence[Objective],
+    elapsed_s: float,
+    *,
+    short: bool = False,
 ) -> Tally:
     """Return the outcome of requests scheduled after ``warm_s``; those that failed are outside every limit.
 
     Records without an error and without an end are still under way at ``elapsed_s``: one that already
-    waited longer than a limit is outside it, one whose side is not known yet does not count.
+    waited longer than a limit is outside it, one whose side is not known yet does not count. Requests of the
+    last seconds, as many as the limit, would then count only if they were fast: they are left out, except
+    in a ``short`` probe, which looks for a queue and has none to spare.
     """
     warm_ns = warm_s * NS_PER_SECOND
     chosen = sorted((r for r in records if r.scheduled_ns >= warm_ns), key=lambda r: r.scheduled_ns)
     outside = tuple(
-        np.array([side for r in chosen if (side := _is_outside(r, one, elapsed_s)) is not None], np.float64)
+        np.array(
+            [
+                side
+                for r in chosen
+                if (short or r.scheduled_ns <= _known_until_ns(one, elapsed_s))
+                and (side := _is_outside(r, one, elapsed_s)) is not None
+            ],
+            np.float64,
+        )
         for one in slo
     )
     lasted = [(r.end_ns - r.scheduled_ns) / NS_PER_SECOND for r in records if r.ok and r.end_ns is not None]
     return Tally(level, outside, float(np.median(lasted)) if lasted else None, len(chosen))
+
+
+def _known_until_ns(objective: Objective, elapsed_s: float) -> float:
+    limit_s = objective.limit_seconds if objective.metric in _WAITS else 0.0
+    return (elapsed_s - limit_s) * NS_PER_SECOND
 
 
 def _is_outside(record: Record, objective: Objective, elapsed_s: float) -> bool | None:
@@ -176,9 +208,12 @@ def unanswered(tally: Tally, slo: Sequence[Objective], in_service: float) -> lis
     """Return per objective how many requests are without an answer beyond those that are usually in service.
 
     Most requests of a probe have a first token unless they wait in a queue. Of limits on E2E or TPOT,
-    as many are unknown as are ``in_service``: by Little's law, load times service time.
+    as many are unknown as are ``in_service``: by Little's law, load times mean service time.
     """
-    begun, ended = (1 - _ANSWERED) * tally.arrived, max(_FEW, _IN_SERVICE * in_service)
+    begun, ended = (
+        (1 - _ANSWERED) * tally.arrived,
+        max(_FEW, in_service + _DEVIATIONS * math.sqrt(in_service)),
+    )
     most = [begun if objective.metric == "ttft" else ended for objective in slo]
     known = [len(outside) for outside in tally.outside]
     return [max(0, int(tally.arrived - n - m)) for n, m in zip(known, most, strict=True)]

@@ -31,6 +31,7 @@ from loadgen.measure.window import Window, drift_seconds_per_second
 from loadgen.results.records import Knee, Record
 from loadgen.search.capacity import Capacity
 from loadgen.search.knee import Estimate, Tally, estimate_knee, hopeless, tally, unanswered, with_queue
+from loadgen.search.service_time import ServiceTime
 from proxy.units import ns_from_seconds
 
 Kind = Literal["ramp", "narrow", "knee", "confirm"]
@@ -124,6 +125,7 @@ class Search:
     _below: float | None = None
     _unended: int = 0
     _capacity: Capacity = field(default_factory=Capacity)
+    _service_time: ServiceTime = field(default_factory=ServiceTime)
 
     def next(self) -> Probe | Knee:
         """Return the next probe, or the end of the search."""
@@ -151,15 +153,20 @@ class Search:
         """Whether a running probe has run long enough; ``records`` are all so far (see ``tally``)."""
         if elapsed_s < probe.min_s:
             return False
-        found = tally(probe.level, probe.warm_s, records, self.slo, elapsed_s)
+        found = self._tally(probe, elapsed_s, records)
         if probe.kind == "ramp" and found.count and not any(outside.any() for outside in found.outside):
             return elapsed_s >= probe.warm_s + (found.service_s or 0.0) and not any(
-                unanswered(found, self.slo, self._in_service(found))
+                unanswered(found, self.slo, self._in_service(found, records, elapsed_s))
             )
         return any(hopeless(outside) for outside in found.outside)
 
-    def _in_service(self, found: Tally) -> float:
-        return found.level * (1.0 if self.limits.whole else found.service_s or 0.0)
+    def _tally(self, probe: Probe, elapsed_s: float, records: Sequence[Record]) -> Tally:
+        short = probe.kind == "ramp"
+        return tally(probe.level, probe.warm_s, records, self.slo, elapsed_s, short=short)
+
+    def _in_service(self, found: Tally, records: Sequence[Record], elapsed_s: float) -> float:
+        """Return the mean number of requests in flight without a queue, by Little's law."""
+        return found.level * (1.0 if self.limits.whole else self._service_time.mean(records, elapsed_s))
 
     def done(self, probe: Probe, elapsed_s: float, records: Sequence[Record], took_s: float) -> None:
         """Take a probe that sent for ``elapsed_s``; ``took_s`` includes what settling cost."""
@@ -168,13 +175,14 @@ class Search:
         if probe.settle_to is not None and not self.limits.whole:
             self._capacity.drained(self._unended - probe.settle_to, settled_s)
         self._unended = sum(r.ok and r.end_ns is None for r in records)
-        found = tally(probe.level, probe.warm_s, records, self.slo, elapsed_s)
+        found = self._tally(probe, elapsed_s, records)
         if not self.limits.whole:
             found = replace(found, expected=probe.level * max(0.0, elapsed_s - probe.warm_s))
         window = Window(ns_from_seconds(probe.warm_s), max(1, ns_from_seconds(elapsed_s)))
         steady = drift_seconds_per_second(records, window) is None
         found = replace(found, short=probe.kind == "ramp", steady=steady)
-        found = with_queue(found, self.slo, self._in_service(found)) if found.short else found
+        if found.short:
+            found = with_queue(found, self.slo, self._in_service(found, records, elapsed_s))
         held = steady and found.count > 0 and not found.short and not found.misses(self.slo)
         if held and elapsed_s - probe.warm_s >= _CONFIRM_S:
             self._held.append((self._ran, found))
@@ -188,6 +196,8 @@ class Search:
         self._backlog = found.misses(self.slo)
         if probe.kind == "ramp" and found.most_outside < _FEW:
             self._backlog = False  # one slow request among few is no queue; it stays in the estimate
+        if found.short and not self._backlog:
+            self._service_time.add(records, elapsed_s)
         if found.service_s and (not self._backlog or not self._service_s):
             self._service_s = found.service_s
         self._bracket(probe, found)
@@ -414,7 +424,9 @@ class Search:
         if not self._confirmed and why != _INTERRUPTED:
             self._confirmed = self._confirmed_already(found.low)
         reason = why + ("" if self._confirmed or why == _INTERRUPTED else _DOUBT)
-        return self._ended(self._level(found.middle), found.low, found.high, reason)
+        return self._ended(
+            self._level(found.middle), found.low_end(self.tallies, self.slo), found.high, reason
+        )
 
     def _confirmed_already(self, low: float) -> tuple[int, ...]:
         """Return probes that confirm a load below the interval though they were not made for it.

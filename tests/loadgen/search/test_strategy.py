@@ -8,7 +8,7 @@ import pytest
 from loadgen.config.slo import parse_slo
 from loadgen.results.records import Knee
 from loadgen.search.strategy import Limits, Probe, Search
-from tests.fakes.known_knees import TUNED, knee_of, search_case, waiting_share
+from tests.fakes.known_knees import NEW, TUNED, knee_of, search_case, waiting_share
 from tests.fakes.virtual_servers import QueueServer, VirtualClient, long_run_share
 from tests.loadgen.samples import record
 
@@ -55,6 +55,14 @@ def test_intervals_hold_the_truth_on_servers_of_other_kinds() -> None:
     best = [one.best / truth for truth, one in found if one.best is not None]
     assert len(best) >= 0.8 * len(found)
     assert max(best) < 1.02
+
+
+def test_a_limit_on_e2e_that_long_responses_exceed_has_an_interval_that_holds_the_truth() -> None:
+    """The ramp must not take the requests that are in service for a queue."""
+    case = next(case for case in NEW if case.name == "M/M/48, p99 E2E")
+    found = [search_case(case, seed, 80.0).knee for seed in range(8)]
+    assert sum((knee.low or 0) <= case.truth <= (knee.high or 0) for knee in found) >= 7
+    assert statistics.median((knee.level or 0) / case.truth for knee in found) == pytest.approx(1, abs=0.15)
 
 
 def test_the_server_models_agree_with_erlangs_formula() -> None:

@@ -11,7 +11,7 @@ has several devices, its streams are looked at:
    the others (``engine_devices``). Only then the backend is split; else it stays one engine on all devices.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -22,27 +22,31 @@ from proxy.core.activity.work import Work
 from proxy.core.energy.accounts import Account
 from proxy.core.numerics.order_statistics import median
 from proxy.core.policies import Policy
-from proxy.core.reconstruct.bursts import Floats, by_stream
-from proxy.core.replicas.coherence import APART, LEAST_CHUNKS, distance, distances, engines_among, together
+from proxy.core.reconstruct.bursts import Floats
+from proxy.core.replicas.beside import (
+    Life,
+    clearly_nearest,
+    later_chunks,
+    life_of,
+    mean_at,
+    mean_distance,
+    prefill_is_apart,
+    running_at,
+)
+from proxy.core.replicas.coherence import APART, LEAST_CHUNKS, distances, engines_among, together
 from proxy.core.replicas.engine_devices import are_unlike, devices_of_engines
 from proxy.units import NS_PER_SECOND
 
 GroupWork = tuple[Group, list[Track], Work]
-_Life = tuple[float, float, Floats]  # of a stream: first and last chunk after its first one, and all of these
 
 _MOMENTS: Final = (0.25, 0.5, 0.75)  # of the chunks of a block, at which the streams running are compared
 _STREAMS: Final = 24  # compared at a moment, at most
 _FEW_STREAMS: Final = 5  # at a moment: nothing is concluded from fewer
-_PARTNERS: Final = 16  # of each engine that a stream is compared with
 _STRICT: Final = 3.0  # times the usual distance within an engine: streams nearer than that are sure to be its
 _CLEAN: Final = 0.05  # distance within engines, below which a single chunk identifies its engine
 _STRICT_FLOOR: Final = 0.02
 _REFINEMENTS: Final = 4  # rounds, at most
-_BESIDE: Final = 2  # streams of an engine that ran at a moment, at least, to compare it with
-_LEAST_NS: Final = 1e4  # nearer chunks are as near
 _ENOUGH: Final = 24  # chunks after which a running stream is assigned
-_FIRSTS: Final = 24  # first chunks, below which roles are not judged
-_DISTURBED: Final = 1.5  # times longer: intervals of decoding in which the same engine computed a prompt
 _LOOK_NS: Final = (5 * NS_PER_SECOND, 60 * NS_PER_SECOND)  # least and most time between two looks
 
 
@@ -117,12 +121,12 @@ class Engines:
 
     def _look(self) -> dict[int, int] | Role | None:
         """Return the engine of some slots, a role where prefill is apart, or None where one engine fits."""
-        chunks = _chunks(self._group)
+        chunks = later_chunks(self._group)
         if not chunks:
             return None
         if (found := self._look_at_moments(chunks)) is not None:
             return found
-        return Role.PREFILL if _prefill_is_apart(self._group, chunks) else None
+        return Role.PREFILL if prefill_is_apart(self._group, chunks) else None
 
     def _look_at_moments(self, chunks: dict[int, Floats]) -> dict[int, int] | None:
         """Return the engine of some slots if the streams of most moments show the same picture."""
@@ -130,7 +134,7 @@ class Engines:
         found: list[dict[int, int]] = []
         looked = 0
         for share in _MOMENTS:
-            slots = _running(chunks, stamps[int(share * (len(stamps) - 1))])[:_STREAMS]
+            slots = running_at(chunks, stamps[int(share * (len(stamps) - 1))])[:_STREAMS]
             if len(slots) < _FEW_STREAMS:
                 continue
             looked += 1
@@ -185,9 +189,9 @@ class Engines:
             self._hand_over_by_role()
             return
         self._hand_over()
-        chunks = _chunks(self._group)
+        chunks = later_chunks(self._group)
         for member in self.members:
-            chunks.update(_chunks(member))
+            chunks.update(later_chunks(member))
         fresh = [
             s
             for s, t in self._group.tracks.items()
@@ -210,12 +214,12 @@ class Engines:
             self._place(slot, self._nearest(slot, chunks, partners))
         self._hand_over()
 
-    def _partners(self, chunks: dict[int, Floats]) -> list[list[_Life]]:
+    def _partners(self, chunks: dict[int, Floats]) -> list[list[Life]]:
         """Return the streams of each engine."""
-        found: list[list[_Life]] = [[] for _ in self.members]
+        found: list[list[Life]] = [[] for _ in self.members]
         for slot, engine in self._engine_of.items():
             if slot in chunks:
-                found[engine].append(_life(chunks[slot]))
+                found[engine].append(life_of(chunks[slot]))
         return found
 
     def _refine(self, slots: list[int], chunks: dict[int, Floats]) -> None:
@@ -227,7 +231,7 @@ class Engines:
             partners = self._partners(chunks)
             moved = 0
             for slot in slots:
-                mean = [_distance(chunks[slot], others) for others in partners]
+                mean = [mean_distance(chunks[slot], others) for others in partners]
                 best = together(mean, np.inf)
                 if best >= 0 and best != self._engine_of[slot]:
                     self.members[self._engine_of[slot]].tracks.pop(slot)
@@ -237,7 +241,7 @@ class Engines:
                 break
 
     def _place_near(
-        self, slots: list[int], chunks: dict[int, Floats], partners: list[list[_Life]], most: float
+        self, slots: list[int], chunks: dict[int, Floats], partners: list[list[Life]], most: float
     ) -> list[int]:
         """Assign streams that are nearer than ``most`` to one engine; return the others.
 
@@ -246,17 +250,17 @@ class Engines:
         while True:
             left = []
             for slot in slots:
-                engine = together([_distance(chunks[slot], others) for others in partners], most)
+                engine = together([mean_distance(chunks[slot], others) for others in partners], most)
                 if engine < 0:
                     left.append(slot)
                     continue
                 self._place(slot, engine)
-                partners[engine].append(_life(chunks[slot]))
+                partners[engine].append(life_of(chunks[slot]))
             if len(left) == len(slots) or not left:
                 return left
             slots = left
 
-    def _nearest(self, slot: int, chunks: dict[int, Floats], partners: list[list[_Life]]) -> int:
+    def _nearest(self, slot: int, chunks: dict[int, Floats], partners: list[list[Life]]) -> int:
         """Return the engine in whose steps a request of few chunks emitted them, else the least loaded."""
         first, end = int(self._group.streams.first_ns[slot]), self._group.tracks[slot].end_ns
         stamps = [float(t) for t in chunks.get(slot, ())]
@@ -265,11 +269,11 @@ class Engines:
         elif end is not None:
             stamps.append(float(end))  # with its last token
         if stamps and self._within < _CLEAN:
-            engine = _clearly_nearest(stamps, partners, 0.5)
+            engine = clearly_nearest(stamps, partners, 0.5)
             if engine >= 0:
                 return engine
         elif stamps:
-            means = np.array([_mean_at(stamps, others) for others in partners])
+            means = np.array([mean_at(stamps, others) for others in partners])
             if means.min() < 0.5 * (self._within + APART):
                 return int(np.argmin(means))
         return int(np.argmin([len(member.tracks) for member in self.members]))
@@ -341,107 +345,8 @@ def _keep(group: Group, which: NDArray[np.bool_]) -> None:
     )
 
 
-def _chunks(group: Group) -> dict[int, Floats]:
-    """Return the times (ns) of the chunks of each slot after its first one."""
-    outputs = group.outputs
-    later = outputs.t_ns != group.streams.first_ns[outputs.slot]
-    slot, stamp = outputs.slot[later], outputs.t_ns[later].astype(float)
-    order = by_stream(slot)
-    slot, stamp = slot[order], stamp[order]
-    starts = np.flatnonzero(np.diff(slot, prepend=-1))
-    parts = np.split(stamp, starts[1:]) if len(starts) else []
-    return dict(zip(slot[starts].tolist(), parts, strict=True))
-
-
-def _running(chunks: dict[int, Floats], moment: float) -> list[int]:
-    """Return the slots of the streams that run at a moment and have chunks enough, those with most first."""
-    running = [s for s, t in chunks.items() if t[0] <= moment <= t[-1] and len(t) > 2 * LEAST_CHUNKS]
-    return sorted(running, key=lambda slot: (-len(chunks[slot]), slot))
-
-
 def _is_due(track: Track, chunks: dict[int, Floats], end_ns: int) -> bool:
     """Return whether a request must be assigned, or can be."""
     if track.end is not None or track.start_ns < end_ns:
         return True
     return len(chunks.get(track.slot, ())) >= _ENOUGH
-
-
-def _life(chunks: Floats) -> _Life:
-    return float(chunks[0]), float(chunks[-1]), chunks
-
-
-def _distance(stream: Floats, others: list[_Life]) -> float:
-    """Return the mean distance of a stream to those of an engine that ran beside it; NaN for none."""
-    first, last, _ = _life(stream)
-    near = [(min(end, last) - max(begin, first), other) for begin, end, other in others]
-    near = sorted((p for p in near if p[0] > 0.0 and p[1] is not stream), key=lambda pair: -pair[0])
-    found = np.array([distance(stream, other) for _, other in near[:_PARTNERS]])
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else np.nan
-
-
-def _mean_at(stamps: list[float], others: list[_Life]) -> float:
-    """Return the mean distance of moments to the chunks of streams that ran then."""
-    found = [
-        _apart_at(stamp, other)
-        for stamp in stamps
-        for other in [o for begin, end, o in others if begin <= stamp <= end][-_PARTNERS:]
-    ]
-    return float(np.mean(found)) if found else APART
-
-
-def _clearly_nearest(stamps: Iterable[float], partners: list[list[_Life]], most: float) -> int:
-    """Return the engine in whose steps moments lie, if the others are farther by a factor, else -1.
-
-    In most steps of an engine some of its streams emits, so the nearest chunk of any of them is compared: its
-    distance, as a geometric mean, since in some steps none did. Only moments at which all engines had streams
-    count.
-    """
-    near = np.array([[_nearest_chunk(float(stamp), others) for stamp in stamps] for others in partners])
-    near = near[:, ~np.isnan(near).any(axis=0)]
-    if not near.size:
-        return -1
-    means = np.log(near).mean(axis=1)
-    best, second = np.argsort(means, kind="stable")[:2]
-    return int(best) if means[best] < np.log(most) + means[second] else -1
-
-
-def _nearest_chunk(stamp: float, others: list[_Life]) -> float:
-    """Return the distance (ns) of a moment to the nearest chunk; NaN where hardly a stream ran."""
-    beside = [other for begin, end, other in others if begin <= stamp <= end]
-    if len(beside) < _BESIDE:
-        return np.nan
-    places = [int(np.searchsorted(other, stamp)) for other in beside]
-    near = (
-        abs(stamp - float(o[i])) for o, at in zip(beside, places, strict=True) for i in (max(at - 1, 0), at)
-    )
-    return max(min(near), _LEAST_NS)
-
-
-def _apart_at(stamp: float, other: Floats) -> float:
-    """Return the distance of one moment to a stream's nearest chunk, relative to its interval there."""
-    after = int(np.clip(np.searchsorted(other, stamp, side="right"), 1, max(len(other) - 1, 1)))
-    if len(other) < 2:
-        return APART
-    left, right = float(other[after - 1]), float(other[after])
-    return min(abs(stamp - left), abs(right - stamp)) / max(right - left, 1.0)
-
-
-def _prefill_is_apart(group: Group, chunks: dict[int, Floats]) -> bool:
-    """Return whether first chunks come apart from the chunks of other streams, without disturbing these."""
-    firsts, laters, around, usual = [], [], [], []
-    streams = [(s, t) for s, t in chunks.items() if len(t) > LEAST_CHUNKS]
-    for slot, stamps in streams:
-        first = float(group.streams.first_ns[slot])
-        beside = [t for s, t in streams if s != slot and t[0] < first < t[-1] and t[0] < stamps[2] < t[-1]]
-        for other in beside[:2]:
-            firsts.append(_apart_at(first, other))
-            laters.append(_apart_at(float(stamps[2]), other))
-            after = int(np.searchsorted(other, first, side="right"))
-            around.append(other[after] - other[after - 1])
-            usual.append(median(np.diff(other)))
-    if len(firsts) < _FIRSTS:
-        return False
-    apart, close = float(np.mean(firsts)), float(np.mean(laters))
-    disturbed = median(np.array(around) / np.array(usual))
-    return apart > 0.17 and close < 0.65 * apart and disturbed < _DISTURBED

@@ -84,7 +84,7 @@ def test_files_that_a_page_names_exist(page: str) -> None:
 def test_the_settings_of_the_operations_page_are_there_and_so_is_every_wait(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
-    assert named - OPTIONS.keys() == {"prompt_cache_key", "jouleproxy_backend_up"}
+    assert named - OPTIONS.keys() == {"prompt_cache_key", "jouleproxy_backend_up", "in_progress"}
     assert {name for name in OPTIONS if name.endswith("_timeout_seconds")} <= named
     for name, default in re.findall(r"^\| `(\w+_timeout_seconds)` \| (\d+) \|", page, re.MULTILINE):
         assert OPTIONS[name].default == float(default), name

@@ -26,6 +26,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 POLL_NS: Final = 2 * NS_PER_MS
 # On the substitute, one in so many steps is really computed: its power comes from a model anyway.
 _COMPUTED_EVERY: Final = 25
+_PHASE_NS: Final = 370_000  # of the counter's updates: loads last whole milliseconds, so none ends at one
 _LOAD_SECONDS: Final = 0.02
 LOADS: Final = ("idle", "copy", "matmul")
 
@@ -163,10 +164,10 @@ class SimulatedGpu:
         Only one may exist in a process: NVML is loaded once.
         """
         self.machine = machine or Machine()
-        self._now_ns = now_ns()
+        self._now_ns = now_ns() // NS_PER_SECOND * NS_PER_SECOND
         library = build(folder / "lib")
         state = folder / "gpu"
-        power = SimulatedDevice(idle_watts=self.machine.idle_watts, phase_ns=self._now_ns % NS_PER_MS)
+        power = SimulatedDevice(idle_watts=self.machine.idle_watts, phase_ns=_PHASE_NS)
         self._writer = FakeNvml(state, [power], self._now_ns)
         os.environ[ENVIRONMENT_KEY] = str(state)
         # pynvml opens the library by its soname: one that is loaded already under that name is found first.

@@ -26,7 +26,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 POLL_NS: Final = 2 * NS_PER_MS
 # On the substitute, one in so many steps is really computed: its power comes from a model anyway.
 _COMPUTED_EVERY: Final = 25
-_PHASE_NS: Final = 370_000  # of the counter's updates: loads last whole milliseconds, so none ends at one
+_PHASE_NS: Final = 370_000  # of the updates of the counter: none is at the end of a load
 _LOAD_SECONDS: Final = 0.02
 LOADS: Final = ("idle", "copy", "matmul")
 

@@ -29,6 +29,7 @@ DEEP = b"[" * 20_000 + b"]" * 20_000
 def test_a_request_with_an_odd_field_is_read(odd: bytes, mark: bytes) -> None:
     unread: list[str] = []
     body = REQUEST.decode(mark + b'{"model":"m",' + odd + b',"stream":true}', unread)
+    assert body is not None
     assert (body.model, body.stream, body.max_tokens, unread) == ("m", True, 16, [])
 
 

@@ -136,7 +136,8 @@ From *roofline, medium* on, the engines are deployed as people run them (`proxy/
 length of a step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something
 between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
 (`proxy/truth/machine.py`). Preemption, weights that are read by the number
-of tokens (*experts*) and chunks of unknown size are not handled yet: their rows show how wrong the joules are today.
+of tokens (*experts*) and chunks of unknown size are not handled yet: their rows show how wrong the joules
+are today.
 """
 
 

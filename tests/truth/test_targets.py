@@ -26,9 +26,6 @@ QUICK_DEPLOYMENTS = [
     "two models, one GPU",
 ]
 
-# Its interval holds too few of the truths: not solved yet.
-NARROW = ["n = 4 in 30 %"]
-
 pytestmark = pytest.mark.truth
 
 
@@ -37,7 +34,7 @@ def test_steps_meets_its_target(name: str) -> None:
     row = measure(name, "steps", seed=2)
     assert row.met, f"median {row.median:.3f}, p95 {row.p95:.3f}, target {row.target}"
     assert row.conservation <= 1e-9
-    assert row.within >= (0.85 if name not in NARROW else 0.5)
+    assert row.within >= 0.85
 
 
 @pytest.mark.parametrize("policy", ["overlap", "tokens", "steps"])

@@ -238,7 +238,7 @@ def _decoding(events: _Events, requests: Requests) -> Entries:
     decoded = events.tokens.copy()
     decoded[events.is_first] -= 1.0  # the first token comes with the prompt
     # Each of several answers reads the prompt and what it has emitted itself.
-    emitted = events.emitted / requests.samples[events.request]
+    emitted = _emitted_by_each(events, requests)
     context = requests.prompt[events.request] + emitted + 0.5 * decoded
     if (events.tokens == 1.0).all():
         row = np.flatnonzero(decoded > 0.0)
@@ -256,6 +256,22 @@ def _decoding(events: _Events, requests: Requests) -> Entries:
         # All drafted tokens are computed, and then some are accepted: a step costs the same for any number.
         each = np.minimum(each, 1.0)
     return Entries(cell, events.request[row], None, each[row], context[row])
+
+
+def _emitted_by_each(events: _Events, requests: Requests) -> Floats:
+    """Return the tokens that the answer of each event had emitted before, (E,).
+
+    Of several answers, those that still run have emitted a token in each step; an equal part of what their
+    request emitted would count the short ones that have ended.
+    """
+    samples = requests.samples[events.request]
+    several = samples > 1
+    if not several.any():
+        return events.emitted
+    begun = np.full(len(requests.start), len(events.stamps), np.int64)
+    np.minimum.at(begun, events.request, events.burst)
+    steps = requests.before[events.request] / samples + events.burst - begun[events.request]
+    return np.where(several, steps, events.emitted)
 
 
 def _joined(entries: Entries, requests: int) -> Entries:

@@ -16,12 +16,12 @@ POLICIES = ("overlap", "tokens", "steps")
 
 # Two properties of rebuilt steps keep this from holding to the nanosecond:
 # - All requests of a step share its energy, from its beginning. A burst of outputs is the end of one step,
-# and   if others decode in it, the step began where the one before ended. A request that arrived after this,
-# and   has its first token in the burst, therefore gets a part of a window that ended before it arrived. No
-# engine   does that (a step takes in only requests that are there when it begins), but outputs of a random
-# timeline   may be nanoseconds apart. - A step lasts a microsecond at least (``cells``), as shorter ones
-# would be lost in the rounding of long sums.   Steps that end at one time are laid one after the other, so
-# that the last ends after its requests did.
+#   and if others decode in it, the step began where the one before ended. A request that arrived after this,
+#   and has its first token in the burst, gets a part of a window that ended before it arrived. No engine
+#   does that (a step includes only requests present when it begins), but outputs of a random timeline may
+#   be nanoseconds apart.
+# - A step lasts a microsecond at least (``cells``): shorter ones would be lost in the rounding of long sums.
+#   Steps that end at one time are placed one after the other, so that the last ends after its requests did.
 SPILL_NS = 120 * 1_000  # before and after a life: a microsecond for each event that a timeline may have
 
 

@@ -60,7 +60,7 @@ class UpstreamConnection:
         self._tunnel = False
         self._paused = False
         self._transport: asyncio.Transport | None = None
-        self.forwarder: StreamForwarder | None = None  # forwards what matches before the asker sees it
+        self.forwarder: StreamForwarder | None = None  # forwards matching chunks before the handler sees them
         self.used = False  # it carried a request before this one
         self.answered = False  # a byte of this answer came
         self.unprocessed = False  # it failed before the backend received any byte of the request

@@ -20,6 +20,14 @@ BY_PROCESS: Final = (
 )
 
 
+MOST_LINES: Final = 450  # of a module
+
+
+def test_no_module_is_too_long_to_be_read() -> None:
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in modules()}
+    assert {path: length for path, length in lengths.items() if length > MOST_LINES} == {}
+
+
 def modules() -> set[str]:
     """Paths of all modules relative to the root; ``__init__.py`` holds no code of its own."""
     found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

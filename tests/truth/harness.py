@@ -10,6 +10,8 @@ from proxy.core.attribution import Attributor
 from proxy.truth import engine, fleet
 from proxy.truth.cases import CASES, Case
 from proxy.truth.deployments import DEPLOYMENTS, Deployment
+from proxy.truth.files import Estimate
+from proxy.truth.score import Score, score
 
 CLEAN_TARGET = (0.03, 0.10)  # median, p95: attribution with clean streams
 NOISY_TARGET = (0.06, 0.20)
@@ -19,25 +21,38 @@ COVERAGE_TARGET = (0.85, 0.95)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case under one policy; ``errors`` are relative, per request, sorted."""
+    """One case under one policy; ``conservation`` is the relative difference of the accounts to the meter."""
 
     case: str
     policy: str
-    errors: NDArray[np.float64]
+    score: Score
     conservation: float
-    within: float  # share of requests whose truth lies between joules_low and joules_high
     target: tuple[float, float] | None
-    width: float = 0.0  # median width of the interval, of the joules
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Return the relative errors of the requests, sorted."""
+        return self.score.errors
 
     @property
     def median(self) -> float:
-        """Median error."""
-        return float(np.median(self.errors))
+        """Return the median error."""
+        return self.score.median
 
     @property
     def p95(self) -> float:
-        """95th percentile of the errors."""
-        return float(np.quantile(self.errors, 0.95))
+        """Return the 95th percentile of the errors."""
+        return self.score.p95
+
+    @property
+    def within(self) -> float:
+        """Return the share of requests whose truth lies in their interval; 0 where none has one."""
+        return self.score.inside or 0.0
+
+    @property
+    def width(self) -> float:
+        """Return the median width of the intervals, relative to the joules; 0 where none has one."""
+        return self.score.width or 0.0
 
     @property
     def met(self) -> bool:
@@ -65,22 +80,13 @@ def measure(name: str, policy: str, seed: int = 1) -> Row:
     attributor.flush()
     shares = attributor.drain()
     assert {share.request for share in shares} == set(run.joules)
-    truth = np.array([run.joules[share.request] for share in shares])
-    joules = np.array([share.joules or 0.0 for share in shares])
-    low = np.array([share.joules_low or 0.0 for share in shares])
-    high = np.array([np.inf if share.joules_high is None else share.joules_high for share in shares])
+    estimates = {s.request: Estimate(s.joules, s.joules_low, s.joules_high) for s in shares}
     accounts = attributor.accounts()
     measured = sum(account.measured_joules for account in accounts)
     idle = sum(account.idle_joules + account.unattributed_joules for account in accounts)
-    return Row(
-        name,
-        policy,
-        np.sort(np.abs(joules - truth) / truth),
-        abs(float(joules.sum()) + idle - measured) / measured,
-        float(np.mean((low <= truth) & (truth <= high))),
-        target(case),
-        float(np.median((high - low) / np.maximum(joules, 1e-9))),
-    )
+    charged = sum(share.joules or 0.0 for share in shares)
+    conservation = abs(charged + idle - measured) / measured
+    return Row(name, policy, score(run.joules, estimates), conservation, target(case))
 
 
 def table(rows: list[Row]) -> str:

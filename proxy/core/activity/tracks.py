@@ -84,12 +84,12 @@ class Track:
 
     @property
     def prompt_tokens(self) -> int | None:
-        """The prompt as the engine reported it; None where it did not."""
+        """Return the prompt's length as the engine reported it; None where it did not."""
         return self.end.prompt_tokens if self.end else None
 
 
 class Role(Enum):
-    """What an engine computes of its requests."""
+    """The part of its requests that an engine computes: prompts, output tokens, or both."""
 
     BOTH = "both"
     PREFILL = "prefill"

@@ -144,8 +144,8 @@ class Exchange:
         if slot is None:
             why = self._choice.refusal()
             self._send_error(why.status, why.message, why.code, why.retry_seconds)
-            return
-        self._send_to(slot)
+        else:
+            self._send_to(slot)
 
     def _send_to(self, slot: Slot) -> None:
         connection = self._context.pools[slot].acquire()
@@ -392,9 +392,8 @@ class Exchange:
         elif self._upstream is not None:
             template = response.template
             if template is not None and self._request_meter is not None:
-                self._upstream.forwarder = StreamForwarder(
-                    template, self._request_meter, self._client.fast_writer()
-                )
+                writer = self._client.fast_writer()
+                self._upstream.forwarder = StreamForwarder(template, self._request_meter, writer)
 
     async def _add_energy(self) -> None:
         """Request the energy from the meter, add it to the response, and resume."""

@@ -13,6 +13,7 @@ import msgspec
 from proxy.api.lenient import LenientDecoder
 
 _PATH: Final = re.compile(r"/videos/([^/]{1,500})(?:/(content|remix))?$")
+_ID: Final = re.compile(r"[\w.~:@!$&'()*+,;=-]{1,500}", re.ASCII)  # characters of a path segment, RFC 3986
 _NOT_IDS: Final = frozenset(("edits", "extensions", "characters", "sync"))  # further endpoints
 
 _WAITING: Final = frozenset(("queued", "pending", "waiting", "submitted", "created"))
@@ -40,6 +41,11 @@ class JobState(msgspec.Struct, gc=False):
     seconds: float | None = None
     num_frames: int | None = None
     num_inference_steps: int | None = None
+
+    @property
+    def has_usable_id(self) -> bool:
+        """Whether its id is a path segment as it is: the proxy polls with it, and so do clients."""
+        return self.id is not None and _ID.fullmatch(self.id) is not None
 
     @property
     def waits(self) -> bool:

@@ -34,9 +34,6 @@ START_NS: Final = 3 * NS_PER_SECOND // 2  # at start: a relay tries to reconnect
 _START, _OUTPUT, _END, _EVIDENCE, _READING = range(5)
 
 
-_EVENTS: Final = (Chunk, Opened, Closed, Dropped, JobReport, Leaving)  # messages that are events
-
-
 class Intake:
     """Holds events until they can be released in order of time. Not thread-safe: event loop only.
 
@@ -110,14 +107,12 @@ class Intake:
                     self._count += 1
                     output = Output(t_ns, request, None if tokens < 0 else tokens)
                     fresh.append((t_ns, _OUTPUT, request, self._count, output))
-            elif isinstance(message, _EVENTS):
-                self.add(connection, message)
-            else:
+            elif not self.add(connection, message):
                 others.append(message)
         return others
 
-    def add(self, connection: "Connection", message: ToMeter) -> None:
-        """Add a message of a relay; raises ``TypeError`` for one that is not an event."""
+    def add(self, connection: "Connection", message: ToMeter) -> bool:
+        """Add a message of a relay; return False for one that is not an event."""
         match message:
             case Chunk():
                 self.add_all(connection, [message])
@@ -141,7 +136,8 @@ class Intake:
             case Leaving():
                 self._leave(connection)
             case _:
-                raise TypeError(f"{type(message).__name__} is not an event")
+                return False
+        return True
 
     def _hold(self, t_ns: int, rank: int, name: str, held: Held) -> None:
         self._count += 1

@@ -1,6 +1,11 @@
 """Estimate when the work of a job began and when it will end, by the states that were seen. Pure."""
 
+from typing import Final
+
 from proxy.api.jobs import JobState
+from proxy.units import NS_PER_SECOND
+
+_LONGEST_NS: Final = 7 * 86_400 * NS_PER_SECOND  # of a job
 
 
 class JobProgress:
@@ -42,6 +47,8 @@ class JobProgress:
         first_ns, first = self._first
         if fraction > first and t_ns > first_ns:
             whole_ns = (t_ns - first_ns) / (fraction - first)
+            if whole_ns > _LONGEST_NS:  # rounding noise: the progress did not advance
+                return
             started_ns = first_ns - round(first * whole_ns)
             self.started_ns = min(max(started_ns, self._waiting_ns), self._running_ns)
             self.end_ns = t_ns + round((1.0 - fraction) * whole_ns)

@@ -53,7 +53,7 @@ class Job:
 
     def accept(self, request_meter: RequestMeter, state: JobState) -> bool:
         """Open the job that the response to its POST describes; False where it describes none that runs."""
-        if not state.id or not state.runs:
+        if state.id is None or not state.has_usable_id or not state.runs:
             return False
         self.id, self.request_meter = state.id, request_meter
         self.path = f"{self.path.removesuffix('/remix').rpartition('/videos')[0]}/videos/{state.id}"
@@ -79,7 +79,9 @@ class JobTable:
         self._config = config
 
     def open(self, job: Job, state: JobState) -> None:
-        """Add a job that its backend accepted."""
+        """Add a job that its backend accepted; one that runs under the same id can no longer be followed."""
+        if (older := self._running.get(job.id)) is not None:
+            self._end(older, "job_lost", cancelled=True)
         self.remember(job.id, job.slot)
         self._running[job.id] = job
         self.observe(job, 200, state, now_ns())
@@ -110,8 +112,7 @@ class JobTable:
         if status is None or status >= 300 or state is None:
             return
         job.seen_ns = t_ns
-        if state.size or state.seconds:
-            job.units = units_of(state)
+        job.units = units_of(state, job.units)
         if state.completed:
             self._end(job, None)
         elif state.failed:

@@ -9,12 +9,17 @@ from proxy.schema import Units
 _MOST_SECONDS: Final = 1e6  # of video
 
 
-def units_of(state: JobState) -> Units:
-    """Return what a job produces, as far as its state shows it."""
-    seconds = state.seconds
+def units_of(state: JobState, known: Units | None = None) -> Units:
+    """Return what a job produces, as far as its state shows it, else as was ``known`` of it before.
+
+    A zero is a placeholder of a job that has not begun.
+    """
+    before = known or Units()
+    seconds = state.seconds if state.seconds is not None and 0.0 < state.seconds < _MOST_SECONDS else None
     return Units(
-        pixels=state.pixels,
-        frames=count_or_none(state.num_frames),
-        steps=count_or_none(state.num_inference_steps),
-        seconds=seconds if seconds is not None and 0.0 < seconds < _MOST_SECONDS else None,
+        images=before.images,
+        pixels=state.pixels or before.pixels,
+        frames=count_or_none(state.num_frames) or before.frames,
+        steps=count_or_none(state.num_inference_steps) or before.steps,
+        seconds=seconds or before.seconds,
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.api.jobs import JobPath, job_path_of, read_job
+from proxy.api.jobs import JobPath, JobState, job_path_of, read_job
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,18 @@ def test_progress_is_a_fraction(progress: bytes, fraction: float | None) -> None
     state = read_job(b'{"status":"in_progress","progress":%b}' % progress)
     assert state is not None
     assert state.done_fraction == fraction
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [
+        ("video_1-a.b", True),
+        ("a\r\nX: y", False),
+        ("a/b", False),
+        ("a?b", False),
+        ("", False),
+        ("x" * 501, False),
+    ],
+)
+def test_an_id_that_is_no_path_segment_is_not_usable(name: str, usable: bool) -> None:
+    assert JobState(id=name, status="queued").has_usable_id is usable

@@ -47,3 +47,11 @@ def test_progress_that_does_not_advance_changes_nothing(second: float | None) ->
     progress.see(10 * S, running(50))
     progress.see(20 * S, running(second))
     assert (progress.started_ns, progress.end_ns) == (5 * S, None)
+
+
+@pytest.mark.parametrize("second", [10.000000000000002, 10.00001])
+def test_progress_that_hardly_advances_gives_no_end(second: float) -> None:
+    progress = JobProgress(0)
+    for seconds, state in ((5, QUEUED), (10, running(10.0)), (15, running(second))):
+        progress.see(seconds * S, state)
+    assert progress.end_ns is None

@@ -164,3 +164,18 @@ async def test_polls_have_the_credentials_of_the_post(tmp_path: Path) -> None:
         await create(client, authorization="Bearer k")
         await meter.until(JobReport, 2)
     assert "authorization: bearer k" in a.heads[-1].decode().lower()
+
+
+async def test_a_second_job_of_the_same_id_ends_the_record_of_the_first(tmp_path: Path) -> None:
+    async with (
+        Backend("a") as a,
+        FakeMeter(tmp_path) as meter,
+        relay(a, socket=meter.socket, **NEVER) as client,
+    ):
+        a.answers[VIDEOS] = state("queued")
+        await create(client)
+        await create(client)
+        opened = await meter.until(Opened, 2)
+        end = closed(await meter.until(Closed))
+    assert isinstance(opened[0], Opened)
+    assert (end.key, end.error_type) == (opened[0].key, "job_lost")

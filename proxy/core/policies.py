@@ -87,6 +87,9 @@ class Policy(Protocol):
     def split(self, model: EnergyModel, block: Block) -> Split:
         """Divide the windows of a device among the works on it."""
 
+    def forget(self, group: Group) -> None:
+        """Drop what was learned of an engine that turned out to be none."""
+
 
 class Overlap:
     """Policy ``overlap``."""
@@ -104,6 +107,9 @@ class Overlap:
         """By active request seconds; idle by time."""
         del model
         return _split_by_time(block, np.array([1.0, 0.0, 0.0, 0.0, 0.0]))
+
+    def forget(self, group: Group) -> None:
+        """Do nothing: nothing is learned."""
 
 
 class _Stepwise:
@@ -123,6 +129,10 @@ class _Stepwise:
                 profile.see_prompt(track.end.prompt_tokens)
         rebuild = engine_steps if group.steps else steps
         return rebuild(group, tracks, start_ns, end_ns, profile)
+
+    def forget(self, group: Group) -> None:
+        """Drop the profile of an engine."""
+        self._profiles.pop(group.key, None)
 
 
 class Tokens(_Stepwise):

@@ -117,6 +117,8 @@ def _events(
     if not known.all():
         stamp, request, tokens = stamp[known], request[known], tokens[known]
     t = (stamp - start_ns) / 1e9
+    if group.role is Role.PREFILL:
+        tokens = np.ones_like(tokens)  # whatever more was in a first chunk was not computed with the prompt
     chunks = chunks_of(tokens, request, missing_tokens(group, tracks), group.streams.chunks[slots])
     stream = streams_of(request, requests.samples)
     certain = None if stream is request else requests.samples[request] == 1

@@ -53,7 +53,7 @@ _LOOK_NS: Final = (5 * NS_PER_SECOND, 60 * NS_PER_SECOND)  # least and most time
 class Engines:
     """The engines of one backend; none while it is taken to be one."""
 
-    __slots__ = ("_engine_of", "_group", "_next_look_ns", "_numbered", "_since_ns", "_within", "members")
+    __slots__ = ("_engine_of", "_group", "_next_look_ns", "_since_ns", "_within", "members")
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -62,7 +62,6 @@ class Engines:
         self._within = 0.0  # usual distance of streams of one engine
         self._since_ns: int | None = None
         self._next_look_ns = 0
-        self._numbered = 0
 
     @property
     def count(self) -> int | None:
@@ -100,7 +99,7 @@ class Engines:
         works = _works(self.members, policy, start_ns, end_ns)
         devices = devices_of_engines(self._group.devices, works, accounts, end_ns)
         if devices is None:
-            self._merge()
+            self._merge(policy)
             return None
         for member, own in zip(self.members, devices, strict=True):
             member.devices = own
@@ -152,9 +151,8 @@ class Engines:
         """Make a group of each engine, and give each its requests and their outputs."""
         group = self._group
         count = 2 if isinstance(found, Role) else len(set(found.values()))
-        for _ in range(count):
-            self._numbered += 1
-            member = Group((*group.key, f"engine {self._numbered}"), group.devices, group.streams)
+        for number in range(1, count + 1):
+            member = Group((*group.key, f"engine {number}"), group.devices, group.streams)
             member.neighbours, member.kept_ns = group.neighbours, group.kept_ns
             member.step_seconds = group.step_seconds
             self.members.append(member)
@@ -165,9 +163,10 @@ class Engines:
                 self._place(slot, engine)
         self._assign(end_ns)
 
-    def _merge(self) -> None:
+    def _merge(self, policy: Policy) -> None:
         """Make the backend one engine again."""
         for member in self.members:
+            policy.forget(member)
             outputs = member.outputs
             self._group.outputs.insert(outputs.t_ns, outputs.slot, outputs.tokens)
         self.members = []
@@ -295,7 +294,6 @@ class Engines:
         first = outputs.t_ns == self._group.streams.first_ns[outputs.slot]
         prefill, decode = self.members
         _copy(self._group, prefill, first)
-        prefill.outputs.tokens = np.ones_like(prefill.outputs.tokens)
         _copy(self._group, decode, ~first)
         _keep(self._group, np.zeros(len(first), bool))
 
@@ -325,7 +323,6 @@ def _share_first_chunks(decode: Group, prefill: Group) -> None:
     first = outputs.t_ns == decode.streams.first_ns[outputs.slot]
     _copy(decode, prefill, first)
     _keep(decode, ~first)
-    prefill.outputs.tokens = np.ones_like(prefill.outputs.tokens)
 
 
 def _copy(source: Group, target: Group, which: NDArray[np.bool_]) -> None:

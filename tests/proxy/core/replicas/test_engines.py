@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from proxy.core.attribution import Attributor
+from proxy.core.policies import Steps
 from proxy.core.shares import Share
 from proxy.truth.deployments import DEPLOYMENTS, Deployment
 from proxy.truth.fleet import Run, simulate
@@ -71,3 +72,12 @@ def test_where_the_engines_are_not_found_the_intervals_are_wide() -> None:
     shares = attributed(run)
     inside = [(s.joules_low or 0.0) <= run.joules[s.request] <= (s.joules_high or 0.0) for s in shares]
     assert np.mean(inside) > 0.8
+
+
+def test_a_split_that_the_energy_does_not_confirm_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr("proxy.core.replicas.engines.devices_of_engines", lambda *_: None)
+    monkeypatch.setattr(Steps, "forget", lambda _, group: forgotten.append(group.key[-1]))
+    shares = attributed(simulate(REPLICAS, 5))
+    assert forgotten[:2] == ["engine 1", "engine 2"]
+    assert all(share.engines is None for share in shares)

@@ -30,8 +30,8 @@ _PRIOR_DEVIATION: Final = 1.0  # of a term, relative: published devices and mode
 _ROUNDS: Final = 3
 _OPEN: Final = 0.3  # of the energy: what a term may be that the data does not determine (assumed)
 _LEAST_NOISE: Final = 0.003  # of a window's energy: the edges of counters are taken to be known no better
-# Of the squared steps of a window (two in sixteen). Measured on two alternating models: more makes seeds worse
-# in which they can be separated (median error 1.6 to 3.8 % between 4e-3 and 1.6e-2), less leaves others at 24 %.
+# Of the squared steps of a window (two in sixteen). Measured on two alternating models: without it the median
+# error is 24 % in some seeds; between 4e-3 and 1.6e-2 it is 1.6 to 3.8 % in one that can be separated.
 _STEP_ERROR: Final = 8e-3
 _MANY: Final = 16  # windows learned at once, of which one that does not fit is known from the others
 _REWEIGHTED: Final = 16  # times at most

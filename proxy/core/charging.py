@@ -15,15 +15,15 @@ from proxy.core.jobs import is_job
 from proxy.core.policies import Block, Policy, Split
 
 # Standard deviation, of the joules, where several engines share the device: their work goes together.
-# Measured: two engines that take turns have a median error of up to 6 % in eight runs.
+# Measured: two engines that take turns have a median error of up to 6 % in seven runs.
 _BESIDE: Final = 0.05
 
 # Standard deviation, of the joules, where a backend's devices do not work in step and its engines were not
-# found. Measured: median errors of 8 to 11 %, 95th percentiles of 25 to 41 %.
+# found. Measured: median errors of 7 to 17 %, 95th percentiles of 22 to 41 %.
 _UNRESOLVED: Final = 0.17
 
 # Likewise where prefill and decode are apart: steps of the prefill engine are seen only where they complete a
-# prompt. Measured: median errors of 1.0 to 1.8 %, 95th percentiles of 4 to 8 %.
+# prompt. Measured: median errors of 1.2 to 2.1 %, 95th percentiles of 4 to 9 %.
 _APART: Final = 0.015
 
 GroupWork = tuple[Group, list[Track], Work]

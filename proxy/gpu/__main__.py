@@ -56,8 +56,8 @@ def main() -> int:
             return runner
 
         parts.run(given.parts.split(","), found, device, make_runner, scale, given.out)
+        report.write(found, given.out)
         device.close()
-    report.write(found, given.out)
     sys.stdout.write(report.page(found))
     sys.stderr.write(f"written: {given.out / 'gpu.json'}, {given.out / 'gpu.md'}\n")
     return 1 if found.failed else 0

@@ -26,6 +26,7 @@ from proxy.units import NS_PER_MS, NS_PER_SECOND, ns_from_seconds, seconds_from_
 POLL_NS: Final = 2 * NS_PER_MS
 # On the substitute, one in so many steps is really computed: its power comes from a model anyway.
 _COMPUTED_EVERY: Final = 25
+_END_SECONDS: Final = 5.0
 _PHASE_NS: Final = 370_000  # of the updates of the counter: none is at the end of a load
 _LOAD_SECONDS: Final = 0.02
 LOADS: Final = ("idle", "copy", "matmul")
@@ -141,7 +142,7 @@ class CudaDevice:
     def close(self) -> None:
         """Stop polling."""
         self._end.set()
-        self._poller.join()
+        self._poller.join(_END_SECONDS)  # a call of NVML may hang; the thread does not outlive the process
 
     def _poll(self) -> None:
         while not self._end.wait(seconds_from_ns(POLL_NS)):

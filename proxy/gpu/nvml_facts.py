@@ -188,7 +188,11 @@ def _hold(device: Device, load: str, seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Cost of a step while the counter and the power are polled at a rate."""
+    """Cost of a step while the counter and the power are polled at a rate.
+
+    On a GPU this is beside the constant poll of the counter by ``CudaDevice``, so the effect of the first
+    polls is not in it.
+    """
 
     polls_per_second: int
     joules_per_step: float | None

@@ -225,7 +225,10 @@ _SECTIONS: Final[tuple[tuple[str, Callable[[Report], str]], ...]] = (
     ("a. Readings of NVML", _readings),
     ("a. The energy counter", _counter),
     ("a. Agreement of the readings under known loads", _agreement),
-    ("a. Observer effect: a step of eight while the counter is polled", _observer),
+    (
+        "a. Observer effect: a step of eight while polls are added to the constant one",
+        _observer,
+    ),
     ("c. Measured truth", _truth),
     ("c. Closure", _closure),
     ("d. Form of time and energy", _forms),

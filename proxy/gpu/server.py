@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,9 +30,21 @@ _DEFAULT_OUTPUT: Final = 16
 class EngineThread:
     """Runs an engine. ``submit`` may be called from the event loop only."""
 
-    def __init__(self, engine: Engine, log: IO[str] | None = None) -> None:
-        """``log``: receives a line of JSON for each step."""
-        self._engine, self._log = engine, log
+    def __init__(
+        self,
+        engine: Engine,
+        log: IO[str] | None = None,
+        on_failure: Callable[[], None] = lambda: os._exit(1),
+    ) -> None:
+        """Create it; the thread starts with the first request.
+
+        Args:
+            engine: runs the steps.
+            log: receives a line of JSON for each step.
+            on_failure: called once a step failed, after its traceback was printed. Nobody would ever get a
+                token then, so the default ends the process: its clients see closed connections.
+        """
+        self._engine, self._log, self._on_failure = engine, log, on_failure
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new: list[Request] = []
         self._queues: dict[str, asyncio.Queue[Request]] = {}
@@ -60,7 +74,12 @@ class EngineThread:
                 new, self._new = self._new, []
             for request in new:
                 self._engine.add(request)
-            step = self._engine.step()
+            try:
+                step = self._engine.step()
+            except Exception:  # noqa: BLE001 - such as an error of CUDA; the reason must be seen
+                traceback.print_exc()
+                self._on_failure()
+                return
             if step is not None:
                 self._write(step)
                 loop.call_soon_threadsafe(self._emit, step.emitted)

@@ -1,8 +1,8 @@
 """Servers of known knee.
 
 ``TUNED`` and ``HELD_BACK`` were looked at while the search was made: each showed faults when it was still
-held back. ``NEW`` were measured once, after the last change. Knees without a formula are of 800,000
-requests (``long_run_share``) at five rates around them.
+held back. ``NEW`` were first measured after the search was finished; M/M/48 has been looked at since. Knees
+without a formula are of 800,000 requests (``long_run_share``) at five rates around them.
 """
 
 import math

@@ -141,9 +141,9 @@ who drew it. *Gain*: the sensor reads 4 % high, and its stated error is in the i
 From *roofline, medium* on, the engines are deployed as people run them (`proxy/truth/deployments.py`): the
 length of a step is the maximum of memory and compute time (*roofline*), their sum (*sum*) or something
 between, energy follows time, bytes and operations, and the truth is the Shapley value of each step
-(`proxy/truth/machine.py`). Preemption, weights that are read by the number
-of tokens (*experts*) and chunks of unknown size are not handled yet: their rows show how wrong the joules
-are today.
+(`proxy/truth/machine.py`). Preemption and weights that are read by the number of tokens (*experts*) are not
+modelled yet. Chunks of several tokens that are not counted, prompts that nothing compares, and *all at once*
+miss their targets: their rows show how wrong the joules are today.
 """
 
 

@@ -3,14 +3,18 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.gpu.server import application
+from proxy.gpu.composition import Entry
+from proxy.gpu.engine import Engine, Request
+from proxy.gpu.server import EngineThread, application
 from tests.proxy.gpu.modelled import Counting, ModelledDevice
+from tests.timing import PATIENCE_SECONDS
 
 BODY = {"messages": [{"role": "user", "content": "a" * 40}], "max_tokens": 3}
 
@@ -81,3 +85,19 @@ async def test_the_steps_are_logged_with_their_members_and_work() -> None:
         (["gpu-0"], [[1, 10]]),
         (["gpu-0"], [[1, 11]]),
     ]
+
+
+class Broken(Counting):
+    """A runner whose device fails."""
+
+    def forward(self, entries: Sequence[Entry]) -> list[int]:
+        """Fail."""
+        raise RuntimeError(f"device lost with {len(entries)} requests")
+
+
+async def test_a_step_that_fails_is_reported_and_ends_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+    failed = threading.Event()
+    thread = EngineThread(Engine(ModelledDevice(), Broken(), 512), on_failure=failed.set)
+    thread.submit(Request("r", [1] * 8, 2))
+    assert await asyncio.to_thread(failed.wait, PATIENCE_SECONDS)
+    assert "device lost" in capfd.readouterr().err

@@ -176,6 +176,7 @@ class Attributor:
             return
         if self._measured(track) and self._jobs.goes_on(track, group):
             track.end = None
+            self._give_up_silent(end.t_ns)
             return
         self._streams.end_ns[track.slot] = end.t_ns
         if track.tracked:
@@ -270,6 +271,8 @@ class Attributor:
         for series in silent:
             series.lose(t_ns, series.silence)
         if silent:
+            for end in self._jobs.overdue(t_ns):  # no reading will show that their work is over
+                self._end(end)
             self._close_what_is_ripe()
 
     def _is_silent(self, series: EnergySeries, t_ns: int) -> bool:
@@ -298,7 +301,8 @@ class Attributor:
                 first = next(iter(self._young.values())).start_ns
                 end = min(horizon, max(first, horizon - self._settle_ns))
                 end = min(end, read[0].series.edge_at_or_before(end))  # which may begin later
-            if not self._mature() and horizon - start < self._patience_ns(quiet=quiet):
+            mature = self._models and all(model.fit.mature for model in self._models.values())
+            if not mature and horizon - start < self._patience_ns(quiet=quiet):
                 return  # a first guess for the terms from as much as may be waited for
         least = max(_BLOCK_NS, (horizon - start) // _BLOCK_OF_PENDING)
         if end - start >= least or (quiet and self._ended and end > start):
@@ -307,7 +311,8 @@ class Attributor:
     def _cut(self, read: Account, start: int, end: int) -> int:
         """Return the edge of a device up to which windows are closed at once, at most ``end``."""
         self._take_outputs()
-        cut = backlog.cut(self._ended.values(), self._groups.values(), end)
+        groups = (group for engines in self._engines.values() for group in engines.groups())
+        cut = backlog.cut(self._ended.values(), groups, start, end)
         self._behind = cut < end
         if not self._behind:
             return end
@@ -319,9 +324,6 @@ class Attributor:
         if not quiet:
             return _COLD_NS if len(self._ended) < _COLD_ENOUGH else 0
         return 0 if self._models else _COLD_QUIET_NS
-
-    def _mature(self) -> bool:
-        return bool(self._models) and all(m.fit.mature for m in self._models.values())
 
     def _close(self, end: int) -> None:
         """Divide what was measured since the last closing, up to ``end``."""

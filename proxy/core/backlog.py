@@ -9,6 +9,8 @@ offline it is the same.
 from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
+
 from proxy.core.activity.tracks import Group, Track
 from proxy.core.reconstruct.unread import counted_tokens
 
@@ -29,18 +31,20 @@ def work_of(track: Track) -> int:
     return _REQUEST + tokens
 
 
-def cut(ended: Iterable[Track], groups: Iterable[Group], end_ns: int) -> int:
+def cut(ended: Iterable[Track], groups: Iterable[Group], start_ns: int, end_ns: int) -> int:
     """Return the stamp up to which about ``CLOSING_WORK`` can be divided, at most ``end_ns``.
 
     Args:
         ended: requests that are not final, in order of their ends.
         groups: all engines, with their outputs.
+        start_ns: from which windows are open; outputs before are kept for the steps at this boundary.
         end_ns: up to which all requests are known.
     """
     for group in groups:
         t_ns = group.outputs.t_ns
-        if len(t_ns) > CLOSING_WORK:
-            end_ns = min(end_ns, int(t_ns[CLOSING_WORK]))
+        last = int(np.searchsorted(t_ns, start_ns, side="right")) + CLOSING_WORK
+        if len(t_ns) > last:
+            end_ns = min(end_ns, int(t_ns[last]))
     room = CLOSING_WORK
     for track in ended:
         room -= work_of(track)

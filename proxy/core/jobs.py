@@ -122,8 +122,7 @@ class Jobs:
             self._quiet_since.setdefault(account.device, before_ns)
         for track, group in self._held:
             if track.end is None and account.device in group.devices and self._is_over(track, group, t_ns):
-                track.end = End(t_ns, track.arrive.request)
-                group.streams.end_ns[track.slot] = t_ns
+                _end_held(track, group, t_ns)
         over = [
             (track, group, until_ns)
             for track, group, until_ns in self._cancelled
@@ -134,6 +133,18 @@ class Jobs:
             return []
         self._cancelled = [entry for entry in self._cancelled if entry not in over]
         return [self._end_of(track, t_ns) for track, _, _ in over]
+
+    def overdue(self, t_ns: int) -> list[End]:
+        """End the work whose longest time is over, while no reading shows anything.
+
+        Returns the ends of cancelled requests, at ``t_ns``.
+        """
+        for track, group in self._held:
+            if track.end is None and t_ns - track.start_ns >= LONGEST_NS:
+                _end_held(track, group, t_ns)
+        over = [track for track, _, until_ns in self._cancelled if t_ns >= until_ns]
+        self._cancelled = [entry for entry in self._cancelled if entry[2] > t_ns]
+        return [self._end_of(track, t_ns) for track in over]
 
     def give_up(self, t_ns: int) -> list[End]:
         """Return the ends of cancelled requests that still go on, at ``t_ns``: no more readings will come."""
@@ -160,3 +171,8 @@ class Jobs:
             else:
                 kept.append((track, group))
         self._held = kept
+
+
+def _end_held(track: Track, group: Group, t_ns: int) -> None:
+    track.end = End(t_ns, track.arrive.request)
+    group.streams.end_ns[track.slot] = t_ns

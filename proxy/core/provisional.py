@@ -30,7 +30,7 @@ def charged_until(track: Track, measured: Sequence[Account], t_ns: int, running:
 
     For that time it gets an equal part of the last power of its devices; ``running``: requests at present.
     """
-    copy = _without_charges(track)
+    copy = replace(track, charges={})
     for account in measured:
         known = track.charges.get(account.device, Charge())
         closed = account.closed_ns
@@ -43,7 +43,3 @@ def charged_until(track: Track, measured: Sequence[Account], t_ns: int, running:
     copy.parts, copy.unsure = track.parts, track.unsure | (track.parts == 0.0)
     copy.unseparated = sum(c.joules for c in copy.charges.values()) - float(track.parts.sum())
     return copy
-
-
-def _without_charges(track: Track) -> Track:
-    return Track(track.arrive, end=track.end, evidence=track.evidence, tracked=track.tracked)

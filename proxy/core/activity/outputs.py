@@ -24,6 +24,16 @@ class Outputs:
         self.slot = np.empty(0, np.int64)
         self.tokens = np.empty(0, np.int64)
 
+    def copy(self) -> "Outputs":
+        """Return the same outputs."""
+        other = Outputs()
+        other.replace_by(self)
+        return other
+
+    def replace_by(self, other: "Outputs") -> None:
+        """Take the columns of another; they are replaced, never changed in place."""
+        self.t_ns, self.slot, self.tokens = other.t_ns, other.slot, other.tokens
+
     def extend(self, t_ns: Ints, slot: Ints, tokens: Ints) -> None:
         """Take events that are later than all before, (E,) each."""
         self.t_ns = np.concatenate([self.t_ns, t_ns])
@@ -74,6 +84,15 @@ class Streams:
     @staticmethod
     def _columns() -> tuple[str, ...]:
         return ("start_ns", "end_ns", "first_ns", "chunks", "tokens", "forgotten")
+
+    def columns(self) -> dict[str, Ints]:
+        """Return copies of the columns, for ``restore``."""
+        return {name: getattr(self, name).copy() for name in self._columns()}
+
+    def restore(self, columns: dict[str, Ints]) -> None:
+        """Set all columns; no slot may have been opened or closed since they were copied."""
+        for name, values in columns.items():
+            setattr(self, name, values)
 
     def open(self, start_ns: int) -> int:
         """A slot for a request that arrived at ``start_ns``."""

@@ -62,6 +62,7 @@ class Track:
     span: Span | None = None
     evidence: str = "chunks"
     decoded: int = 0  # decode steps in closed windows, where the engine reports its steps
+    engine_guessed: bool = False  # which engine of its backend served it
     job: bool = False  # its answer came, and its work goes on unseen
     tracked: bool = False  # a job of which spans report when its work began
     reported: bool = False  # in any of these steps
@@ -106,8 +107,8 @@ class Group:
     """
 
     __slots__ = (
-        "devices", "kept_ns", "key", "neighbours", "outputs", "role", "step_seconds", "steps", "streams",
-        "tracks", "unresolved",
+        "devices", "engines", "kept_ns", "key", "neighbours", "outputs", "role", "step_seconds", "steps",
+        "streams", "tracks", "unresolved",
     )  # fmt: skip
 
     def __init__(self, key: tuple[str, ...], devices: tuple[str, ...], streams: Streams) -> None:
@@ -118,6 +119,7 @@ class Group:
         self.outputs = Outputs()
         self.steps: list[Step] = []
         self.tracks: dict[int, Track] = {}
+        self.engines: list[Group] = []  # that were found behind a backend, which have its outputs
         self.role = Role.BOTH
         self.unresolved = False  # several engines on several devices that could not be separated
         self.kept_ns = 0

@@ -33,6 +33,7 @@ _LEAST_NOISE: Final = 0.003  # of a window's energy: the edges of counters are t
 # Of the squared steps of a window (two in sixteen). Measured on two alternating models: without it the median
 # error is 24 % in some seeds; between 4e-3 and 1.6e-2 it is 1.6 to 3.8 % in one that can be separated.
 _STEP_ERROR: Final = 8e-3
+_ACTIVE: Final = 1e-3  # of the steps of the busiest engine
 _MANY: Final = 16  # windows learned at once, of which one that does not fit is known from the others
 _REWEIGHTED: Final = 16  # times at most
 _ABSOLUTE: Final = 10  # first times by absolute residuals, which no single window can bend
@@ -153,7 +154,9 @@ class EnergyModel:
         errors are as large as what distinguishes their steps, and the fit must not follow them.
         """
         weight = np.zeros(self.groups * WIDTH + 1)
-        if self.groups > 1:
+        steps = self._happened[:-1:WIDTH]
+        # An engine that has been idle for many half-lives, or was found to be several, shares nothing.
+        if np.count_nonzero(steps > _ACTIVE * steps.max(initial=0.0)) > 1:
             weight[:-1:WIDTH] = weight[SECONDS:-1:WIDTH] = _STEP_ERROR
         return weight
 

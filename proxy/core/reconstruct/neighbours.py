@@ -31,7 +31,12 @@ def after_neighbours(group: Group, start_ns: int, begins: Floats, stamps: Floats
     Returns:
         The beginnings, (B,) seconds, none before ``begins``.
     """
-    others = [neighbour.outputs.t_ns for neighbour in group.neighbours if len(neighbour.outputs.t_ns)]
+    beside = [engine for neighbour in group.neighbours for engine in neighbour.engines or [neighbour]]
+    others = [
+        engine.outputs.t_ns
+        for engine in beside
+        if len(engine.outputs.t_ns) and not set(engine.devices).isdisjoint(group.devices)
+    ]
     if not others or not len(stamps):
         return begins
     ends = (np.sort(np.concatenate(others)) - start_ns) / 1e9

@@ -21,6 +21,7 @@ _UNLIKE: Final = (
     0.04  # mean relative difference of two devices' windows; those of one engine are assumed nearer
 )
 _VARIES: Final = 0.5  # of their own variation: devices of one engine vary together
+_ALIKE: Final = 0.3  # of the difference from which devices are unlike: less shows that they work in step
 _FEW_WINDOWS: Final = 10
 _CLEARLY: Final = 0.6  # the residual of the right engine, as a share of that of the next best
 
@@ -48,20 +49,28 @@ def devices_of_engines(
     return [tuple(d for d, of in zip(devices, owner, strict=True) if of == e) for e in range(len(works))]
 
 
-def are_unlike(devices: Sequence[str], accounts: Sequence[Account], end_ns: int) -> bool:
-    """Return whether the energy of devices varies too differently for one engine on all of them.
+def are_unlike(devices: Sequence[str], accounts: Sequence[Account], end_ns: int) -> bool | None:
+    """Return whether the energy of devices varies too differently for one engine on all; None: unclear.
 
     The devices of one tensor-parallel engine work in step. Where several devices do not, and the engines were
     not found, it is unknown on which of them a request was.
     """
-    rows = [a.series.windows(a.closed_ns or 0, end_ns) for a in accounts if a.device in devices]
-    joules = [np.diff(cumulative) for _, cumulative in rows]
-    if len({len(row) for row in joules}) != 1 or len(joules) < 2 or len(joules[0]) < _FEW_WINDOWS:
-        return False
-    relative = np.stack([row / max(float(row.mean()), 1e-12) for row in joules])
-    differences = np.abs(relative - relative[0]).mean(axis=1)
-    variation = np.abs(relative - 1.0).mean()
-    return bool(differences.max() > max(_UNLIKE, _VARIES * variation))
+    own = [account for account in accounts if account.device in devices]
+    if len(own) < 2:
+        return None
+    series = [account.series for account in own]
+    edges, _ = series[0].windows(own[0].closed_ns or 0, end_ns)
+    known = ~np.any([one.in_gaps(edges) for one in series], axis=0)
+    stamps = edges.tolist()
+    joules = np.diff([[one.joules_at(t_ns) for t_ns in stamps] for one in series], axis=1)[:, known]
+    if joules.shape[1] < _FEW_WINDOWS:
+        return None
+    relative = joules / np.maximum(joules.mean(axis=1, keepdims=True), 1e-12)
+    difference = float(np.abs(relative - relative[0]).mean(axis=1).max())
+    bound = max(_UNLIKE, _VARIES * float(np.abs(relative - 1.0).mean()))
+    if difference > bound:
+        return True
+    return False if difference < _ALIKE * bound else None
 
 
 def _nearest(residuals: Floats) -> list[int] | None:

@@ -41,6 +41,7 @@ GroupWork = tuple[Group, list[Track], Work]
 
 _MOMENTS: Final = (0.25, 0.5, 0.75)  # of the chunks of a block, at which the streams running are compared
 _STREAMS: Final = 24  # compared at a moment, at most
+_MOST_ENGINES: Final = 8  # of one backend: all matchings of engines and devices are tried
 _FEW_STREAMS: Final = 5  # at a moment: nothing is concluded from fewer
 _STRICT: Final = 3.0  # times the usual distance within an engine: streams nearer than that are sure to be its
 _CLEAN: Final = 0.05  # distance within engines, below which a single chunk identifies its engine
@@ -63,6 +64,10 @@ class Engines:
         self._since_ns: int | None = None
         self._next_look_ns = 0
 
+    def groups(self) -> list[Group]:
+        """Return the groups that hold the outputs of the backend."""
+        return [self._group, *self.members]
+
     @property
     def count(self) -> int | None:
         """Return how many engines were found; None if there are several that could not be separated."""
@@ -84,8 +89,8 @@ class Engines:
             self._next_look_ns = end_ns + min(max(end_ns - self._since_ns, least), most)
             if (works := self._several(policy, accounts, start_ns, end_ns)) is not None:
                 return works
-        if several and not group.unresolved:
-            group.unresolved = are_unlike(group.devices, accounts, end_ns)
+        if several and (unlike := are_unlike(group.devices, accounts, end_ns)) is not None:
+            group.unresolved = unlike
         return _works([group], policy, start_ns, end_ns)
 
     def _several(
@@ -95,14 +100,25 @@ class Engines:
         found = self._look()
         if found is None:
             return None
+        group = self._group
+        outputs, columns = group.outputs.copy(), group.streams.columns()
         self._split(found, end_ns)
         works = _works(self.members, policy, start_ns, end_ns)
-        devices = devices_of_engines(self._group.devices, works, accounts, end_ns)
+        # An engine without a request before ``end_ns`` cannot be confirmed yet.
+        complete = len(works) == len(self.members)
+        devices = devices_of_engines(group.devices, works, accounts, end_ns) if complete else None
         if devices is None:
-            self._merge(policy)
+            for member in self.members:
+                policy.forget(member)
+            self.members = []
+            self._engine_of.clear()
+            # Also the chunks of responses that were not streamed were estimated in steps of these engines.
+            group.outputs.replace_by(outputs)
+            group.streams.restore(columns)
             return None
         for member, own in zip(self.members, devices, strict=True):
             member.devices = own
+        group.engines, group.unresolved = self.members, False
         return works
 
     def forget(self, policy: Policy, end_ns: int) -> None:
@@ -130,7 +146,7 @@ class Engines:
     def _look_at_moments(self, chunks: dict[int, Floats]) -> dict[int, int] | None:
         """Return the engine of some slots if the streams of most moments show the same picture."""
         stamps = np.sort(np.concatenate([*chunks.values()]))
-        found: list[dict[int, int]] = []
+        found: list[tuple[dict[int, int], float]] = []
         looked = 0
         for share in _MOMENTS:
             slots = running_at(chunks, stamps[int(share * (len(stamps) - 1))])[:_STREAMS]
@@ -138,14 +154,15 @@ class Engines:
                 continue
             looked += 1
             apart = distances([chunks[slot] for slot in slots])
-            labels = engines_among(apart, len(self._group.devices))
+            labels = engines_among(apart, min(len(self._group.devices), _MOST_ENGINES))
             if labels is not None:
-                found.append({s: e for s, e in zip(slots, labels.tolist(), strict=True) if e >= 0})
                 same = (labels[:, None] == labels[None, :]) & (labels >= 0) & ~np.eye(len(labels), dtype=bool)
-                self._within = float(np.nanmean(apart[same]))
+                engines = {s: e for s, e in zip(slots, labels.tolist(), strict=True) if e >= 0}
+                found.append((engines, float(np.nanmean(apart[same]))))
         if not found or 2 * len(found) <= looked:
             return None
-        return max(found, key=lambda f: (len(set(f.values())), len(f)))
+        best, self._within = max(found, key=lambda f: (len(set(f[0].values())), len(f[0])))
+        return best
 
     def _split(self, found: dict[int, int] | Role, end_ns: int) -> None:
         """Make a group of each engine, and give each its requests and their outputs."""
@@ -162,15 +179,6 @@ class Engines:
             for slot, engine in found.items():
                 self._place(slot, engine)
         self._assign(end_ns)
-
-    def _merge(self, policy: Policy) -> None:
-        """Make the backend one engine again."""
-        for member in self.members:
-            policy.forget(member)
-            outputs = member.outputs
-            self._group.outputs.insert(outputs.t_ns, outputs.slot, outputs.tokens)
-        self.members = []
-        self._engine_of.clear()
 
     def _place(self, slot: int, engine: int) -> None:
         """Assign a request to an engine."""
@@ -275,6 +283,7 @@ class Engines:
             means = np.array([mean_at(stamps, others) for others in partners])
             if means.min() < 0.5 * (self._within + APART):
                 return int(np.argmin(means))
+        self._group.tracks[slot].engine_guessed = True
         return int(np.argmin([len(member.tracks) for member in self.members]))
 
     def _hand_over(self) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
 
 from proxy.core import attribution, backlog
+from proxy.core.activity.outputs import Streams
 from proxy.core.activity.tracks import Group, Track
 from proxy.core.activity.work import Work
 from proxy.core.attribution import Attributor, Share
@@ -93,3 +95,12 @@ def test_a_closing_is_cut_in_the_outputs_of_streams(monkeypatch: pytest.MonkeyPa
     core = Watched()
     shares(core, events, len(events))
     assert max(outputs for _, outputs in core.closings) <= 6_000
+
+
+def test_outputs_that_are_kept_from_closed_windows_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "CLOSING_WORK", 100)
+    group = Group(("m",), ("gpu0",), Streams())
+    stamps = np.arange(1, 301, dtype=np.int64)
+    group.outputs.extend(stamps, np.zeros(300, np.int64), np.ones(300, np.int64))
+    assert backlog.cut([], [group], 0, 1_000) == 101
+    assert backlog.cut([], [group], 250, 1_000) == 1_000

@@ -224,3 +224,15 @@ def test_a_second_end_of_cancelled_work_ends_it() -> None:
     core.feed_all([cancelled, End(round(2.7 * S), "i", 200), *samples[3:]])
     core.flush()
     assert [share.request for share in core.drain()] == ["i"]
+
+
+def test_cancelled_work_ends_though_its_sensor_is_silent() -> None:
+    core = Attributor("steps", [Device("gpu0")], stale_s=5.0)
+    core.feed_all([Sample(at * S, "gpu0", energy_mj=at * 1e5) for at in range(3)])
+    for number in range(50):
+        begin = (3 + 10 * number) * S
+        core.feed(Arrive(begin, f"i{number}", "images", "sd", devices=("gpu0",)))
+        core.feed(End(begin + S, f"i{number}", None, cancelled=True))
+    found = core.drain()
+    assert len(found) >= 30
+    assert {share.unknown for share in found} <= {"no_samples", "before_first_sample"}

@@ -63,6 +63,17 @@ def test_devices_of_one_engine_are_alike_and_those_of_replicas_are_not() -> None
     one, two = tokens(1), tokens(2)
     end = WINDOWS * WINDOW_NS
     names = ("gpu0", "gpu1")
-    assert not are_unlike(names, [account("gpu0", one), account("gpu1", 1.3 * one)], end)
-    assert are_unlike(names, [account("gpu0", one), account("gpu1", two)], end)
-    assert not are_unlike(names, [account("gpu0", one)], end)
+    assert are_unlike(names, [account("gpu0", one), account("gpu1", 1.3 * one)], end) is False
+    assert are_unlike(names, [account("gpu0", one), account("gpu1", two)], end) is True
+    assert are_unlike(names, [account("gpu0", one)], end) is None
+    assert are_unlike(names, [account("gpu0", one), account("gpu1", 0.8 * one + 0.2 * two)], end) is None
+
+
+def test_a_reset_of_a_counter_does_not_make_devices_unlike() -> None:
+    count, constant = 20, 30.0
+    steady, reset = Account("gpu0"), Account("gpu1")
+    for index in range(count + 1):
+        steady.series.feed(Sample(index * WINDOW_NS, "gpu0", energy_mj=1e3 * constant * index))
+        since = index if index < count // 2 else index - count // 2
+        reset.series.feed(Sample(index * WINDOW_NS, "gpu1", energy_mj=1e3 * constant * since))
+    assert are_unlike(("gpu0", "gpu1"), [steady, reset], count * WINDOW_NS) is False

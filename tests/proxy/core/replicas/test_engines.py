@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from proxy.core.attribution import Attributor
+from proxy.core.events import Arrive, Device, End, Event, Header, Output, Sample
 from proxy.core.policies import Steps
 from proxy.core.shares import Share
 from proxy.truth.deployments import DEPLOYMENTS, Deployment
 from proxy.truth.fleet import Run, simulate
+from proxy.units import NS_PER_MS as MS
 
 REPLICAS = replace(DEPLOYMENTS["2 replicas"], seconds=20.0)
 APART = replace(DEPLOYMENTS["disaggregated"], seconds=20.0)
@@ -81,3 +83,34 @@ def test_a_split_that_the_energy_does_not_confirm_leaves_nothing(monkeypatch: py
     shares = attributed(simulate(REPLICAS, 5))
     assert forgotten[:2] == ["engine 1", "engine 2"]
     assert all(share.engines is None for share in shares)
+
+
+def stream(name: str, begin_ms: int, end_ms: int, step_ms: int) -> list[Event]:
+    """Return the events of a stream whose engine makes steps of ``step_ms``."""
+    stamps = range((begin_ms // step_ms + 1) * step_ms, end_ms, step_ms)
+    arrive = Arrive(begin_ms * MS, name, "chat", "m", True, ("gpu0", "gpu1"))
+    end = End(end_ms * MS, name, 200, False, 100, 0, len(stamps))
+    return [arrive, *(Output(t_ms * MS, name, 1) for t_ms in stamps), end]
+
+
+@pytest.mark.parametrize(("end_s", "others_s"), [(30, 20), (80, 60), (50, 35)])
+def test_an_engine_that_begins_after_the_windows_that_are_closed_is_not_split_off(
+    end_s: int, others_s: int
+) -> None:
+    events = stream("alone", 1_000, end_s * 1_000, 30)
+    for number in range(6):
+        begin = others_s * 1_000 + 10 * number
+        events += stream(f"a{number}", begin, begin + 50_000, 30) + stream(
+            f"b{number}", begin, begin + 50_000, 37
+        )
+    for device in ("gpu0", "gpu1"):
+        events += [Sample(100 * n * MS, device, energy_mj=30_000.0 * n) for n in range(10 * (others_s + 60))]
+    attributor = Attributor("steps")
+    attributor.feed(Header(1, (Device("gpu0"), Device("gpu1"))))
+    attributor.feed_all(sorted(events, key=lambda event: event.t_ns or 0))
+    attributor.flush()
+    shares = attributor.drain()
+    assert len(shares) == 13
+    charged = sum(share.joules or 0.0 for share in shares)
+    accounts = attributor.accounts()
+    assert charged == pytest.approx(sum(account.requests_joules for account in accounts), rel=1e-9)
